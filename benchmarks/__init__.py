@@ -1,0 +1,1 @@
+"""The project's own measurements: Penstock beside its peers, and Penstock alone. See README.md."""

@@ -1,0 +1,117 @@
+"""`python -m benchmarks`: see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import report
+from benchmarks.errors import BenchmarkError
+from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
+from benchmarks.processes import pin
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.base import Setting
+from benchmarks.serving import Plan, measure, write_records
+from benchmarks.setup import install, prepare_model
+from benchmarks.workload import OUTPUT_TOKENS, Prompts
+from penstock.core.errors import PenstockError
+from penstock.core.machine import fingerprint, read_bandwidth
+from penstock.core.paths import cache_dir
+
+_HERE = Path(__file__).parent
+_SEED = 20_260_101
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that peers are stopped on the way out
+    try:
+        arguments.run(arguments)
+    except (BenchmarkError, PenstockError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    place = _place(arguments)
+    install(place, arguments.peers)
+    prepare_model(place, arguments.gguf)
+
+
+def _serving(arguments: argparse.Namespace) -> None:
+    place = _place(arguments)
+    install(place, arguments.peers)
+    model = prepare_model(place, arguments.gguf)
+    pin(arguments.cores)
+    bandwidth = read_bandwidth()
+    prompts = Prompts(model.tokenizer_json, arguments.seed)
+    plan = Plan(tuple(arguments.concurrency), arguments.rounds, arguments.repeats, arguments.output_tokens)
+    series = measure([PEERS[name] for name in arguments.peers], plan, place, model, prompts)
+    # The better of two measurements: a disturbance can only lower one.
+    machine = msgspec.structs.replace(fingerprint(), read_bandwidth=max(bandwidth, read_bandwidth()))
+    write_records(series, plan, model, prompts, machine, arguments.out)
+    report.write(arguments.out)
+
+
+def _scenario(arguments: argparse.Namespace) -> None:
+    place = _place(arguments)
+    install(place, ())
+    model = prepare_model(place, arguments.gguf)
+    pin(arguments.cores)
+    setting = Setting(place, model, Prompts(model.tokenizer_json, arguments.seed), fingerprint(), arguments.repeats)
+    for name in arguments.names or SCENARIOS:
+        print(f"{name}:", flush=True)
+        for record in SCENARIOS[name](setting):
+            dtype = record.subject.configuration.get("dtype")
+            record.save(arguments.out / f"scenario-{name}{f'-{dtype}' if dtype else ''}.json")
+    report.write(arguments.out)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    report.write(arguments.out)
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    return Place(arguments.venvs.absolute(), arguments.venvs.absolute() / "logs", arguments.cores)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--venvs", type=Path, default=cache_dir() / "peers", help="where the peers are installed")
+    common.add_argument("--gguf", type=Path, help="the model; by default Penstock's own")
+    common.add_argument("--out", type=Path, default=_HERE / "records", help="where the records go")
+    common.add_argument("--cores", type=int, default=2, help="processors that client and server share")
+    common.add_argument("--seed", type=int, default=_SEED)
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Penstock and its peers.")
+    commands = parser.add_subparsers(required=True)
+
+    install_command = commands.add_parser("install", parents=[common], help="make the peers' environments")
+    install_command.add_argument("--peers", nargs="+", choices=PEERS, default=DEFAULT_PEERS)
+    install_command.set_defaults(run=_install)
+
+    serving = commands.add_parser("serving", parents=[common], help="peers beside each other under the same load")
+    serving.add_argument("--peers", nargs="+", choices=PEERS, default=DEFAULT_PEERS)
+    serving.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32], help="requests at once, up to 64")
+    serving.add_argument("--rounds", type=int, default=3, help="how often each peer is started")
+    serving.add_argument("--repeats", type=int, default=3, help="of each point in a round, if it is quick")
+    serving.add_argument("--output-tokens", type=int, default=OUTPUT_TOKENS)
+    serving.set_defaults(run=_serving)
+
+    scenario = commands.add_parser("scenario", parents=[common], help="Penstock alone")
+    scenario.add_argument("names", nargs="*", choices=[*SCENARIOS, []], help="all of them unless named")
+    scenario.add_argument("--repeats", type=int, default=5)
+    scenario.set_defaults(run=_scenario)
+
+    report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
+    report_command.set_defaults(run=_report)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

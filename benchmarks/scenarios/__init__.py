@@ -1,0 +1,17 @@
+"""Measurements of Penstock alone, one file each: `NAME` and `measure(setting) -> records`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.scenarios import batch_invariance, idle, long_prompt, prefix_cache, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.scenarios.base import Setting
+    from penstock.core.record import Record
+
+SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
+    module.NAME: module.measure for module in (ready, long_prompt, prefix_cache, idle, batch_invariance)
+}

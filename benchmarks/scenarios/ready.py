@@ -1,0 +1,46 @@
+"""How long `penstock serve` takes to its first answer, and how much memory it holds beyond weights and KV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.scenarios.base import make_record, penstock
+from benchmarks.workload import OUTPUT_TOKENS
+from penstock.core.record import Metric, Record
+
+if TYPE_CHECKING:
+    from benchmarks.scenarios.base import Setting
+
+NAME = "ready"
+_LOAD = 32
+_SMALL_KV = "128MiB"  # so little that the load writes all of it: memory never written is not resident
+_BLOCK_TOKENS = 16  # the engine's default
+
+
+def measure(setting: Setting) -> list[Record]:
+    """Start it at default settings, then with a small KV cache that 32 requests at once fill; several times."""
+    ready: list[float] = []
+    fresh: list[float] = []
+    loaded: list[float] = []
+    for number in range(setting.repeats):
+        with penstock(setting) as engine:
+            ready.append(engine.ready_seconds)
+            fresh.append(engine.child.memory().pss)
+        with penstock(setting, "--kv-memory", _SMALL_KV) as small:
+            small.generate(setting.prompts.take(_LOAD, f"load {number}"), OUTPUT_TOKENS)
+            loaded.append(small.child.memory().pss)
+            blocks = small.gauge("penstock_kv_blocks")
+    widening = 2 if engine.configuration.get("dtype") == "float32" else 1  # of bfloat16, which the model's sizes are in
+    weights = setting.model.bfloat16_weight_bytes * widening
+    kv = blocks * _BLOCK_TOKENS * setting.model.kv_bytes_per_token * widening
+    metrics = [
+        Metric.from_samples("ready", "s", ready),
+        Metric.from_samples("pss_when_ready", "bytes", fresh),
+        Metric.from_samples("pss_after_load", "bytes", loaded),
+        Metric.from_samples("weights", "bytes", [weights]),
+        Metric.from_samples("kv", "bytes", [kv]),
+        Metric.from_samples("pss_beyond_weights_and_kv", "bytes", [size - weights - kv for size in loaded]),
+    ]
+    parameters = {"starts": setting.repeats, "load": _LOAD, "kv_memory_under_load": _SMALL_KV}
+    notes = ("ready and pss_when_ready are at default settings, the rest with a KV cache that the load fills.",)
+    return [make_record(setting, engine, NAME, parameters, metrics, notes)]

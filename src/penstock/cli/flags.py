@@ -1,0 +1,190 @@
+"""Options that several commands share, as tables: one row a flag, put into a command's signature by `takes`."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.core.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One option.
+
+    Args:
+        name: the setting it sets; the option's name too, with dashes, unless `option` says otherwise.
+        kind: int, float, str, bool, or list[str] for a repeatable one.
+        help: what it does, for someone who never saw it.
+        default: the default as the help shows it; the value itself belongs to the settings.
+        choices: the words it accepts.
+    """
+
+    name: str
+    kind: Any
+    help: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    option: str = ""
+    metavar: str | None = None
+
+    @property
+    def declaration(self) -> str:
+        option = self.option or "--" + self.name.replace("_", "-")
+        return f"{option}/--no-{option[2:]}" if self.kind is bool else option
+
+    def parameter(self, panel: str) -> inspect.Parameter:
+        """For a command's signature; None when the flag is not given."""
+        option = typer.Option(
+            self.declaration,
+            help=f"{self.help} [default: {self.default}]" if self.default else self.help,
+            show_default=False,
+            metavar="|".join(self.choices) or self.metavar,
+            parser=one_of(*self.choices) if self.choices else None,
+            autocompletion=(lambda: list(self.choices)) if self.choices else None,
+            rich_help_panel=panel,
+        )
+        annotation = Annotated.__class_getitem__((self.kind | None, option))  # type: ignore[attr-defined]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """A table of flags and the heading it has in the help."""
+
+    panel: str
+    rows: tuple[Flag, ...]
+
+
+def takes(**tables: Flags) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of `tables`; it gets those that were given as a dict under each table's name."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in tables]
+        added = [row.parameter(table.panel) for table in tables.values() for row in table.rows]
+
+        @wraps(command)
+        def wrapper(**values: Any) -> Any:
+            groups = {name: {row.name: values.pop(row.name) for row in table.rows} for name, table in tables.items()}
+            given = {name: {k: v for k, v in group.items() if v not in (None, [])} for name, group in groups.items()}
+            return command(**values, **given)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A parser that takes these words only, and names the nearest for another."""
+
+    def parse(value: str) -> str:
+        if value in choices:
+            return value
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}.{did_you_mean(value, choices)}")
+
+    return parse
+
+
+def complete_models(incomplete: str) -> list[tuple[str, str]]:
+    """Names for the shell to complete: those in the store, and those that can be pulled by a short name."""
+    from penstock.models.store import CATALOG, list_models
+
+    names = {model.name: "in the store" for model in list_models()}
+    names = {name: model.description for name, model in CATALOG.items()} | names
+    return [(name, words) for name, words in sorted(names.items()) if name.startswith(incomplete)]
+
+
+ENGINE = Flags(
+    "Engine",
+    (
+        Flag("max_model_len", int, "Longest prompt and answer together, in tokens.", "the model's context"),
+        Flag("max_num_seqs", int, "Requests that run at the same time.", "256"),
+        Flag("max_num_batched_tokens", int, "Tokens computed in one step.", "2048"),
+        Flag(
+            "max_prefill_tokens_while_decoding",
+            int,
+            "Prompt tokens a step may take while other requests are being answered: more brings a long prompt's "
+            "first token sooner, fewer keeps the others smoother.",
+            "256",
+        ),
+        Flag("max_waiting", int, "Requests that may queue before new ones are refused.", "4096"),
+        Flag("block_size", int, "Tokens per block of the KV cache.", "16"),
+        Flag("kv_memory", str, "Memory for the KV cache on a CPU, such as 2GiB.", "a quarter of what is free",
+             metavar="SIZE"),
+        Flag("gpu_memory_utilization", float, "Share of a GPU's memory to use.", "0.9"),
+        Flag("enable_prefix_caching", bool, "Compute what prompts have in common at their beginning once.", "on"),
+        Flag("device", str, "Where the model runs.", "auto", ("auto", "cpu", "cuda", "mps")),
+        Flag("dtype", str, "Number format of the calculation.", "auto", ("auto", "float32", "bfloat16", "float16")),
+        Flag("threads", int, "CPU threads of the engine.", "every core"),
+        Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
+    ),
+)  # fmt: skip
+
+SERVER = Flags(
+    "Server",
+    (
+        Flag("host", str, "Address to listen on; one that other machines can reach needs an API key.", "127.0.0.1"),
+        Flag("port", int, "TCP port; 0 takes a free one.", "8000"),
+        Flag("uds", str, "Unix socket to listen on instead of host and port.", metavar="PATH"),
+        Flag("api_keys", list[str], "A key that clients must send; may be given several times. "
+             "PENSTOCK_API_KEYS keeps it out of the process list.", option="--api-key", metavar="KEY"),
+        Flag("public_probes", bool, "Answer /health, /ready and /metrics without a key.", "on"),
+        Flag("served_model_name", str, "The model's name in the API.", "as given", metavar="NAME"),
+        Flag("aliases", list[str], "Another name the model answers to, such as gpt-3.5-turbo; may be given several "
+             "times.", option="--alias", metavar="NAME"),
+        Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "
+             "times.", option="--cors-origin", metavar="ORIGIN"),
+        Flag("allowed_hosts", list[str], "A host name under which a server without a key may be reached, beside "
+             "loopback ones; may be given several times.", option="--allowed-host", metavar="NAME"),
+        Flag("max_body_bytes", str, "Largest request body.", "4MiB", metavar="SIZE"),
+        Flag("max_header_bytes", str, "Largest request head.", "32KiB", metavar="SIZE"),
+        Flag("drain_timeout", float, "Seconds that running requests get at shutdown.", "30.0"),
+        Flag("latency_target_ms", float, "Target that /performance/latency reports against, in milliseconds.", "50.0"),
+        Flag("keepalive_seconds", float, "Silence after which a stream gets a comment line.", "15.0"),
+        Flag("log_level", str, "How much to log.", "info", ("debug", "info", "warning", "error")),
+        Flag("access_log", bool, "Log a line for each HTTP request.", "off"),
+    ),
+)  # fmt: skip
+
+_SAMPLING = (
+    Flag("top_p", float, "Choose among the likeliest tokens that together have this probability.", "1.0"),
+    Flag("top_k", int, "Choose among this many of the likeliest tokens; 0 is all.", "0"),
+    Flag("min_p", float, "Leave out tokens less likely than this share of the likeliest.", "0.0"),
+    Flag("repetition_penalty", float, "Above 1: make tokens that were there already less likely.", "1.0"),
+    Flag("frequency_penalty", float, "Make tokens less likely each time they were generated.", "0.0"),
+    Flag("presence_penalty", float, "Make tokens less likely once they were generated.", "0.0"),
+    Flag("seed", int, "The same seed gives the same text.", "random"),
+    Flag("stop", list[str], "End an answer before this text; may be given several times.", metavar="TEXT"),
+)
+
+CHAT_SAMPLING = Flags(
+    "Sampling",
+    (
+        Flag("temperature", float, "0 always takes the likeliest token; higher is livelier.", "0.7"),
+        Flag("max_tokens", int, "Longest answer, in tokens.", "what the context leaves"),
+        *_SAMPLING,
+    ),
+)
+
+GENERATE_SAMPLING = Flags(
+    "Sampling",
+    (
+        Flag("temperature", float, "0 always takes the likeliest token; higher is livelier.", "0"),
+        Flag("max_tokens", int, "Longest answer, in tokens.", "256"),
+        *_SAMPLING,
+        Flag("n", int, "Answers to each prompt.", "1"),
+        Flag("min_tokens", int, "Shortest answer, in tokens.", "0"),
+        Flag("ignore_eos", bool, "Go on when the model says it is done.", "off"),
+        Flag("logprobs", int, "Log probabilities of each token, with this many alternatives.", "none"),
+    ),
+)

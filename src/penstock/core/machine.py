@@ -1,0 +1,250 @@
+"""The machine's fingerprint: what a measurement ran on, as far as it can change the figure.
+
+Nothing in it names the machine or its owner: no host name, no address, no serial number.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Instruction sets that decide which matrix kernels can run; the kernel's name -> the name used here.
+_FLAGS_THAT_MATTER = {
+    "avx": "avx",
+    "avx2": "avx2",
+    "fma": "fma",
+    "f16c": "f16c",
+    "avx_vnni": "avx_vnni",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512vl": "avx512vl",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "avx512_fp16": "avx512_fp16",
+    "amx_tile": "amx_tile",
+    "amx_int8": "amx_int8",
+    "amx_bf16": "amx_bf16",
+    "amx_fp16": "amx_fp16",
+    "hypervisor": "hypervisor",
+    "neon": "neon",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+    "asimdhp": "fp16",
+    "bf16": "bf16",
+    "i8mm": "i8mm",
+    "sve": "sve",
+    "sve2": "sve2",
+    "sme": "sme",
+}
+_COMMAND_TIMEOUT_S = 10.0
+
+
+class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One GPU as its driver names it."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hardware, limits and software under a measurement. 0 or "" stands for what could not be read."""
+
+    cpu_model: str
+    architecture: str  # as `uname -m` says: "x86_64", "aarch64", "arm64"
+    logical_cpus: int  # of the machine
+    usable_cpus: int  # this process may run on; a cgroup's quota is apart, in `cgroup_cpus`
+    cpu_flags: tuple[str, ...]  # sorted; only those that matter to matrix kernels, and "hypervisor"
+    last_level_cache_bytes: int
+    memory_bytes: int  # of the machine
+    cgroup_cpus: float | None  # CPU quota in cores; None: no limit
+    cgroup_memory_bytes: int | None  # None: no limit
+    os: str
+    kernel: str
+    python: str
+    gpus: tuple[Gpu, ...] = ()
+    read_bandwidth: float | None = None  # bytes/s out of main memory, all usable CPUs together, if measured
+
+
+def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> Machine:
+    """Read the machine. Takes milliseconds; with `measure_bandwidth`, about a second and 1 GiB of memory.
+
+    Args:
+        measure_bandwidth: fill in `read_bandwidth`.
+        root: where `proc`, `sys` and `etc` are found.
+    """
+    cpu_limit, memory_limit = cgroup_limits(root)
+    return Machine(
+        cpu_model=_cpu_model(root),
+        architecture=platform.machine(),
+        logical_cpus=os.cpu_count() or 0,
+        usable_cpus=usable_cpus(),
+        cpu_flags=_cpu_flags(root),
+        last_level_cache_bytes=_last_level_cache(root),
+        memory_bytes=_memory_bytes(root),
+        cgroup_cpus=cpu_limit,
+        cgroup_memory_bytes=memory_limit,
+        os=_os_name(root),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        gpus=(*_nvidia_gpus(), *_amd_gpus(root)),
+        read_bandwidth=read_bandwidth() if measure_bandwidth else None,
+    )
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cgroup_limits(root: Path = Path("/")) -> tuple[float | None, int | None]:
+    """(cores, bytes) that this process's cgroup and those above it allow; None where nothing limits.
+
+    See the kernel's `admin-guide/cgroup-v2` (`cpu.max`, `memory.max`) and `cgroup-v1`.
+    """
+    cpus: list[float] = []
+    memory: list[int] = []
+    for folder in _cgroup_folders(root):
+        quota, _, period = (_read(folder / "cpu.max") or _v1_cpu_max(folder)).partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            cpus.append(int(quota) / int(period))
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        if limit.isdecimal() and int(limit) < 1 << 60:  # v1 says "no limit" with a number near 2**63
+            memory.append(int(limit))
+    return min(cpus, default=None), min(memory, default=None)
+
+
+def read_bandwidth(nbytes: int = 1 << 30, *, threads: int | None = None, repeats: int = 5) -> float:
+    """Bytes/s that `threads` threads read from an array of `nbytes` bytes: the best of `repeats` passes.
+
+    A lower bound of what the hardware can do: numpy's dot product and sum are tried and the faster one counts.
+    An array that fits into the last-level cache measures the cache.
+    """
+    import numpy as np
+
+    threads = threads or usable_cpus()
+    array = np.ones(max(nbytes // 8, threads), dtype=np.float64)  # written once, so that every page is there
+    parts = np.array_split(array, threads)
+    kernels: tuple[Callable[[NDArray[np.float64]], object], ...] = (np.sum, lambda part: np.dot(part, part))
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for kernel in kernels:
+            for _ in range(repeats):
+                start = time.perf_counter()
+                list(pool.map(kernel, parts))
+                best = max(best, array.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def _read(path: Path) -> str:
+    """The file's text without surrounding whitespace; empty if it can't be read (a container may hide it)."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _command(*argv: str) -> str:
+    """What a system tool prints; empty if it is missing, fails or hangs."""
+    if shutil.which(argv[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo."""
+    first = _read(root / "proc/cpuinfo").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_model(root: Path) -> str:
+    info = _cpuinfo(root)
+    if name := info.get("model name") or _command("sysctl", "-n", "machdep.cpu.brand_string"):
+        return name
+    if part := info.get("CPU part"):  # ARM kernels give numbers, not names
+        return f"ARM implementer {info.get('CPU implementer', '?')} part {part}"
+    return platform.processor()
+
+
+def _cpu_flags(root: Path) -> tuple[str, ...]:
+    info = _cpuinfo(root)
+    present = (info.get("flags") or info.get("Features") or "").split()
+    if not present and platform.machine() == "arm64":
+        present = ["neon"]  # part of the base architecture, and macOS has no list of this kind
+    return tuple(sorted({_FLAGS_THAT_MATTER[flag] for flag in present if flag in _FLAGS_THAT_MATTER}))
+
+
+def _last_level_cache(root: Path) -> int:
+    sizes = [
+        int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+        for path in root.glob("sys/devices/system/cpu/cpu0/cache/index*/size")
+        if (match := re.fullmatch(r"(\d+)([KMG]?)", _read(path)))
+    ]
+    return max(sizes, default=0)
+
+
+def _memory_bytes(root: Path) -> int:
+    if match := re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE):
+        return int(match[1]) * 1024
+    total = _command("sysctl", "-n", "hw.memsize")
+    return int(total) if total.isdecimal() else 0
+
+
+def _os_name(root: Path) -> str:
+    if match := re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', _read(root / "etc/os-release"), re.MULTILINE):
+        return match[1]
+    return f"{platform.system()} {platform.mac_ver()[0]}".strip()
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """Every folder whose limits bind this process: its own and all above it, for each controller."""
+    mount = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        base = mount / controllers if controllers else mount  # v1 mounts one tree a controller, v2 one in all
+        own = base / path.strip("/")
+        while own.is_relative_to(base):
+            yield own
+            own = own.parent
+
+
+def _v1_cpu_max(folder: Path) -> str:
+    return f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+
+
+def _nvidia_gpus() -> tuple[Gpu, ...]:
+    table = _command("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
+    return tuple(Gpu(row[0], int(row[1]) << 20 if row[1].isdecimal() else 0, row[2]) for row in rows if len(row) == 3)
+
+
+def _amd_gpus(root: Path) -> tuple[Gpu, ...]:
+    found = []
+    for device in sorted(root.glob("sys/class/drm/card[0-9]*/device")):
+        memory = _read(device / "mem_info_vram_total")
+        if _read(device / "vendor") == "0x1002" and memory.isdecimal():
+            name = _read(device / "product_name") or f"AMD {_read(device / 'device')}"
+            found.append(Gpu(name, int(memory), _read(root / "sys/module/amdgpu/version")))
+    return tuple(found)

@@ -1,0 +1,356 @@
+"""The engine as its callers see it: requests in, deltas out, and a core process that is kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from penstock.core import errors
+from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
+from penstock.engine import wire
+from penstock.engine.config import EngineStats
+from penstock.engine.types import Request, RequestOutput
+from penstock.models.chat_template import ChatTemplate
+from penstock.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from penstock.engine.config import EngineConfig, EngineInfo
+    from penstock.engine.types import SamplingParams
+    from penstock.models.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+State = Literal["starting", "ready", "restarting", "draining", "stopped"]
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+CLOSE_SECONDS = 10.0  # how long a core may take to end by itself
+
+
+class _Mailbox:
+    """Deltas of one request, merged while its reader is slow: never more than its whole output."""
+
+    def __init__(self, index: int, shared: asyncio.Event) -> None:
+        self.index = index
+        self.pending: RequestOutput | None = None
+        self._shared = shared
+
+    def put(self, output: RequestOutput) -> None:
+        self.pending = output if self.pending is None else merge(self.pending, output)
+        self._shared.set()
+
+    def take(self) -> RequestOutput | None:
+        output, self.pending = self.pending, None
+        return output
+
+
+def merge(first: RequestOutput, then: RequestOutput) -> RequestOutput:
+    """Two successive deltas of one request as one."""
+    then.text = first.text + then.text
+    then.token_ids = first.token_ids + then.token_ids
+    if first.logprobs is not None:
+        then.logprobs = first.logprobs + (then.logprobs or [])
+    if then.prompt_logprobs is None:
+        then.prompt_logprobs = first.prompt_logprobs
+    then.cached_tokens = then.cached_tokens or first.cached_tokens
+    then.scheduled_time = then.scheduled_time or first.scheduled_time
+    return then
+
+
+class EngineClient:
+    """Owns one engine core process.
+
+    A core that dies takes its requests with it (they raise EngineDeadError) and is started again, at once
+    and then with growing pauses; meanwhile `state` is "restarting" and new requests raise EngineDeadError.
+
+    Args:
+        config: the model and the engine's limits.
+    """
+
+    spec: ModelSpec
+    info: EngineInfo
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.state: State = "starting"
+        self.stats = EngineStats()
+        self.restarts = 0
+        self.tokenizer: Tokenizer
+        self.chat_template: ChatTemplate | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._mailboxes: dict[str, _Mailbox] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def start(self) -> None:
+        """Start the core and wait until it can serve. Raises ConfigError or ModelFileError."""
+        path = Path(self.config.model_path)
+        launched = asyncio.create_task(self._launch())
+        try:
+            self.tokenizer = await asyncio.to_thread(Tokenizer.load, path)
+            self.chat_template = await asyncio.to_thread(ChatTemplate.load, path, self.tokenizer)
+            reader = await launched
+        except BaseException:
+            launched.cancel()
+            await asyncio.gather(launched, return_exceptions=True)
+            await self.close()
+            raise
+        self.state = "ready"
+        self._supervisor = asyncio.create_task(self._supervise(reader))
+
+    @property
+    def core_pid(self) -> int | None:
+        """Process id of the running core."""
+        return None if self._process is None else self._process.pid
+
+    def generate(
+        self,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        request_id: str,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> AsyncGenerator[tuple[int, RequestOutput]]:
+        """Deltas of `params.n` choices as (choice index, delta), until each has a finish_reason.
+
+        Closing the iterator early aborts the request: its blocks are free within one step.
+
+        Raises:
+            InvalidRequestError: a prompt that is empty, too long, or holds a token that isn't there.
+            OverloadedError: the waiting queue is full.
+            EngineDeadError: the core is down, or dies meanwhile.
+        """
+        self._check_state()
+        self._check_prompt(prompt_token_ids, params)
+        if len(self._mailboxes) + params.n > self.config.max_num_seqs + self.config.max_waiting:
+            raise OverloadedError(
+                f"{len(self._mailboxes)} requests are in flight and the queue is full. Try again in a moment.",
+                code="queue_full",
+            )
+        seed = random.getrandbits(62) if params.seed is None else params.seed
+        requests = [
+            Request(
+                request_id=f"{request_id}/{index}",
+                prompt_token_ids=prompt_token_ids,
+                params=msgspec.structs.replace(params, n=1, seed=seed + index),
+                priority=priority,
+                arrival_time=time.monotonic(),
+                cache_salt=cache_salt,
+            )
+            for index in range(params.n)
+        ]
+        return self._stream(requests)
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the bound is part of the operation
+        """Refuse new requests and wait for those in flight; False if some were left after `timeout` seconds."""
+        if self.state == "ready":
+            self.state = "draining"
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End the core; what is still in flight raises EngineDeadError."""
+        self.state = "stopped"
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+            self._supervisor = None
+        self._fail_all("the engine was stopped")
+        await self._end_core()
+
+    async def _stream(self, requests: list[Request]) -> AsyncGenerator[tuple[int, RequestOutput]]:
+        self._check_state()
+        arrived = asyncio.Event()
+        boxes = {request.request_id: _Mailbox(index, arrived) for index, request in enumerate(requests)}
+        self._mailboxes.update(boxes)
+        self._idle.clear()
+        try:
+            for request in requests:
+                self._send(wire.Add(request))
+            open_boxes = dict(boxes)
+            while open_boxes:
+                await arrived.wait()
+                arrived.clear()
+                for request_id, box in list(open_boxes.items()):
+                    output = box.take()
+                    if output is None:
+                        continue
+                    if output.finish_reason is not None:
+                        del open_boxes[request_id]
+                        self._forget(request_id)
+                    if output.finish_reason == "error":
+                        raise _as_exception(output)
+                    yield box.index, output
+        finally:
+            left = [request_id for request_id in boxes if self._mailboxes.get(request_id) is boxes[request_id]]
+            for request_id in left:
+                self._forget(request_id)
+            if left and self._writer is not None and not self._writer.is_closing():
+                self._send(wire.Abort(left))
+
+    def _forget(self, request_id: str) -> None:
+        self._mailboxes.pop(request_id, None)
+        if not self._mailboxes:
+            self._idle.set()
+
+    def _check_state(self) -> None:
+        if self.state == "ready":
+            return
+        sentence = {
+            "starting": "The engine is starting; try again in a few seconds.",
+            "restarting": "The engine core died and is being started again; try again in a few seconds.",
+            "draining": "The server is shutting down and takes no new requests.",
+            "stopped": "The engine was stopped.",
+        }[self.state]
+        raise EngineDeadError(sentence, code=f"engine_{self.state}")
+
+    def _check_prompt(self, prompt_token_ids: list[int], params: SamplingParams) -> None:
+        if not prompt_token_ids:
+            raise InvalidRequestError("The prompt holds no tokens.", param="prompt", code="empty_prompt")
+        length, limit = len(prompt_token_ids), self.info.max_model_len
+        needed = length + (1 if params.max_tokens != 0 else 0)
+        if needed > limit:
+            raise InvalidRequestError(
+                f"The prompt is {length} tokens long and the model's context is {limit} tokens, which must also hold "
+                "what is generated. Shorten the prompt.",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        if min(prompt_token_ids) < 0 or max(prompt_token_ids) >= self.spec.vocab_size:
+            raise InvalidRequestError(
+                f"Token ids must be from 0 to {self.spec.vocab_size - 1}.", param="prompt", code="invalid_token_id"
+            )
+        beyond = [token for token in params.logit_bias if not 0 <= token < self.spec.vocab_size]
+        if beyond:
+            raise InvalidRequestError(
+                f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {self.spec.vocab_size - 1}.",
+                param="logit_bias",
+            )
+
+    def _send(self, message: wire.ToCore) -> None:
+        if self._writer is None:
+            raise EngineDeadError("The engine core is not running.", code="engine_stopped")
+        self._writer.write(wire.frame(message))
+
+    async def _launch(self) -> asyncio.StreamReader:
+        """Spawn a core and wait for its Ready. Raises what the core failed with, or EngineDeadError."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; nothing waits on the child here
+                [sys.executable, "-m", "penstock.engine.process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C must not reach it before the server has drained
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._send(wire.Start(self.config))
+        try:
+            message = wire.from_core_decoder.decode(await wire.read_frame(reader))
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise EngineDeadError(
+                f"The engine core ended while it was loading (exit status {await self._end_core()}); "
+                "its message is above."
+            ) from error
+        if isinstance(message, wire.Failed):
+            await self._end_core()
+            raise _error_class(message.error_type)(message.message)
+        if not isinstance(message, wire.Ready):
+            raise EngineDeadError(f"The engine core sent {type(message).__name__} before it was ready.")
+        self.spec, self.info = message.spec, message.info
+        return reader
+
+    async def _supervise(self, reader: asyncio.StreamReader) -> None:
+        """Pass deltas on for as long as the core lives, and start another when it dies."""
+        backoff = 0.0
+        while True:
+            since = time.monotonic()
+            reason = await self._pump(reader)
+            if time.monotonic() - since > LONGEST_BACKOFF_SECONDS:
+                backoff = 0.0
+            self.state = "draining" if self.state == "draining" else "restarting"
+            status = await self._end_core()
+            log.error("the engine core died (exit status %s, %s); starting it again", status, reason)
+            self._fail_all("The engine core died while it worked on this request; it is being started again.")
+            self.stats = EngineStats()
+            while True:
+                await asyncio.sleep(backoff)
+                backoff = min(max(2 * backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
+                try:
+                    reader = await self._launch()
+                except PenstockError as error:
+                    log.error("the engine core could not be started again: %s", error.message)  # noqa: TRY400
+                else:
+                    break
+            self.restarts += 1
+            self.state = "draining" if self.state == "draining" else "ready"
+            log.warning("the engine core is up again")
+
+    async def _pump(self, reader: asyncio.StreamReader) -> str:
+        """Deliver deltas until the socket ends; returns why it did."""
+        try:
+            while True:
+                message = wire.from_core_decoder.decode(await wire.read_frame(reader))
+                if not isinstance(message, wire.Outputs):
+                    return f"unexpected {type(message).__name__}"
+                self.stats = message.stats
+                for output in message.outputs:
+                    box = self._mailboxes.get(output.request_id)
+                    if box is not None:
+                        box.put(output)
+        except asyncio.IncompleteReadError:
+            return "its socket closed"
+        except (ConnectionError, msgspec.DecodeError) as error:
+            return str(error)
+
+    def _fail_all(self, sentence: str) -> None:
+        for request_id, box in list(self._mailboxes.items()):
+            box.put(
+                RequestOutput(
+                    request_id=request_id, finish_reason="error", error=sentence, error_type=EngineDeadError.__name__
+                )
+            )
+
+    async def _end_core(self) -> int | None:
+        """Close the socket and reap the core, by force if it doesn't end by itself; its exit status."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        try:
+            return await asyncio.to_thread(process.wait, CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return await asyncio.to_thread(process.wait)
+
+
+def _error_class(name: str) -> type[PenstockError]:
+    found = getattr(errors, name, PenstockError)
+    return found if isinstance(found, type) and issubclass(found, PenstockError) else PenstockError
+
+
+def _as_exception(output: RequestOutput) -> PenstockError:
+    code = "engine_died" if output.error_type == EngineDeadError.__name__ else None
+    return _error_class(output.error_type or "")(output.error or "The request failed.", code=code)

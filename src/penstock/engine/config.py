@@ -1,0 +1,56 @@
+"""How an engine is set up; the names follow vLLM's where it has one."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the engine core needs to start. It crosses to the core's process, so it is a message."""
+
+    model_path: str  # a GGUF file (first part of a split one) or a directory with config.json and safetensors
+    max_model_len: int | None = None  # None: the model's context, cut to what the KV cache holds
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    # Prompt tokens a step may take while other requests decode: a long prompt then stretches their
+    # inter-token latency by a bounded amount instead of stalling them.
+    max_prefill_tokens_while_decoding: int = 256
+    max_waiting: int = 4096  # requests that may queue before new ones are refused
+    block_size: int = 16  # tokens per KV block
+    kv_memory: int | None = None  # bytes; None: a quarter of what the cgroup leaves (CPU)
+    gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
+    enable_prefix_caching: bool = True
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    allow_unverified: bool = False
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core found once it was up."""
+
+    max_model_len: int
+    kv_blocks: int
+    block_size: int
+    kv_bytes: int
+    weight_bytes: int
+    runner: dict[str, str]  # device, dtype, attention, verified
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.kv_blocks * self.block_size
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the core's counters, sent after steps; totals since the core started."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_blocks_used: int = 0  # held by live requests
+    kv_blocks_total: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0  # computed, not taken from the cache
+    generation_tokens: int = 0

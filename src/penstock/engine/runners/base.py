@@ -1,0 +1,57 @@
+"""The contract between the engine core and whatever executes a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from penstock.engine.types import StepBatch, StepOutput
+    from penstock.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """What a runner is told before it loads anything."""
+
+    model_path: str
+    block_size: int = 16  # tokens
+    device: str = "auto"  # "auto", "cpu", "cuda", "mps"
+    dtype: str = "auto"  # "auto", "float32", "bfloat16", "float16"
+    threads: int | None = None  # None: every core the process may use
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 2048
+    gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
+    allow_unverified: bool = False  # run paths that were never tested on their hardware
+
+
+@dataclass(frozen=True, slots=True)
+class KVCapacity:
+    """What one block costs and what this device can spare."""
+
+    bytes_per_block: int
+    available_bytes: int  # what the KV cache takes unless told otherwise: on a CPU a quarter of the free memory
+    weight_bytes: int  # what the loaded weights occupy
+
+
+class ModelRunner(Protocol):
+    """Executes steps. Knows nothing of HTTP, queues or clients. One thread calls it."""
+
+    def load(self) -> ModelSpec:
+        """Read the weights onto the device. Raises ModelFileError or ConfigError."""
+        ...
+
+    def kv_capacity(self) -> KVCapacity: ...
+
+    def allocate(self, num_blocks: int) -> None:
+        """Reserve the KV cache and warm up; called once, after `load`."""
+        ...
+
+    def execute(self, batch: StepBatch) -> StepOutput: ...
+
+    def describe(self) -> dict[str, str]:
+        """Device, dtype, attention path and whether it is verified: for the start-up line and /version."""
+        ...
+
+    def shutdown(self) -> None: ...

@@ -1,0 +1,121 @@
+"""The one model: a decoder-only transformer with RMSNorm, rotary positions and SwiGLU, drawn from a ModelSpec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
+
+from penstock.engine.runners.torch.linear import make_linear
+from penstock.engine.runners.torch.rms_norm import RMSNorm
+from penstock.engine.runners.torch.rotary import rotate_
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from penstock.engine.runners.torch.attention import Attention
+    from penstock.engine.runners.torch.linear import Linear
+    from penstock.engine.runners.torch.plan import StepPlan
+    from penstock.engine.runners.torch.rotary import Rotary
+    from penstock.models.spec import ModelSpec, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights. `qk_norm` [n_heads + n_kv_heads, head_dim] holds a row for each rotated head."""
+
+    attn_norm: RMSNorm
+    qkv: Linear
+    qk_norm: Tensor | None
+    o: Linear
+    mlp_norm: RMSNorm
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+class Decoder:
+    """Computes hidden states and logits; holds the weights and nothing of a request."""
+
+    def __init__(self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+        reader = _Reader(weights, spec.rms_norm_eps, dtype, device)
+        self._spec = spec
+        self._rotated = spec.n_heads + spec.n_kv_heads
+        self._layers = [_read_layer(reader, spec, i) for i in range(spec.n_layers)]
+        self._embed = reader.tensor("embed.weight")
+        self._final_norm = reader.norm("final_norm.weight")
+        self._head = make_linear(self._embed if spec.tied_embeddings else reader.tensor("head.weight"))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they lie in memory."""
+        layers = sum(p.nbytes for x in self._layers for p in (x.qkv, x.o, x.gate, x.up, x.down))
+        return int(self._embed.nbytes) + self._head.nbytes + layers
+
+    def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention) -> Tensor:
+        """The normalized hidden states after the last layer, [rows, hidden] in the model's dtype."""
+        cos, sin = rotary.at(plan.positions)
+        # The residual stream stays in float32: rounded to bfloat16 at each of its additions, it would carry most
+        # of the error there is.
+        x = self._embed.index_select(0, plan.tokens).float()
+        for i, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer.attn_norm(x))
+            self._rotate(qkv, layer.qk_norm, cos, sin)
+            x = layer.o.plus(attention(i, qkv, plan), x)
+            h = layer.mlp_norm(x)
+            x = layer.down.plus(layer.up.times(h, layer.gate.silu(h)), x)
+        return self._final_norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [rows, hidden]: the float32 scores [rows, vocab] of each next token."""
+        return self._head.wide(hidden)
+
+    def _rotate(self, qkv: Tensor, norm: Tensor | None, cos: Tensor, sin: Tensor) -> None:
+        """Normalize (where the model does) and rotate the query and key heads of qkv in place."""
+        dim = self._spec.head_dim
+        heads = qkv[:, : self._rotated * dim].view(-1, self._rotated, dim)
+        if norm is not None:
+            torch.mul(F.rms_norm(heads, (dim,), eps=self._spec.rms_norm_eps), norm, out=heads)
+        rotate_(heads, cos, sin)
+
+
+class _Reader:
+    """Reads tensors one by one, each float32 copy dropped before the next is made."""
+
+    def __init__(self, weights: Weights, eps: float, dtype: torch.dtype, device: torch.device) -> None:
+        self._weights = weights
+        self._eps = eps
+        self._dtype = dtype
+        self._device = device
+
+    def norm(self, name: str) -> RMSNorm:
+        """A norm; its weights stay in float32 like what they multiply."""
+        return RMSNorm(torch.from_numpy(self._weights.read(name)).to(self._device), self._eps, self._dtype)
+
+    def tensor(self, *names: str) -> Tensor:
+        """The named tensors, joined along their first dimension."""
+        parts = [torch.from_numpy(self._weights.read(name)).to(self._dtype) for name in names]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device)
+
+
+def _read_layer(reader: _Reader, spec: ModelSpec, i: int) -> Layer:
+    at = f"layers.{i}."
+    joined = ("q", "k", "v")
+    bias = reader.tensor(*(f"{at}{n}.bias" for n in joined)) if spec.qkv_bias else None
+    return Layer(
+        attn_norm=reader.norm(f"{at}attn_norm.weight"),
+        qkv=make_linear(reader.tensor(*(f"{at}{n}.weight" for n in joined)), bias),
+        qk_norm=_read_qk_norm(reader, spec, at) if spec.qk_norm else None,
+        o=make_linear(reader.tensor(f"{at}o.weight")),
+        mlp_norm=reader.norm(f"{at}mlp_norm.weight"),
+        gate=make_linear(reader.tensor(f"{at}gate.weight")),
+        up=make_linear(reader.tensor(f"{at}up.weight")),
+        down=make_linear(reader.tensor(f"{at}down.weight")),
+    )
+
+
+def _read_qk_norm(reader: _Reader, spec: ModelSpec, at: str) -> Tensor:
+    q, k = reader.tensor(f"{at}q_norm.weight"), reader.tensor(f"{at}k_norm.weight")
+    return torch.cat((q.expand(spec.n_heads, -1), k.expand(spec.n_kv_heads, -1)))

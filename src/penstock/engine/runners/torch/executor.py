@@ -1,0 +1,137 @@
+"""One step from beginning to end: check, compute, sample, and keep a failure to the sequence that caused it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from penstock.engine.runners.torch.attention import Attention
+from penstock.engine.runners.torch.graphs import DecodeGraphs
+from penstock.engine.runners.torch.logprobs import prompt_logprobs
+from penstock.engine.runners.torch.plan import Planner
+from penstock.engine.runners.torch.sampler import sample
+from penstock.engine.types import PositionLogprobs, SequenceOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from penstock.engine.runners.torch.decoder import Decoder
+    from penstock.engine.runners.torch.kv_cache import KVCache
+    from penstock.engine.runners.torch.rotary import Rotary
+    from penstock.engine.types import SequenceStep
+    from penstock.models.spec import ModelSpec
+
+_NOT_FINITE = "the model computed values that are not finite for this request"
+
+
+class StepExecutor:
+    """Runs steps of one model over one KV cache. To be used inside `torch.inference_mode()`.
+
+    Args:
+        graphs: run steps of decodes alone in fixed shapes, captured as graphs where the device can.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        decoder: Decoder,
+        rotary: Rotary,
+        cache: KVCache,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        graphs: bool,
+    ) -> None:
+        self._spec = spec
+        self._decoder = decoder
+        self._cache = cache
+        self._device = device
+        self._max_positions = rotary.length
+        attention = Attention(spec, cache, device)
+        self._compute = partial(decoder.forward, rotary=rotary, attention=attention)
+        self._planner = Planner(cache, spec.sliding_window, dtype, device)
+        self._graphs = DecodeGraphs(self._compute, self._planner, cache, dtype, device) if graphs else None
+
+    def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
+        """One output for each sequence, in order."""
+        refusals = [self._refusal(s) for s in sequences]
+        valid = [i for i, refusal in enumerate(refusals) if refusal is None]
+        outputs = [SequenceOutput(error=refusal) for refusal in refusals]
+        if valid:
+            for i, output in zip(valid, self._run_valid([sequences[i] for i in valid]), strict=True):
+                outputs[i] = output
+        return outputs
+
+    def _run_valid(self, sequences: list[SequenceStep]) -> list[SequenceOutput]:
+        hidden, rows = self._forward(sequences)
+        broken = self._broken(sequences, hidden, rows)
+        outputs = [SequenceOutput(error=_NOT_FINITE if i in broken else None) for i in range(len(sequences))]
+        sampled = [i for i, s in enumerate(sequences) if s.sample is not None and i not in broken]
+        if sampled:
+            last = torch.tensor([rows[i].stop - 1 for i in sampled], device=self._device)
+            logits = self._decoder.logits(hidden.index_select(0, last))
+            specs = [spec for i in sampled if (spec := sequences[i].sample) is not None]
+            for i, output in zip(sampled, sample(logits, specs), strict=True):
+                outputs[i] = output
+        for i, step in enumerate(sequences):
+            if step.prompt_logprobs is not None and outputs[i].error is None:
+                scores = self._score_prompt(step, step.prompt_logprobs, hidden[rows[i]])
+                outputs[i] = replace(outputs[i], prompt_logprobs=scores)
+        return outputs
+
+    def _forward(self, sequences: list[SequenceStep]) -> tuple[Tensor, Sequence[slice]]:
+        """Hidden states [rows, hidden], and which rows belong to each sequence."""
+        if self._graphs is not None and self._planner.is_one_decode_group(sequences):
+            return self._graphs.run(sequences), [slice(i, i + 1) for i in range(len(sequences))]
+        plan = self._planner.plan(sequences)
+        return self._compute(plan), plan.rows
+
+    def _score_prompt(self, s: SequenceStep, top: int, hidden: Tensor) -> list[PositionLogprobs]:
+        return prompt_logprobs(hidden, s.next_prompt_ids, top, self._decoder.logits, self._spec.vocab_size)
+
+    def _broken(self, sequences: list[SequenceStep], hidden: Tensor, rows: Sequence[slice]) -> set[int]:
+        """The sequences whose hidden states overflowed or are NaN; the blocks they wrote are made harmless."""
+        finite = hidden.sum(-1, dtype=torch.float32).isfinite()
+        if bool(finite.all()):
+            return set()
+        broken = {i for i in range(len(sequences)) if not bool(finite[rows[i]].all())}
+        size = self._cache.block_size
+        written = {
+            block
+            for i in broken
+            for block in sequences[i].block_table[sequences[i].start // size : _blocks(sequences[i], size)]
+        }
+        if written:  # empty if only padding overflowed
+            self._cache.scrub(torch.tensor(sorted(written), device=self._device))
+        return broken
+
+    def _refusal(self, s: SequenceStep) -> str | None:
+        """What makes this sequence impossible to compute, as a sentence; None if nothing does."""
+        count, size = len(s.token_ids), self._cache.block_size
+        if count == 0 or s.start < 0 or s.start + count > self._max_positions:
+            return (
+                f"positions {s.start} to {s.start + count - 1} are not a part of the {self._max_positions} "
+                "this model was loaded for"
+            )
+        if min(s.token_ids) < 0 or max(s.token_ids) >= self._spec.vocab_size:
+            return f"a token id lies outside of the vocabulary of {self._spec.vocab_size}"
+        if s.next_prompt_ids and (
+            len(s.next_prompt_ids) > count
+            or min(s.next_prompt_ids) < 0
+            or max(s.next_prompt_ids) >= self._spec.vocab_size
+        ):
+            return f"the prompt to be scored does not fit its {count} positions or the vocabulary"
+        table = s.block_table[: _blocks(s, size)]
+        if len(table) < _blocks(s, size) or min(table) < 0 or max(table) >= self._cache.num_blocks:
+            return "its block table does not cover its positions with blocks of this cache"
+        return None
+
+
+def _blocks(s: SequenceStep, block_size: int) -> int:
+    """Blocks that the sequence's positions reach into, from the first on."""
+    return -(-(s.start + len(s.token_ids)) // block_size)

@@ -1,0 +1,113 @@
+"""The torch runner's life: where to run, load, reserve, execute, shut down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from penstock.core.errors import InvariantError
+from penstock.engine.runners.base import KVCapacity
+from penstock.engine.runners.torch.decoder import Decoder
+from penstock.engine.runners.torch.device import choose_placement, kv_budget
+from penstock.engine.runners.torch.executor import StepExecutor
+from penstock.engine.runners.torch.kv_cache import KVCache
+from penstock.engine.runners.torch.memory import keep_freed_memory, usable_cores
+from penstock.engine.runners.torch.rotary import Rotary
+from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepOutput
+from penstock.models.load import load
+
+if TYPE_CHECKING:
+    from penstock.engine.runners.base import RunnerConfig
+    from penstock.engine.types import StepBatch
+    from penstock.models.spec import ModelSpec
+
+
+class TorchRunner:
+    """A `ModelRunner`; see there for what each method promises.
+
+    Raises ConfigError if the configured device or dtype isn't known, isn't there or isn't verified.
+    """
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self._config = config
+        self._placement = choose_placement(config)
+        self._threads = config.threads or usable_cores()
+        self._model: _Model | None = None
+        self._executor: StepExecutor | None = None
+
+    def load(self) -> ModelSpec:
+        torch.set_num_threads(self._threads)
+        dtype, device = self._placement.dtype, self._placement.device
+        spec, weights = load(Path(self._config.model_path))
+        with weights, torch.inference_mode():
+            decoder = Decoder(spec, weights, dtype, device)
+            rotary = Rotary(spec, self._config.max_model_len, dtype, device)
+        keep_freed_memory()
+        self._model = _Model(spec, decoder, rotary)
+        return spec
+
+    def kv_capacity(self) -> KVCapacity:
+        model = self._loaded()
+        per_token = model.spec.kv_bytes_per_token(self._placement.dtype.itemsize)
+        return KVCapacity(
+            bytes_per_block=per_token * self._config.block_size,
+            available_bytes=kv_budget(self._placement.device, self._config.gpu_memory_utilization),
+            weight_bytes=model.decoder.nbytes,
+        )
+
+    def allocate(self, num_blocks: int) -> None:
+        model, dtype, device = self._loaded(), self._placement.dtype, self._placement.device
+        with torch.inference_mode():
+            cache = KVCache(model.spec, num_blocks, self._config.block_size, dtype, device)
+            graphs = device.type == "cuda"
+            executor = StepExecutor(model.spec, model.decoder, model.rotary, cache, dtype, device, graphs=graphs)
+            for tokens in (self._config.block_size, 1):  # the first products of a shape cost more than the next
+                executor.run([_warm_up_step(min(tokens, self._config.max_model_len))])
+        self._executor = executor
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        if self._executor is None:
+            raise InvariantError("A step came before the KV cache was allocated.")
+        with torch.inference_mode():
+            return StepOutput(self._executor.run(batch.sequences))
+
+    def describe(self) -> dict[str, str]:
+        placement = self._placement
+        graphs = ", CUDA graphs for decode" if placement.device.type == "cuda" else ""
+        described = {
+            "runner": f"torch {torch.__version__}",
+            "device": placement.backend,
+            "dtype": str(placement.dtype).removeprefix("torch."),
+            "attention": f"paged gather, grouped SDPA{graphs}",
+            "verified": "yes" if placement.verified else "no: never run on its hardware",
+        }
+        if placement.device.type == "cpu":
+            described["threads"] = str(self._threads)
+        if placement.note:
+            described["note"] = placement.note
+        return described
+
+    def shutdown(self) -> None:
+        self._executor = None
+        self._model = None
+
+    def _loaded(self) -> _Model:
+        if self._model is None:
+            raise InvariantError("The runner was asked for what only a loaded model has.")
+        return self._model
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    spec: ModelSpec
+    decoder: Decoder
+    rotary: Rotary
+
+
+def _warm_up_step(tokens: int) -> SequenceStep:
+    """A prompt in block 0, which no request owns yet."""
+    greedy = SampleSpec(SamplingParams(temperature=0), 0, (), (), ())
+    return SequenceStep("warm-up", [0] * tokens, 0, [0], greedy)

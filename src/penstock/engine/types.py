@@ -1,0 +1,142 @@
+"""The engine's messages. What crosses a process is a `msgspec.Struct`; what stays inside is a dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the next token is chosen and when to stop. Names and defaults follow vLLM's.
+
+    `seed` None means a fresh random seed per request. `logprobs` is how many alternatives to return per
+    generated token (0: the chosen one only; None: none at all); `prompt_logprobs` likewise for the prompt.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    max_tokens: int | None = 16  # None: up to the context
+    seed: int | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    skip_special_tokens: bool = True
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence to generate. `n > 1` has already been unfolded into n of these by the client."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    priority: int = 0  # lower runs first, as in vLLM
+    arrival_time: float = 0.0  # time.monotonic() of the client's process (one clock per machine)
+    cache_salt: str = ""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """One token and its natural-log probability; rank 1 is the most likely."""
+
+    token_id: int
+    logprob: float
+    rank: int
+
+
+class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """The chosen token of one position and the most likely alternatives (best first)."""
+
+    chosen: TokenLogprob
+    top: list[TokenLogprob]
+
+
+class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What happened to a request since its last output: a delta, not the whole.
+
+    `text` holds only whole characters; `token_ids` and `text` need not line up while a character or a
+    possible stop string is held back. Times are `time.monotonic()` seconds.
+    """
+
+    request_id: str
+    text: str = ""
+    token_ids: list[int] = []
+    logprobs: list[PositionLogprobs] | None = None
+    prompt_logprobs: list[PositionLogprobs | None] | None = None  # once, with the first output
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop token or string that matched
+    cached_tokens: int = 0  # prompt tokens whose KV came from the prefix cache (final value in every delta)
+    scheduled_time: float = 0.0  # first time in a batch
+    error: str | None = None  # with finish_reason "error": the sentence
+    error_type: str | None = None  # and the class of core.errors that says it
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSpec:
+    """What the sampler needs for one sequence; the id lists are live references, read-only to the runner."""
+
+    params: SamplingParams
+    seed: int
+    prompt_token_ids: Sequence[int]
+    output_token_ids: Sequence[int]
+    banned_token_ids: Sequence[int]  # end-of-text and stop tokens while min_tokens is not reached, or ignored eos
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceStep:
+    """One sequence's share of a step: compute `token_ids` at positions start .. start + len - 1.
+
+    `block_table` maps position p to block `block_table[p // block_size]`, and covers all of them.
+    `sample` is None while part of the prompt is still to come. `prompt_logprobs` asks for the log
+    probabilities of that many alternatives at each of these prompt positions.
+    """
+
+    request_id: str
+    token_ids: Sequence[int]
+    start: int
+    block_table: Sequence[int]
+    sample: SampleSpec | None
+    prompt_logprobs: int | None = None
+    next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One forward pass: any mix of decodes (one token) and prefill chunks (many)."""
+
+    sequences: Sequence[SequenceStep]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(s.token_ids) for s in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutput:
+    """Answer to one SequenceStep, in the batch's order. `error` fails this sequence alone."""
+
+    token_id: int | None = None
+    logprobs: PositionLogprobs | None = None
+    prompt_logprobs: Sequence[PositionLogprobs] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    sequences: Sequence[SequenceOutput]

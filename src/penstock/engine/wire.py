@@ -1,0 +1,108 @@
+"""The messages between the engine client and the engine core, and how they cross the socket.
+
+A frame is a little-endian uint32 length and that many bytes of MessagePack. One message a frame; the
+struct's tag says which. Both ends are ours and of one version, so there is no negotiation.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.engine.config import EngineConfig, EngineInfo, EngineStats
+from penstock.engine.types import Request, RequestOutput
+from penstock.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+MAX_FRAME = 1 << 30  # a corrupted length must not become an allocation
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """First message to a core: what to load."""
+
+    config: EngineConfig
+
+
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """Take this request."""
+
+    request: Request
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True):
+    """Forget these requests and free their blocks; unknown ones are ignored."""
+
+    request_ids: list[str]
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The core is up."""
+
+    spec: ModelSpec
+    info: EngineInfo
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The core could not start; it ends after this. `error_type` names a class of core.errors."""
+
+    error_type: str
+    message: str
+
+
+class Outputs(msgspec.Struct, frozen=True, tag=True):
+    """What one step produced, and the counters after it."""
+
+    outputs: list[RequestOutput]
+    stats: EngineStats
+
+
+ToCore = Start | Add | Abort
+FromCore = Ready | Failed | Outputs
+
+_LENGTH = struct.Struct("<I")
+_encoder = msgspec.msgpack.Encoder()
+to_core_decoder = msgspec.msgpack.Decoder(ToCore)
+from_core_decoder = msgspec.msgpack.Decoder(FromCore)
+
+
+def frame(message: ToCore | FromCore) -> bytes:
+    """The bytes of one message on the wire."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _checked(length: int) -> int:
+    if length > MAX_FRAME:
+        raise ConnectionError(f"a frame of {length} bytes was announced; the limit is {MAX_FRAME}")
+    return length
+
+
+def receive(sock: socket.socket) -> bytes | None:
+    """One frame's body from a blocking socket, or None when the other end has closed."""
+    header = _receive_exactly(sock, _LENGTH.size)
+    if header is None:
+        return None
+    return _receive_exactly(sock, _checked(_LENGTH.unpack(header)[0]))
+
+
+def _receive_exactly(sock: socket.socket, size: int) -> bytes | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    filled = 0
+    while filled < size:
+        got = sock.recv_into(view[filled:])
+        if got == 0:
+            return None
+        filled += got
+    return bytes(data)
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """One frame's body. Raises asyncio.IncompleteReadError when the other end has closed."""
+    header = await reader.readexactly(_LENGTH.size)
+    return await reader.readexactly(_checked(_LENGTH.unpack(header)[0]))

@@ -1,0 +1,1 @@
+"""What a model is: files to weights, tokenizer, chat template, architecture."""

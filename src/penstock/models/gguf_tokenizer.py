@@ -1,0 +1,237 @@
+"""Builds a tokenizer from GGUF metadata (`tokenizer.ggml.*`).
+
+Two kinds are known: "gpt2", byte-level BPE whose cut into words is named by `tokenizer.ggml.pre`, and "llama",
+SentencePiece BPE with byte fallback, whose merges follow from the tokens' scores.
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.core.errors import ModelFileError
+from penstock.models.pre_tokenizers import pre_tokenizer_rule
+from penstock.models.tokenizer_parts import TokenizerParts, enclosing_processor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import tokenizers
+
+_log = logging.getLogger(__name__)
+
+# Tokens that end a turn by their text. A file may name only one end of text and yet have a chat template that
+# ends turns with another, so a control token of this list that the file's own template writes counts too.
+TURN_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
+
+# SentencePiece's own ids, where a "llama" file doesn't give them.
+SENTENCEPIECE_IDS = {"unknown": 0, "bos": 1, "eos": 2}
+
+# SentencePiece's own limit is 16 characters by default; finding merges takes the square of it.
+MAX_SENTENCEPIECE_CHARACTERS = 256
+
+
+class TokenType(IntEnum):
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any], source: str) -> TokenizerParts:
+    """Raises ModelFileError for metadata that is missing, contradictory or of a kind that isn't supported."""
+    return _Builder(metadata, source).build()
+
+
+class _Builder:
+    def __init__(self, metadata: Mapping[str, Any], source: str) -> None:
+        self._metadata = metadata
+        self._source = source
+        self._tokens: list[str] = self._list("tokens", str)
+        if not self._tokens:
+            raise self._error("the file has no vocabulary (tokenizer.ggml.tokens)")
+        self._types = self._numbers("token_type", TokenType.NORMAL).tolist()
+        self._vocab = {token: token_id for token_id, token in enumerate(self._tokens)}
+        if len(self._vocab) != len(self._tokens):
+            twice = next(token for token_id, token in enumerate(self._tokens) if self._vocab[token] != token_id)
+            raise self._error(f"the token {twice!r} is in the vocabulary twice")
+
+    def build(self) -> TokenizerParts:
+        kind = self._value("model", str)
+        if kind == "gpt2":
+            backend, add_bos = self._byte_level()
+            ids = self._special_ids({})
+        elif kind == "llama":
+            backend, add_bos = self._sentencepiece(), True
+            ids = self._special_ids(SENTENCEPIECE_IDS)
+        else:
+            raise self._error(
+                f"the tokenizer model {kind!r} (tokenizer.ggml.model) isn't supported, only 'gpt2' (byte-level BPE) "
+                "and 'llama' (SentencePiece BPE) are",
+                damaged=False,
+            )
+        # Not the padding token: some files name "!" or another word for it.
+        self._add_tokens(backend, {ids[name] for name in ("bos", "eos", "eot", "eom") if name in ids})
+        bos, eos = self._named(ids, "bos"), self._named(ids, "eos")
+        backend.post_processor = enclosing_processor(
+            bos if self._value("add_bos_token", bool, default=add_bos) else None,
+            eos if self._value("add_eos_token", bool, default=False) else None,
+        )
+        texts = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+        return TokenizerParts(
+            backend=backend,
+            vocab_size=len(self._tokens),
+            source=self._source,
+            bos_token_id=ids.get("bos"),
+            eos_token_ids=self._eos_ids(ids),
+            named_tokens={text: self._tokens[ids[name]] for text, name in texts.items() if name in ids},
+        )
+
+    def _byte_level(self) -> tuple[tokenizers.Tokenizer, bool]:
+        from tokenizers import Tokenizer, decoders, models
+
+        name = self._value("pre", str)
+        if name is None:
+            _log.warning("%s names no pre-tokenizer (tokenizer.ggml.pre): GPT-2's is used", self._source)
+        rule = pre_tokenizer_rule(name or "default", self._source)
+        merges = self._list("merges", str)
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+        backend = Tokenizer(self._bpe(models.BPE, merges=pairs, ignore_merges=rule.ignore_merges))
+        normalizer = rule.normalizer()
+        if normalizer is not None:
+            backend.normalizer = normalizer
+        backend.pre_tokenizer = rule.pre_tokenizer()
+        backend.decoder = decoders.ByteLevel()
+        return backend, rule.add_bos
+
+    def _sentencepiece(self) -> tokenizers.Tokenizer:
+        from tokenizers import Tokenizer, decoders, models, normalizers
+
+        unknown = self._special_ids(SENTENCEPIECE_IDS).get("unknown")
+        backend = Tokenizer(
+            self._bpe(
+                models.BPE,
+                merges=self._merges_from_scores(),
+                unk_token=None if unknown is None else self._tokens[unknown],
+                fuse_unk=True,
+                byte_fallback=TokenType.BYTE in self._types,
+            )
+        )
+        prefix_space = self._value("add_space_prefix", bool, default=True)
+        # SentencePiece puts its space before any text, even one that starts with a space, and so do the published
+        # tokenizer.json files; the Metaspace pre-tokenizer wouldn't, and would lose that space.
+        space = normalizers.Replace(" ", "▁")
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space]) if prefix_space else space
+        steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        if prefix_space:
+            steps.append(decoders.Strip(" ", 1, 0))
+        backend.decoder = decoders.Sequence(steps)
+        return backend
+
+    def _merges_from_scores(self) -> list[tuple[str, str]]:
+        """Every way to make a token of two others, best score first.
+
+        SentencePiece always joins the neighbours whose whole has the best score, which is what BPE does with this
+        list. Among equal scores the longer left half comes first, as transformers has it. Only normal tokens are
+        made: control tokens spelt out in a text must not come together again.
+        """
+        longest = max(map(len, self._tokens))
+        if longest > MAX_SENTENCEPIECE_CHARACTERS:
+            raise self._error(f"a token has {longest} characters, more than the {MAX_SENTENCEPIECE_CHARACTERS} allowed")
+        scores = self._numbers("scores", 0.0).tolist()
+        vocab = self._vocab
+        merges = [
+            (-scores[token_id], -cut, cut - len(token), left, right)
+            for token_id, token in enumerate(self._tokens)
+            if self._types[token_id] == TokenType.NORMAL
+            for cut in range(1, len(token))
+            if (left := token[:cut]) in vocab and (right := token[cut:]) in vocab
+        ]
+        merges.sort(key=lambda merge: merge[:3])
+        return [(left, right) for _, _, _, left, right in merges]
+
+    def _bpe(self, bpe: Any, **options: Any) -> Any:
+        try:
+            return bpe(vocab=self._vocab, **options)
+        except Exception as error:  # the library raises nothing narrower
+            raise self._error(f"the merges don't fit the vocabulary: {error}") from error
+
+    def _add_tokens(self, backend: tokenizers.Tokenizer, enclosing: set[int]) -> None:
+        """Tokens that are found in text before any merging: control tokens, and those a user defined."""
+        from tokenizers import AddedToken
+
+        special, plain = [], []
+        for token_id, (token, kind) in enumerate(zip(self._tokens, self._types, strict=True)):
+            if kind in {TokenType.CONTROL, TokenType.UNKNOWN} or token_id in enclosing:
+                special.append(AddedToken(token, special=True, normalized=False))
+            elif kind == TokenType.USER_DEFINED:
+                plain.append(AddedToken(token, special=False, normalized=False))
+        backend.add_special_tokens(special)
+        backend.add_tokens(plain)
+
+    def _special_ids(self, defaults: Mapping[str, int]) -> dict[str, int]:
+        ids = {}
+        for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
+            token_id = self._value(f"{name}_token_id", int)
+            if token_id is None:
+                default = defaults.get(name, len(self._tokens))
+                if default < len(self._tokens) and self._types[default] in {TokenType.CONTROL, TokenType.UNKNOWN}:
+                    ids[name] = default
+            elif 0 <= token_id < len(self._tokens):
+                ids[name] = token_id
+            else:
+                raise self._error(
+                    f"tokenizer.ggml.{name}_token_id is {token_id}, but there are only {len(self._tokens)} tokens"
+                )
+        return ids
+
+    def _named(self, ids: Mapping[str, int], name: str) -> tuple[str, int] | None:
+        return (self._tokens[ids[name]], ids[name]) if name in ids else None
+
+    def _eos_ids(self, ids: Mapping[str, int]) -> tuple[int, ...]:
+        named = [ids[name] for name in ("eos", "eot", "eom") if name in ids]
+        template = self._metadata.get("tokenizer.chat_template")
+        written = [
+            self._vocab[token]
+            for token in TURN_ENDS
+            if isinstance(template, str) and token in template and self._is_control(token)
+        ]
+        return tuple(dict.fromkeys([*named, *written]))
+
+    def _is_control(self, token: str) -> bool:
+        return token in self._vocab and self._types[self._vocab[token]] == TokenType.CONTROL
+
+    def _value(self, name: str, kind: type, *, default: Any = None) -> Any:
+        key = f"tokenizer.ggml.{name}"
+        value = self._metadata.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind):
+            raise self._error(f"{key} is {value!r:.40}, not of type {kind.__name__}")
+        return value
+
+    def _list(self, name: str, kind: type) -> list[Any]:
+        values: Any = self._metadata.get(f"tokenizer.ggml.{name}", [])
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise self._error(f"tokenizer.ggml.{name} isn't a list of type {kind.__name__}")
+        return values
+
+    def _numbers(self, name: str, default: float) -> Any:
+        """One finite number per token, `default` for each if the key isn't there."""
+        values: Sequence[float] | None = self._metadata.get(f"tokenizer.ggml.{name}")
+        if values is None:
+            return np.full(len(self._tokens), default)
+        numbers = np.asarray(values)
+        if numbers.shape != (len(self._tokens),) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+            raise self._error(f"tokenizer.ggml.{name} isn't one number for each of the {len(self._tokens)} tokens")
+        return numbers
+
+    def _error(self, reason: str, *, damaged: bool = True) -> ModelFileError:
+        advice = "Download it again, or another file of this model." if damaged else "Use another model."
+        return ModelFileError(f"{self._source}: {reason}. {advice}")

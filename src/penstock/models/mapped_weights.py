@@ -1,0 +1,104 @@
+"""The `Weights` of a model whose tensors lie in mapped files, GGUF or safetensors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.core.errors import ModelFileError
+from penstock.models.dequantize import dequantize_into
+from penstock.models.spec import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from penstock.models.mapped_file import TensorFile
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a tensor is stored. `interleaved_heads` > 0: its rows are that many heads in the order of
+    neighbouring pairs (0, d/2, 1, d/2 + 1, ...) and must be put back to (0, 1, 2, ...)."""
+
+    file: TensorFile
+    name: str
+    interleaved_heads: int = 0
+
+    @property
+    def info(self) -> TensorInfo:
+        return self.file.tensors[self.name]
+
+
+class MappedWeights:
+    """Implements `models.spec.Weights` over open files, which it owns."""
+
+    def __init__(self, files: Sequence[TensorFile], sources: Mapping[str, Source]) -> None:
+        self._files = files
+        self._sources = sources
+
+    def names(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def info(self, name: str) -> TensorInfo:
+        stored = self._source(name).info
+        return TensorInfo(name, stored.shape, stored.dtype, stored.nbytes)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        source = self._source(name)
+        stored = source.info
+        out = np.empty(stored.shape, np.float32)
+        if source.interleaved_heads:
+            _read_interleaved(source, out)
+        else:
+            dequantize_into(source.file.data(source.name), stored.dtype, out.reshape(-1))
+        source.file.release_pages(source.name)
+        return out
+
+    def raw(self, name: str) -> memoryview:
+        source = self._source(name)
+        data = source.file.data(source.name)
+        if not source.interleaved_heads:
+            return data
+        # [head, pair, half, bytes of a row] -> [head, half, pair, bytes of a row]
+        rows = np.frombuffer(data, np.uint8).reshape(source.interleaved_heads, -1, 2, len(data) // source.info.shape[0])
+        return memoryview(rows.swapaxes(1, 2).tobytes())
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _source(self, name: str) -> Source:
+        try:
+            return self._sources[name]
+        except KeyError:
+            raise ModelFileError(f"This model has no tensor {name!r}.") from None
+
+
+def _read_interleaved(source: Source, out: NDArray[np.float32]) -> None:
+    """Fill `out` one head at a time, so that there is never a second copy of the tensor."""
+    data = source.file.data(source.name)
+    heads, columns = source.interleaved_heads, math.prod(out.shape[1:])
+    head_bytes = len(data) // heads
+    targets = out.reshape(heads, 2, -1, columns)
+    stored = np.empty((targets.shape[2], 2, columns), np.float32)
+    for head, target in enumerate(targets):
+        dequantize_into(data[head * head_bytes : (head + 1) * head_bytes], source.info.dtype, stored.reshape(-1))
+        target[:] = stored.swapaxes(0, 1)

@@ -1,0 +1,93 @@
+"""The ASGI application over one engine."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+from penstock.core.errors import PenstockError
+from penstock.server.errors import UnexpectedErrors, on_http_error, on_penstock_error
+from penstock.server.guards import PROBES, LimitHead, LocalPagesOnly, RequireKey
+from penstock.server.observe import CountRequests
+from penstock.server.routes import ENDPOINTS
+from penstock.server.service import Service
+from penstock.server.static import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+
+    from penstock.engine.client import EngineClient
+    from penstock.server.settings import ServerSettings
+
+
+def build_app(engine: EngineClient, settings: ServerSettings) -> Starlette:
+    """The application; several of them, each over its own engine, may live in one process.
+
+    Args:
+        engine: has been started, and is closed by the caller.
+        settings: names, keys, origins and limits.
+    """
+    service = Service(engine, settings)
+    page = Page()
+
+    @cache
+    def document() -> bytes:
+        from penstock.server.openapi import openapi_document
+
+        public = PROBES if settings.public_probes else frozenset()
+        return msgspec.json.encode(openapi_document(needs_key=bool(settings.api_keys), public_paths=public))
+
+    async def openapi(_http: Request) -> Response:
+        return Response(document(), media_type="application/json")
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None, None]:
+        yield
+        service.close()
+
+    app = Starlette(
+        routes=[
+            *(Route(endpoint.path, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
+            Route("/openapi.json", openapi),
+            Route("/", page.index),
+            Route("/page/{name:path}", page.file),
+        ],
+        middleware=_middleware(service, settings),
+        exception_handlers={PenstockError: on_penstock_error, HTTPException: on_http_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a wrong path is a 404 that says so, not a detour
+    app.state.service = service
+    return app
+
+
+def _middleware(service: Service, settings: ServerSettings) -> list[Middleware]:
+    """Outermost first: errors are counted, and bear the headers that let a page read them."""
+    stack = [Middleware(CountRequests, observer=service.observer)]
+    if settings.cors_origins:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "x-penstock-ignored-fields", "retry-after"],
+            )
+        )
+    stack += [Middleware(UnexpectedErrors), Middleware(LimitHead, settings=settings)]
+    if settings.api_keys:
+        stack.append(Middleware(RequireKey, settings=settings))
+    elif settings.uds is None:  # no browser reaches a Unix socket
+        stack.append(Middleware(LocalPagesOnly, settings=settings))
+    return stack

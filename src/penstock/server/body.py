@@ -1,0 +1,125 @@
+"""From bytes to a typed request, under limits: size before reading, then shape, then fields that can't be."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from penstock.core.errors import InvalidRequestError, PayloadTooLargeError
+from penstock.server.fields import without_effect
+from penstock.server.hangup import ClientGoneError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from penstock.server.fields import Manifest
+
+T = TypeVar("T")
+
+READ_SECONDS = 60.0  # a body that takes longer is not coming
+MAX_NAMED_FIELDS = 16
+
+_fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PATH = re.compile(r"`\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class BodyReader(Generic[T]):
+    """Reads one endpoint's body.
+
+    Args:
+        kind: the msgspec type of the body.
+        manifest: what becomes of its fields.
+    """
+
+    def __init__(self, kind: type[T], manifest: Manifest) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+        self._manifest = manifest
+
+    async def read(self, request: Request, max_bytes: int) -> tuple[T, dict[str, str]]:
+        """The request, and a header that names the fields without effect, if any.
+
+        Raises:
+            PayloadTooLargeError: over `max_bytes`, announced or not.
+            InvalidRequestError: not JSON, not of this type, or a field that is refused.
+            ClientGoneError: the client left meanwhile.
+        """
+        return self.decode(await _read_bytes(request, max_bytes))
+
+    def decode(self, raw: bytes) -> tuple[T, dict[str, str]]:
+        """As `read`, from the bytes."""
+        try:
+            raw.decode()  # msgspec doesn't look into strings that it skips
+            ignored = without_effect(self._manifest, _fields_of.decode(raw))
+            return self._decoder.decode(raw), _name_ignored(ignored)
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError(
+                f"The body is not valid UTF-8 (byte {error.start}).", code="invalid_utf8"
+            ) from error
+        except RecursionError as error:
+            raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from error
+        except msgspec.ValidationError as error:
+            raise _explain(str(error)) from error
+        except msgspec.DecodeError as error:
+            raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+
+
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                more = message.get("more_body", False)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+    except TimeoutError:
+        raise HTTPException(408, f"The body did not arrive within {READ_SECONDS:.0f} seconds.") from None
+    return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"The body is larger than this server takes ({max_bytes} bytes).", code="body_too_large"
+    )
+
+
+def _explain(complaint: str) -> InvalidRequestError:
+    """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`"."""
+    sentence, _, place = complaint.partition(" - at ")
+    found = _PATH.search(place)
+    param = found.group(1).removesuffix("[...]") if found else ""
+    missing = _MISSING.search(sentence)
+    if missing:
+        param = f"{param}.{missing.group(1)}" if param else missing.group(1)
+        return InvalidRequestError(f"'{param}' is missing.", param=param, code="missing_field")
+    if not param:
+        return InvalidRequestError(f"The body must be a JSON object: {_lower(sentence)}.", code="invalid_json")
+    return InvalidRequestError(f"'{param}' is not valid: {_lower(sentence)}.", param=param, code="invalid_value")
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _name_ignored(names: list[str]) -> dict[str, str]:
+    """A response header that names fields without effect; a client chose the names, so they are cut to safe ones."""
+    if not names:
+        return {}
+    shown = [_NOT_A_NAME.sub("?", name[:64]) or "?" for name in names[:MAX_NAMED_FIELDS]]  # "" can't end a header
+    if len(names) > MAX_NAMED_FIELDS:
+        shown.append(f"and {len(names) - MAX_NAMED_FIELDS} more")
+    return {"x-penstock-ignored-fields": ", ".join(shown)}

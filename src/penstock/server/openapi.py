@@ -1,0 +1,96 @@
+"""The OpenAPI document (https://spec.openapis.org/oas/v3.1.0), made from the endpoints' own types."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import penstock
+from penstock.server.responses import ErrorBody
+from penstock.server.routes import ENDPOINTS
+
+if TYPE_CHECKING:
+    from penstock.server.routes import Endpoint
+
+_REFERENCE = "#/components/schemas/{name}"
+
+
+def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[str, Any]:
+    """The document of a server.
+
+    Args:
+        needs_key: whether clients have to send an API key.
+        public_paths: paths that need none all the same.
+    """
+    types = {kind for endpoint in ENDPOINTS for kind in (endpoint.takes, endpoint.gives, endpoint.chunk) if kind}
+    ordered = sorted(types | {ErrorBody}, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
+    paths: dict[str, Any] = {}
+    for endpoint in ENDPOINTS:
+        secured = needs_key and endpoint.path not in public_paths
+        path = endpoint.path.replace(":path}", "}")
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, secured=secured)
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Penstock",
+            "version": penstock.__version__,
+            "description": "OpenAI's API over one model. Fields that are unknown or have no effect are accepted and "
+            "named in the response header x-penstock-ignored-fields.",
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+    if needs_key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return document
+
+
+def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.handler.__name__,
+        "summary": endpoint.summary,
+        "responses": {"200": _success(endpoint)},
+    }
+    for code in sorted({*endpoint.errors, *((401,) if secured else ())}):
+        operation["responses"][str(code)] = {
+            "description": HTTPStatus(code).phrase,
+            "content": {"application/json": {"schema": _reference(ErrorBody)}},
+        }
+    if endpoint.takes is not None:
+        content = {"application/json": {"schema": _reference(endpoint.takes)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "schema": schema} for name, schema in (endpoint.query or {}).items()
+    ]
+    if "{model" in endpoint.path:
+        parameters.append({"name": "model", "in": "path", "required": True, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
+    if secured:
+        operation["security"] = [{"key": []}]
+    return operation
+
+
+def _success(endpoint: Endpoint) -> dict[str, Any]:
+    if endpoint.gives is None:
+        return {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    content: dict[str, Any] = {"application/json": {"schema": _reference(endpoint.gives)}}
+    if endpoint.chunk is not None:
+        content["text/event-stream"] = {"schema": _event_of(endpoint.chunk)}
+    return {"description": "OK", "content": content}
+
+
+def _event_of(chunk: type) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI describes a stream: by its items."""
+    body = {"anyOf": [_reference(chunk), _reference(ErrorBody)]}
+    in_json = {"type": "string", "contentMediaType": "application/json", "contentSchema": body}
+    described = "[DONE] ends an answer; an error ends one that failed midway."
+    data = {"anyOf": [{"const": "[DONE]"}, in_json], "description": described}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
+
+
+def _reference(kind: type) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}

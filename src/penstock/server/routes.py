@@ -1,0 +1,102 @@
+"""Every endpoint, once: the router and the OpenAPI document are both made from this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from penstock.server import requests, responses, status, tokens
+from penstock.server.chat import chat_completions
+from penstock.server.completions import completions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path and method.
+
+    `takes` is the type of the body, `gives` that of the answer (None: text), `chunk` that of a stream's events.
+    `query` maps parameters to their JSON schema; `errors` are the statuses it may answer beside 200.
+    """
+
+    path: str
+    method: Literal["GET", "POST"]
+    handler: Callable[[Request], Awaitable[Response]]
+    summary: str
+    takes: type | None = None
+    gives: type | None = None
+    chunk: type | None = None
+    query: dict[str, dict[str, Any]] | None = None
+    errors: tuple[int, ...] = ()
+
+
+_BODY_ERRORS = (400, 404, 408, 413)
+_GENERATION_ERRORS = (*_BODY_ERRORS, 422, 429, 500, 503)
+
+ENDPOINTS = (
+    Endpoint(
+        "/v1/chat/completions",
+        "POST",
+        chat_completions,
+        "Answer a conversation",
+        takes=requests.ChatRequest,
+        gives=responses.ChatCompletion,
+        chunk=responses.ChatChunk,
+        errors=_GENERATION_ERRORS,
+    ),
+    Endpoint(
+        "/v1/completions",
+        "POST",
+        completions,
+        "Go on with a text",
+        takes=requests.CompletionRequest,
+        gives=responses.Completion,
+        chunk=responses.Completion,
+        errors=_GENERATION_ERRORS,
+    ),
+    Endpoint("/v1/models", "GET", status.list_models, "Names of the model", gives=responses.ModelList),
+    Endpoint(
+        "/v1/models/{model:path}",
+        "GET",
+        status.show_model,
+        "One name of the model",
+        gives=responses.ModelCard,
+        errors=(404,),
+    ),
+    Endpoint(
+        "/tokenize",
+        "POST",
+        tokens.tokenize,
+        "Text or messages to token ids",
+        takes=requests.TokenizeRequest,
+        gives=responses.Tokenized,
+        errors=(*_BODY_ERRORS, 422),
+    ),
+    Endpoint(
+        "/detokenize",
+        "POST",
+        tokens.detokenize,
+        "Token ids to text",
+        takes=requests.DetokenizeRequest,
+        gives=responses.Detokenized,
+        errors=_BODY_ERRORS,
+    ),
+    Endpoint("/health", "GET", status.health, "Is the process alive", gives=responses.Health),
+    Endpoint("/ready", "GET", status.ready, "Can it serve now", gives=responses.Ready, errors=(503,)),
+    Endpoint("/version", "GET", status.version, "What is running", gives=responses.Version),
+    Endpoint(
+        "/performance/latency",
+        "GET",
+        status.latency,
+        "Share of recent requests within a target",
+        gives=responses.LatencyReport,
+        query={"target_ms": {"type": "number", "exclusiveMinimum": 0}},
+        errors=(400,),
+    ),
+    Endpoint("/metrics", "GET", status.metrics, "Metrics for Prometheus"),
+)

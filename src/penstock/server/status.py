@@ -1,0 +1,93 @@
+"""What the server says of itself: models, health, readiness, version, latency and metrics."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+import penstock
+from penstock.core.errors import EngineDeadError, InvalidRequestError
+from penstock.server.responses import Health, ModelList, Ready, Version
+from penstock.server.service import json_response
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from penstock.server.service import Service
+
+NO_STORE = {"cache-control": "no-store"}
+
+_NOT_READY = {
+    "starting": "The engine is starting.",
+    "restarting": "The engine core died and is being started again.",
+    "draining": "The server is shutting down.",
+    "stopped": "The engine has stopped.",
+}
+
+
+async def list_models(http: Request) -> Response:
+    """Every name the model answers to."""
+    service: Service = http.app.state.service
+    return json_response(ModelList(data=[service.card(name) for name in service.names]))
+
+
+async def show_model(http: Request) -> Response:
+    """One of those names."""
+    service: Service = http.app.state.service
+    return json_response(service.card(service.resolve(http.path_params["model"])))
+
+
+async def health(http: Request) -> Response:
+    """200 for as long as this process lives, whatever the engine does."""
+    engine = http.app.state.service.engine
+    return json_response(Health(engine=engine.state, restarts=engine.restarts), NO_STORE)
+
+
+async def ready(http: Request) -> Response:
+    """200 if a request would be taken now."""
+    state = http.app.state.service.engine.state
+    if state != "ready":
+        raise EngineDeadError(_NOT_READY[state], code=f"engine_{state}")
+    return json_response(Ready(), NO_STORE)
+
+
+async def version(http: Request) -> Response:
+    """What runs here, on what."""
+    service: Service = http.app.state.service
+    info = service.engine.info
+    return json_response(
+        Version(version=penstock.__version__, model=service.model, max_model_len=info.max_model_len, runner=info.runner)
+    )
+
+
+async def latency(http: Request) -> Response:
+    """The latest requests against a target, from the query or the settings."""
+    service: Service = http.app.state.service
+    target = service.settings.latency_target_ms
+    given = http.query_params.get("target_ms")
+    if given is not None:
+        target = _milliseconds(given)
+    return json_response(service.observer.latency.report(target), NO_STORE)
+
+
+async def metrics(http: Request) -> Response:
+    """The metric table, in the format that the scraper asks for."""
+    service: Service = http.app.state.service
+    body, content_type = service.observer.metrics.expose(http.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type, **NO_STORE})
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (isfinite(value) and value > 0):
+        raise InvalidRequestError(
+            f"'target_ms' must be a number of milliseconds above 0, not {text[:64]!r}.",
+            param="target_ms",
+            code="invalid_value",
+        )
+    return value

@@ -1,0 +1,107 @@
+"""`penstock serve`: from flags, environment and file to what the server is started with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from penstock.engine.config import EngineConfig
+from penstock.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Started = list[tuple[EngineConfig, ServerSettings]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """What servers were started with; none really is."""
+    seen: Started = []
+
+    async def serve(config: EngineConfig, settings: ServerSettings) -> None:
+        seen.append((config, settings))
+
+    monkeypatch.setattr("penstock.server.run.serve", serve)
+    return seen
+
+
+@pytest.fixture
+def model(alone: Path) -> Path:
+    (alone / "model.gguf").write_bytes(b"")
+    return alone / "model.gguf"
+
+
+def test_without_flags_the_defaults_start(penstock: Callable[..., Any], model: Path, started: Started) -> None:
+    assert penstock("serve", model).code == 0
+    assert started == [(EngineConfig(model_path=str(model)), ServerSettings())]
+
+
+def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Path, started: Started) -> None:
+    flags = (
+        "--max-model-len 100 --max-num-seqs 3 --max-num-batched-tokens 64 --max-prefill-tokens-while-decoding 32 "
+        "--max-waiting 9 --block-size 8 --kv-memory 1MiB --gpu-memory-utilization 0.5 --no-enable-prefix-caching "
+        "--device cpu --dtype float32 --threads 2 --allow-unverified "
+        "--host ::1 --port 0 --uds s.sock --api-key a --api-key b --no-public-probes --served-model-name m "
+        "--alias x --alias y --cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB "
+        "--drain-timeout 1.5 --latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
+    )
+    assert penstock("serve", model, *flags.split()).code == 0
+    config, settings = started[0]
+    assert config == EngineConfig(
+        model_path=str(model), max_model_len=100, max_num_seqs=3, max_num_batched_tokens=64,
+        max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20,
+        gpu_memory_utilization=0.5, enable_prefix_caching=False, device="cpu", dtype="float32", threads=2,
+        allow_unverified=True,
+    )  # fmt: skip
+    unchanged = [name for name, value in ServerSettings() if getattr(settings, name) == value]
+    assert unchanged == []
+    assert (settings.api_keys, settings.aliases, settings.max_body_bytes) == (("a", "b"), ("x", "y"), 2 << 20)
+
+
+def test_the_file_and_the_environment_are_read_too(
+    penstock: Callable[..., Any], alone: Path, model: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone / "penstock.toml").write_text('[engine]\nmodel = "./model.gguf"\nthreads = 1\n[server]\nport = 1\n')
+    monkeypatch.setenv("PENSTOCK_PORT", "2")
+    monkeypatch.setenv("PENSTOCK_API_KEYS", "k1,k2")
+    assert penstock("serve", "--threads", "3").code == 0
+    config, settings = started[0]
+    assert (config.model_path, config.threads) == ("model.gguf", 3)
+    assert (settings.port, settings.api_keys) == (2, ("k1", "k2"))
+
+
+def test_a_variable_that_is_no_setting_is_pointed_out(
+    penstock: Callable[..., Any], model: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_THREDS", "2")
+    ran = penstock("serve", model)
+    assert (ran.code, len(started)) == (0, 1)
+    assert "PENSTOCK_THREDS" in ran.err
+    assert "PENSTOCK_THREADS" in ran.err
+
+
+def test_a_model_by_name_is_served_under_that_name(
+    penstock: Callable[..., Any], model: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def resolve(name: str, *, offline: bool | None = None, progress: Any = None) -> Path:
+        asked.append((name, offline))
+        return model
+
+    monkeypatch.setattr("penstock.models.store.resolve", resolve)
+    assert penstock("serve").code == 0
+    assert penstock("serve", "hf:a/b:Q4_K_M", "--offline", "--served-model-name", "own").code == 0
+    assert asked == [("smollm2", None), ("hf:a/b:Q4_K_M", True)]
+    assert [settings.served_model_name for _, settings in started] == ["smollm2", "own"]
+
+
+def test_nothing_is_fetched_for_a_server_that_may_not_start(
+    penstock: Callable[..., Any], started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.models.store.resolve", lambda *_, **__: pytest.fail("fetched"))
+    assert penstock("serve", "--host", "0.0.0.0").code == 9
+    assert started == []

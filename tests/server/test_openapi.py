@@ -1,0 +1,120 @@
+"""The server against its own OpenAPI document: what is documented is what happens, and nothing makes it fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode, checks
+
+from penstock.server.app import build_app
+from penstock.server.routes import ENDPOINTS
+from penstock.server.settings import ServerSettings
+from support.asking import ask
+from support.fake_engine import FakeEngine
+from support.live_server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from schemathesis import Case
+
+    from penstock.server.routes import Endpoint
+
+MUST_HOLD = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+
+
+def acceptable(body: Any) -> Any:
+    """A body that fits the schema, made to fit what no schema says, or most examples would end at the first check."""
+    body = _whole_numbers(body)
+    if body.get("model") is not None:
+        body["model"] = "Echo-1B"
+    for message in body.get("messages") or ():
+        message.pop("audio", None)
+        message.pop("function_call", None)
+        if message.get("content") is None:
+            message["content"] = "text"
+    if body.get("messages") is not None:
+        body.pop("prompt", None)
+    elif "tokens" in body:
+        body["tokens"] = [token % 320 for token in body["tokens"]]
+    elif not isinstance(body.get("prompt"), str) or not body["prompt"]:
+        body["prompt"] = "text"
+    if body.get("stream_options") is not None:
+        body["stream"] = True
+    if body.get("top_logprobs") is not None:
+        body["logprobs"] = True
+    for name, most in (("max_tokens", 20), ("max_completion_tokens", 20), ("min_tokens", 1)):
+        if body.get(name):
+            body[name] = 1 + body[name] % most
+    return body
+
+
+def _whole_numbers(value: Any) -> Any:
+    """1.0 is an integer to JSON Schema, but not to the server."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@pytest.fixture(scope="module")
+def document(echo_model: Path) -> Iterator[Any]:
+    app = build_app(FakeEngine(echo_model), ServerSettings())
+    with serve(app) as live:
+        yield schemathesis.openapi.from_url(f"{live.url}/openapi.json")
+
+
+CASES = [
+    *((endpoint, GenerationMode.POSITIVE) for endpoint in ENDPOINTS),
+    *((endpoint, GenerationMode.NEGATIVE) for endpoint in ENDPOINTS if endpoint.takes or endpoint.query),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "mode"), CASES, ids=[f"{mode.value} {each.path}" for each, mode in CASES])
+def test_no_request_of_any_kind_makes_the_server_fail(document: Any, endpoint: Endpoint, mode: GenerationMode) -> None:
+    takes_input = endpoint.takes or endpoint.query or "{" in endpoint.path
+    statuses: Counter[int] = Counter()
+    operation = document[endpoint.path.replace(":path", "")][endpoint.method]
+
+    @given(operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=(50 if mode is GenerationMode.POSITIVE else 20) if takes_input else 1,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def try_it(case: Case) -> None:
+        if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+            case.body = acceptable(case.body)
+        statuses[case.call_and_validate(checks=MUST_HOLD).status_code] += 1
+
+    try_it()
+    if mode is GenerationMode.POSITIVE and endpoint.takes:
+        assert statuses[200] >= 20, f"too few requests got past validation to say anything: {statuses}"
+
+
+def test_the_document_lists_every_endpoint_and_asks_for_a_key_where_one_is_needed(echo_model: Path) -> None:
+    engine = FakeEngine(echo_model)
+    plain = ask(engine, "GET", "/openapi.json").json()
+    operations = {(method.upper(), path) for path, methods in plain["paths"].items() for method in methods}
+    assert operations == {(endpoint.method, endpoint.path.replace(":path", "")) for endpoint in ENDPOINTS}
+    assert "securitySchemes" not in plain["components"]
+    key = {"authorization": "Bearer k"}
+    closed = ask(engine, "GET", "/openapi.json", headers=key, api_keys=["k"]).json()
+    assert closed["paths"]["/v1/models"]["get"]["security"] == [{"key": []}]
+    assert "401" in closed["paths"]["/v1/models"]["get"]["responses"]
+    assert "security" not in closed["paths"]["/health"]["get"]

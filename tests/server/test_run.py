@@ -1,0 +1,333 @@
+"""A whole server as a process: its start, its address, its end by signals, and a real engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from penstock.core.errors import ConfigError, ModelFileError
+from penstock.engine.client import EngineClient
+from penstock.engine.config import EngineConfig
+from penstock.server.listen import Listener
+from penstock.server.run import serve, start_up_lines
+from penstock.server.settings import ServerSettings
+from support.asking import CHAT, COMPLETIONS, error_of, events
+from support.eventually import eventually
+from support.fake_engine import INFO, SPEC
+from support.listening import client_of
+from support.tiny_chat import write_tiny_chat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROGRAM = """
+import asyncio, json, sys
+from penstock.engine.config import EngineConfig
+from penstock.server.run import serve
+from penstock.server.settings import ServerSettings
+engine, server = json.loads(sys.argv[1])
+asyncio.run(serve(EngineConfig(**engine), ServerSettings(**server)))
+"""
+ENDLESS = {"prompt": "a", "ignore_eos": True, "max_tokens": 4000, "temperature": 0, "stream": True}
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("tiny"), max_position_embeddings=4096)
+
+
+def engine_options(model: Path) -> dict[str, Any]:
+    return {"model_path": str(model), "dtype": "float32", "kv_memory": 16 << 20, "threads": 1}
+
+
+class Running:
+    """A server process and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="server-output")
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if line.strip().startswith("ready"):
+                self.ready.set()
+        self.ready.set()
+
+    @property
+    def url(self) -> str:
+        assert self.ready.wait(PATIENCE), self.lines
+        found = [line.split()[1] for line in self.lines if line.strip().startswith("address")]
+        assert found, "\n".join(self.lines)
+        return found[0]
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        status = self.process.wait(timeout)
+        self._reader.join(PATIENCE)
+        return status
+
+
+@contextmanager
+def server_process(engine: dict[str, Any], **server: Any) -> Iterator[Running]:
+    """A server on a free port unless told otherwise; nothing of it is left afterwards."""
+    arguments = json.dumps([engine, {"port": 0, **server}])
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, arguments], stderr=subprocess.PIPE, text=True)
+    running = Running(process)
+    family = psutil.Process(process.pid)
+    try:
+        yield running
+    finally:
+        left = [*family.children(recursive=True), family] if family.is_running() and process.poll() is None else []
+        for each in left:
+            each.kill()
+        running.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def children_of(running: Running) -> list[psutil.Process]:
+    return psutil.Process(running.process.pid).children(recursive=True)
+
+
+def test_it_starts_says_what_it_found_answers_and_leaves_nothing_behind(model: Path) -> None:
+    with server_process(engine_options(model), aliases="gpt-4o") as running:
+        answer = httpx.post(running.url + CHAT, json={"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5})
+        assert answer.json()["usage"]["completion_tokens"] in range(1, 6)
+        children = children_of(running)
+        assert children
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert not any(child.is_running() for child in children)
+    said = "\n".join(running.lines)
+    for expected in (
+        "float32",
+        "verified",
+        " tokens, ",
+        " requests of 4096",
+        running.url,
+        "ready      after",
+        "Stopped.",
+    ):
+        assert expected in said, said
+    assert "HTTP/1.1" not in said, "the access log is off unless asked for"
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_streams_end_and_refuses_new_work(model: Path, number: signal.Signals) -> None:
+    with server_process(engine_options(model)) as running, httpx.Client(base_url=running.url, timeout=60) as client:
+        body = {**ENDLESS, "max_tokens": 1000}
+        with client.stream("POST", COMPLETIONS, json=body) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            running.process.send_signal(number)
+            while (ready := httpx.get(running.url + "/ready")).status_code == 200:
+                pass
+            assert error_of(ready)["code"] == "engine_draining"
+            refused = httpx.post(running.url + COMPLETIONS, json={"prompt": "a"})
+            assert (refused.status_code, error_of(refused)["code"]) == (503, "engine_draining")
+            text += "".join(parts)
+        *_, last, done = events(text)
+        assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
+        assert running.wait() == 0
+
+
+def test_a_second_signal_stops_at_once(model: Path) -> None:
+    with server_process(engine_options(model), drain_timeout=600) as running:
+        with httpx.stream("POST", running.url + COMPLETIONS, json=ENDLESS, timeout=60) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            running.process.send_signal(signal.SIGTERM)
+            while httpx.get(running.url + "/ready").status_code == 200:
+                pass
+            running.process.send_signal(signal.SIGTERM)
+            text += "".join(parts)
+        assert set(events(text)[-1]) == {"error"}
+        assert running.wait(15) == 0
+
+
+def test_what_outlasts_the_drain_timeout_is_cut_with_an_error(model: Path) -> None:
+    with server_process(engine_options(model), drain_timeout=0.2) as running:
+        with httpx.stream("POST", running.url + COMPLETIONS, json=ENDLESS, timeout=60) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            running.process.send_signal(signal.SIGTERM)
+            text += "".join(parts)
+        assert set(events(text)[-1]) == {"error"}
+        assert running.wait(15) == 0
+    assert "cut off" in "\n".join(running.lines)
+
+
+def test_a_signal_during_the_start_ends_it(model: Path) -> None:
+    with server_process(engine_options(model)) as running:
+        while not (children := children_of(running)):
+            assert running.process.poll() is None, running.lines
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+        assert not any(child.is_running() for child in children)
+
+
+def test_a_core_that_is_killed_comes_back_and_the_server_says_so_meanwhile(model: Path) -> None:
+    async def run() -> None:
+        engine = EngineClient(EngineConfig(**engine_options(model)))
+        await engine.start()
+        async with client_of(engine) as client:
+            async with client.stream("POST", COMPLETIONS, json=ENDLESS) as response:
+                parts = response.aiter_text()
+                text = await anext(parts)
+                assert engine.core_pid is not None
+                os.kill(engine.core_pid, signal.SIGKILL)
+                text += "".join([part async for part in parts])
+            assert events(text)[-1]["error"]["code"] == "engine_died"
+            assert (await client.get("/health")).status_code == 200
+            await eventually(lambda: engine.state == "ready", "the core is back", within=PATIENCE)
+            assert (await client.get("/health")).json() == {"status": "ok", "engine": "ready", "restarts": 1}
+            again = await client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 2, "ignore_eos": True})
+            assert again.json()["usage"]["completion_tokens"] == 2
+            assert "penstock_engine_restarts_total 1.0" in (await client.get("/metrics")).text
+
+    asyncio.run(run())
+
+
+def test_a_real_engine_gives_the_same_text_streamed_and_whole_and_frees_what_is_dropped(model: Path) -> None:
+    async def run() -> None:
+        engine = EngineClient(EngineConfig(**engine_options(model)))
+        await engine.start()
+        async with client_of(engine) as client:
+            body = {"prompt": "The quick brown fox " * 12, "temperature": 0, "max_tokens": 40, "ignore_eos": True}
+            whole = (await client.post(COMPLETIONS, json={**body, "logprobs": 2})).json()
+            streamed = events((await client.post(COMPLETIONS, json={**body, "stream": True})).text)[:-1]
+            text = whole["choices"][0]["text"]
+            assert "".join(chunk["choices"][0]["text"] for chunk in streamed) == text
+            assert len(whole["choices"][0]["logprobs"]["tokens"]) == 40
+            again = (await client.post(COMPLETIONS, json=body)).json()
+            assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+            scored = (
+                await client.post(COMPLETIONS, json={**body, "max_tokens": 0, "echo": True, "logprobs": 1})
+            ).json()
+            logprobs = scored["choices"][0]["logprobs"]["token_logprobs"]
+            assert len(logprobs) == scored["usage"]["prompt_tokens"]
+            assert logprobs[0] is None
+            assert all(value < 0 for value in logprobs[1:])
+            async with client.stream("POST", COMPLETIONS, json={**ENDLESS, "n": 3}) as response:
+                await anext(response.aiter_bytes())
+                assert engine.stats.kv_blocks_used > 0
+            await eventually(lambda: engine.stats.kv_blocks_used == 0, "the blocks are free")
+            steps = engine.stats.steps
+            await client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 1})
+            assert engine.stats.steps <= steps + 3, "what was dropped is not computed any further"
+
+    asyncio.run(run())
+
+
+# --- the address ---
+
+
+def config_of(path: Path) -> EngineConfig:
+    return EngineConfig(model_path=str(path))
+
+
+def test_a_port_in_use_is_known_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"Port {port} of 127.0.0.1 is in use"):
+            asyncio.run(serve(config_of(tmp_path / "no model"), ServerSettings(port=port)))
+
+
+def test_an_exposed_address_without_a_key_is_refused_before_anything_else(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="API key is needed"):
+        asyncio.run(serve(config_of(tmp_path / "no model"), ServerSettings(host="0.0.0.0", port=0)))
+
+
+def test_a_model_that_cannot_be_loaded_gives_the_address_back(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(12))
+    path = tmp_path / "socket"
+    with pytest.raises(ModelFileError):
+        asyncio.run(serve(config_of(broken), ServerSettings(uds=path)))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_named(host: str) -> None:
+    with pytest.raises(ConfigError, match=host):
+        Listener(ServerSettings(host=host, port=0))
+
+
+def test_a_free_port_is_shown_and_ipv6_gets_its_brackets() -> None:
+    listener = Listener(ServerSettings(port=0))
+    assert listener.url == f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener.close()
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = Listener(ServerSettings(host="::1", port=0))
+    except ConfigError:
+        pytest.skip("no IPv6 here")
+    assert listener.url.startswith("http://[::1]:")
+    listener.close()
+
+
+def test_every_address_of_a_name_is_listened_on_under_one_port() -> None:
+    listener = Listener(ServerSettings(host="localhost", port=0))
+    ports = {each.getsockname()[1] for each in listener.sockets}
+    assert len(ports) == 1
+    listener.close()
+
+
+def test_a_unix_socket_is_for_this_user_alone_serves_and_is_gone_afterwards(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "penstock.sock"
+    with server_process(engine_options(model), uds=str(path)) as running:
+        assert running.url == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.name") as client:
+            assert client.get("/ready").status_code == 200
+            assert client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 1}).status_code == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait() == 0
+    assert not path.exists()
+
+
+def test_a_socket_left_over_is_taken_and_one_in_use_or_a_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    settings = ServerSettings(uds=path)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listener = Listener(settings)
+    listener.sockets[0].listen()
+    with pytest.raises(ConfigError, match="Another server listens"):
+        Listener(settings)
+    listener.close()
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="can't be listened on"):
+        Listener(settings)
+    assert path.read_text() == "precious"
+
+
+def test_the_start_up_lines_tell_an_unverified_path() -> None:
+    runner = {"device": "mps", "dtype": "float16", "verified": "no: never run"}
+    info = msgspec.structs.replace(INFO, runner=runner)
+    said = "\n".join(start_up_lines(SPEC, info, ServerSettings(), "http://127.0.0.1:1", 1.25))
+    assert "mps, float16, attention ?, unverified (no: never run)" in said
+    assert "4096 tokens, 8 requests of 512" in said
+    assert "after 1.2 s" in said

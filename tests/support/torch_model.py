@@ -1,0 +1,121 @@
+"""Drives the torch runner's parts below the engine: logits of any chunking, greedy text of any batching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from penstock.engine.runners.base import RunnerConfig
+from penstock.engine.runners.torch.attention import Attention
+from penstock.engine.runners.torch.decoder import Decoder
+from penstock.engine.runners.torch.kv_cache import KVCache
+from penstock.engine.runners.torch.plan import Planner
+from penstock.engine.runners.torch.rotary import Rotary
+from penstock.engine.runners.torch.runner import TorchRunner
+from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepBatch
+from penstock.models.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from penstock.engine.types import SequenceOutput
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def logits_of(
+    path: Path, tokens: list[int], chunks: Sequence[int] = (), *, block_size: int = 8, device: str = "cpu"
+) -> Tensor:
+    """The float32 logits [len(tokens), vocab] of the model at `path`, computed in chunks of the given lengths (the
+    rest in one), through scattered blocks."""
+    on = torch.device(device)
+    spec, weights = load(path)
+    with weights, torch.inference_mode():
+        decoder = Decoder(spec, weights, torch.float32, on)
+        rotary = Rotary(spec, len(tokens), torch.float32, on)
+        blocks = -(-len(tokens) // block_size)
+        cache = KVCache(spec, 2 * blocks, block_size, torch.float32, on)
+        attention = Attention(spec, cache, on)
+        planner = Planner(cache, spec.sliding_window, torch.float32, on)
+        table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
+        parts, start = [], 0
+        for count in (*chunks, len(tokens) - sum(chunks)):
+            step = SequenceStep("a", tokens[start : start + count], start, table, None)
+            plan = planner.plan([step])
+            parts.append(decoder.logits(decoder.forward(plan, rotary=rotary, attention=attention)))
+            start += count
+        return torch.cat(parts)
+
+
+def make_runner(path: Path, *, blocks: int = 256, **fields: object) -> TorchRunner:
+    """A runner in float32 on one thread, unless told otherwise, ready to execute."""
+    settings = {"dtype": "float32", "device": "cpu", "max_model_len": 256, "threads": 1, **fields}
+    runner = TorchRunner(RunnerConfig(model_path=str(path), **settings))  # type: ignore[arg-type]
+    runner.load()
+    runner.allocate(blocks)
+    return runner
+
+
+class Request:
+    """One sequence of a test: what was asked, what has been computed, and its blocks."""
+
+    def __init__(self, prompt: list[int], table: list[int], params: SamplingParams = GREEDY, seed: int = 0) -> None:
+        self.prompt = prompt
+        self.table = table
+        self.params = params
+        self.seed = seed
+        self.output: list[int] = []
+        self.computed = 0
+        self.results: list[SequenceOutput] = []
+
+    def next_step(self, most: int = 1 << 30) -> SequenceStep:
+        known = self.prompt + self.output
+        tokens = known[self.computed : self.computed + most]
+        end = self.computed + len(tokens)
+        spec = SampleSpec(self.params, self.seed, self.prompt, self.output, ())
+        wants_prompt = self.params.prompt_logprobs is not None and self.computed < len(self.prompt)
+        return SequenceStep(
+            request_id=str(id(self)),
+            token_ids=tokens,
+            start=self.computed,
+            block_table=self.table,
+            sample=spec if end == len(known) else None,
+            prompt_logprobs=self.params.prompt_logprobs if wants_prompt else None,
+            next_prompt_ids=self.prompt[self.computed + 1 : end + 1] if wants_prompt else (),
+        )
+
+    def take(self, step: SequenceStep, result: SequenceOutput) -> None:
+        assert result.error is None, result.error
+        self.results.append(result)
+        self.computed += len(step.token_ids)
+        if result.token_id is not None:
+            self.output.append(result.token_id)
+
+
+def make_requests(
+    prompts: Sequence[list[int]],
+    new_tokens: int,
+    *,
+    params: SamplingParams = GREEDY,
+    block_size: int = 16,
+    first_block: int = 0,
+) -> list[Request]:
+    """Requests whose block tables are interleaved, so that no sequence's blocks lie side by side."""
+    counts = [-(-(len(p) + new_tokens) // block_size) for p in prompts]
+    stride = len(prompts)
+    return [
+        Request(p, [first_block + i + stride * j for j in range(n)], params, seed=i)
+        for i, (p, n) in enumerate(zip(prompts, counts, strict=True))
+    ]
+
+
+def generate(runner: TorchRunner, requests: Sequence[Request], new_tokens: int, *, chunk: int = 1 << 30) -> None:
+    """Run all requests side by side until each has `new_tokens`; no step takes more than `chunk` of one prompt."""
+    while live := [r for r in requests if len(r.output) < new_tokens]:
+        steps = [r.next_step(chunk) for r in live]
+        for request, step, result in zip(live, steps, runner.execute(StepBatch(steps)).sequences, strict=True):
+            request.take(step, result)
