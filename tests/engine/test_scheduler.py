@@ -41,6 +41,28 @@ def test_given_a_stream_decodes_when_prompts_arrive_then_they_share_the_cap_firs
     assert step(scheduler) == {"stream": 1, "a": 1, "b": 4, "c": 4}
 
 
+def test_given_a_stream_decodes_when_a_long_prompt_arrives_then_its_shares_shrink_as_attention_grows() -> None:
+    settings = config(max_prefill_tokens_while_decoding=12, attention_span=12, max_model_len=64)
+    scheduler = Scheduler(settings, PLENTY)
+    stream = decoding(scheduler, "stream")
+    scheduler.add(request("long", 40))
+    scheduler.add(request("late", 4))
+
+    shares = [step(scheduler) for _ in range(9)]
+
+    assert [share.get("long") for share in shares] == [12, 6, 4, 4, 3, 3, 3, 3, 2]
+    assert all(share["stream"] == 1 for share in shares)
+    assert [share.get("late") for share in shares] == [None] * 8 + [4]
+    scheduler.finish(stream)
+
+
+def test_given_nothing_decodes_when_a_prompt_is_long_then_its_shares_stay_as_they_are() -> None:
+    scheduler = Scheduler(config(max_num_batched_tokens=10, attention_span=1), PLENTY)
+    scheduler.add(request("long", 40))
+
+    assert [step(scheduler)["long"] for _ in range(4)] == [10, 10, 10, 10]
+
+
 def test_given_many_streams_when_the_budget_is_small_then_each_stream_still_gets_its_token_in_every_step() -> None:
     scheduler = Scheduler(config(max_num_batched_tokens=4, max_num_seqs=16), PLENTY)
     for number in range(8):
@@ -269,6 +291,7 @@ def test_given_a_pool_smaller_than_one_request_when_made_then_it_is_a_configurat
         ("max_num_seqs", 0),
         ("max_num_batched_tokens", 1),
         ("max_prefill_tokens_while_decoding", 0),
+        ("attention_span", 0),
         ("max_model_len", -1),
         ("block_size", 0),
         ("max_waiting", 0),
@@ -315,7 +338,8 @@ def test_given_engine_defaults_when_configured_then_they_are_accepted() -> None:
     settings = SchedulerConfig(
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
-        max_prefill_tokens_while_decoding=engine.max_prefill_tokens_while_decoding,
+        max_prefill_tokens_while_decoding=80,
+        attention_span=1000,
         max_model_len=2048,
         block_size=engine.block_size,
         max_waiting=engine.max_waiting,

@@ -23,6 +23,7 @@ def random_simulation(random: Random, *, caching: bool = True) -> Simulation:
         max_num_seqs=random.randint(1, 10),
         max_num_batched_tokens=budget,
         max_prefill_tokens_while_decoding=random.randint(1, budget),
+        attention_span=random.choice([1, 3, 10, 1000]),
         max_model_len=model_len,
         block_size=block_size,
         max_waiting=30,
@@ -103,6 +104,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         places=st.integers(1, 5),
         budget=st.integers(2, 12),
         prefill=st.integers(1, 12),
+        span=st.sampled_from([1, 4, 1000]),
         caching=st.booleans(),
     )
     def start(
@@ -113,12 +115,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         places: int,
         budget: int,
         prefill: int,
+        span: int,
         caching: bool,
     ) -> None:
         settings = config(
             max_num_seqs=places,
             max_num_batched_tokens=budget,
             max_prefill_tokens_while_decoding=prefill,
+            attention_span=span,
             max_model_len=model_len,
             block_size=block_size,
             enable_prefix_caching=caching,

@@ -27,6 +27,7 @@ def config(**changes: int | bool) -> SchedulerConfig:
         "max_num_seqs": 16,
         "max_num_batched_tokens": 256,
         "max_prefill_tokens_while_decoding": 256,
+        "attention_span": 1_000_000,
         "max_model_len": 64,
         "block_size": 4,
         "max_waiting": 100,
@@ -200,6 +201,8 @@ class Simulation:
         assert len(running) <= settings.max_num_seqs
         if any(step.decodes(item.sequence) for item in step.plan):
             assert sum(item.num_tokens for item in step.prefills) <= settings.max_prefill_tokens_while_decoding
+            several = [item for item in step.prefills if item.num_tokens > 1]  # one is granted whatever it costs
+            assert sum(self._cost(item) for item in several) <= settings.max_prefill_tokens_while_decoding
         for sequence in step.entered:
             self._check_entry(sequence)
         for sequence in waiting:
@@ -242,7 +245,16 @@ class Simulation:
         prefill = settings.max_num_batched_tokens - decoding
         if decoding:
             prefill = min(prefill, settings.max_prefill_tokens_while_decoding)
-        assert sum(item.num_tokens for item in step.prefills if item.sequence.rank < first.rank) == prefill
+        before = [item for item in step.prefills if item.sequence.rank < first.rank]
+        if not decoding:
+            assert sum(item.num_tokens for item in before) == prefill
+        elif all(item.samples for item in before):  # or one of them took all there was left
+            assert sum(self._cost(item) for item in before) >= prefill
+
+    def _cost(self, item: Scheduled) -> int:
+        """What a share takes of the prefill tokens, those before it in its prompt considered."""
+        before = item.sequence.num_computed_tokens
+        return item.num_tokens * (self.settings.attention_span + before) // self.settings.attention_span
 
     def _check_first_progresses(self, step: _Step) -> None:
         """The highest-ranking sequence computes something, and only a higher priority pushes it out."""

@@ -13,8 +13,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
     # Prompt tokens a step may take while other requests decode: a long prompt then stretches their
-    # inter-token latency by a bounded amount instead of stalling them.
-    max_prefill_tokens_while_decoding: int = 256
+    # inter-token latency by a bounded amount instead of stalling them. None: what the runner advises for its device.
+    max_prefill_tokens_while_decoding: int | None = None
     max_waiting: int = 4096  # requests that may queue before new ones are refused
     block_size: int = 16  # tokens per KV block
     kv_memory: int | None = None  # bytes; None: a quarter of what the cgroup leaves (CPU)

@@ -82,11 +82,13 @@ class EngineCore:
                 param="max_model_len",
             )
         self.runner.allocate(blocks)
+        pacing = self.runner.pacing()
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
-                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding,
+                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding or pacing.prefill_tokens,
+                attention_span=pacing.attention_span,
                 max_model_len=self.max_model_len,
                 block_size=config.block_size,
                 max_waiting=config.max_waiting,

@@ -16,7 +16,8 @@ What: continuous batching under one token budget, without a prefill phase or a d
 Inputs: requests, aborts, and after each step what was computed and sampled.
 Config: `SchedulerConfig`.
 Trade-offs:
-    - While anything decodes, a step takes at most `max_prefill_tokens_while_decoding` prefill tokens: a long
+    - While anything decodes, a step takes at most `max_prefill_tokens_while_decoding` prefill tokens, and fewer
+      the further into a prompt they are, since attention to all that comes before costs more and more: a long
       prompt stretches the others' inter-token latency by a bounded amount, and waits longer for its own first token.
     - A sequence is admitted only with the blocks of its whole known length, so a prefill never stops half-way
       for memory; the blocks of a long prompt are taken some steps before they are written.
@@ -35,6 +36,7 @@ each other out for ever.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from copy import copy
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -57,7 +59,8 @@ class SchedulerConfig:
 
     max_num_seqs: int  # running at once; also less than max_num_batched_tokens, whatever this says
     max_num_batched_tokens: int  # computed in one step; at least 2
-    max_prefill_tokens_while_decoding: int
+    max_prefill_tokens_while_decoding: int  # at the beginning of a prompt; see `attention_span`
+    attention_span: int  # tokens of context that a prefill token attends to at the cost of all the rest of the model
     max_model_len: int  # tokens, prompt and output
     block_size: int  # tokens
     max_waiting: int  # beyond those for whom there is a place
@@ -162,8 +165,8 @@ class Scheduler:
         called for each before the next `schedule`.
         """
         self._grow_running()
-        prefill = self._prefill_tokens()
-        newcomers = self._admit_waiting(prefill) if self._waiting else set()
+        prefill = self._prefill_budget()
+        newcomers = self._admit_waiting(copy(prefill)) if self._waiting else set()
         return self._deal(prefill, newcomers, now)
 
     def advance(self, scheduled: Scheduled, token_id: int | None) -> None:
@@ -226,9 +229,9 @@ class Scheduler:
 
     # The second pass: who joins.
 
-    def _admit_waiting(self, prefill_tokens: int) -> set[Sequence]:
+    def _admit_waiting(self, budget: _PrefillBudget) -> set[Sequence]:
         """Admit those whose turn comes while prefill tokens are left, and return them."""
-        prefill = _PrefillShares(prefill_tokens, self._running)
+        prefill = _PrefillShares(budget, self._running)
         newcomers: set[Sequence] = set()
         passed: list[Sequence] = []
         while len(passed) < len(self._waiting):
@@ -306,13 +309,16 @@ class Scheduler:
 
     # The third pass: tokens.
 
-    def _prefill_tokens(self) -> int:
-        """Tokens a step may take beside one for each decoding sequence; at least one."""
+    def _prefill_budget(self) -> _PrefillBudget:
+        """What a step may take beside one token for each decoding sequence: at least one more."""
+        config = self._config
         decoding = sum(sequence.is_decoding for sequence in self._running)
-        left = self._config.max_num_batched_tokens - decoding
-        return min(left, self._config.max_prefill_tokens_while_decoding) if decoding else left
+        left = config.max_num_batched_tokens - decoding
+        if not decoding:
+            return _PrefillBudget(left, None)
+        return _PrefillBudget(min(left, config.max_prefill_tokens_while_decoding), config.attention_span)
 
-    def _deal(self, prefill_tokens: int, newcomers: set[Sequence], now: float) -> list[Scheduled]:
+    def _deal(self, prefill: _PrefillBudget, newcomers: set[Sequence], now: float) -> list[Scheduled]:
         """Share the step out. A newcomer draws on the prefill tokens even if only its newest token lacks its KV."""
         block_size = self._config.block_size
         step: list[Scheduled] = []
@@ -320,8 +326,7 @@ class Scheduler:
             length = self._length(sequence)
             tokens = length - sequence.num_computed_tokens
             if not sequence.is_decoding or sequence in newcomers:
-                tokens = min(tokens, prefill_tokens)
-                prefill_tokens -= tokens
+                tokens = prefill.take(sequence.num_computed_tokens, tokens)
             elif length > len(sequence.block_table) * block_size:
                 continue  # sits this step out for want of a block
             if tokens > 0:
@@ -350,11 +355,36 @@ class Scheduler:
         self._tables.release(sequence)
 
 
+class _PrefillBudget:
+    """What a step may compute of prompts, as it is dealt out in rank order.
+
+    Args:
+        tokens: how many, at the beginning of a prompt.
+        span: a token with that many before it counts as two, one with twice that many as three; None: always as one.
+    """
+
+    def __init__(self, tokens: int, span: int | None) -> None:
+        self.left = tokens
+        self._span = span
+
+    def take(self, start: int, tokens: int) -> int:
+        """How many of the `tokens` that come after `start` others are granted: at least one while any are left."""
+        if self._span is None:
+            granted = cost = min(tokens, self.left)
+        else:
+            each = self._span + start
+            granted = min(tokens, max(min(1, self.left), self.left * self._span // each))
+            # Who gets less than it could use takes the rest: too little for one of its tokens is no use to others.
+            cost = min(self.left, granted * each // self._span) if granted == tokens else self.left
+        self.left -= cost
+        return granted
+
+
 class _PrefillShares:
     """A step's prefill tokens as they will be dealt, in rank order, while sequences are admitted in that order."""
 
-    def __init__(self, tokens: int, running: list[Sequence]) -> None:
-        self._left = tokens
+    def __init__(self, budget: _PrefillBudget, running: list[Sequence]) -> None:
+        self._budget = budget
         self._prefilling = [sequence for sequence in running if not sequence.is_decoding]
         self._next = 0
 
@@ -363,10 +393,10 @@ class _PrefillShares:
         while self._next < len(self._prefilling) and self._prefilling[self._next].rank < sequence.rank:
             self.take(self._prefilling[self._next])
             self._next += 1
-        return self._left
+        return self._budget.left
 
     def take(self, sequence: Sequence) -> None:
-        self._left -= sequence.num_tokens - sequence.num_computed_tokens
+        self._budget.take(sequence.num_computed_tokens, sequence.num_tokens - sequence.num_computed_tokens)
 
 
 def _remove(queue: list[Sequence], sequence: Sequence) -> None:

@@ -23,8 +23,8 @@ class EngineSettings(PenstockSettings):
     max_model_len: int | None = Field(None, ge=1, description="Longest prompt and answer together, in tokens.")
     max_num_seqs: int = Field(256, ge=1, description="Requests that run at the same time.")
     max_num_batched_tokens: int = Field(2048, ge=1, description="Tokens computed in one step.")
-    max_prefill_tokens_while_decoding: int = Field(
-        256, ge=1, description="Prompt tokens a step may take while other requests are being answered."
+    max_prefill_tokens_while_decoding: int | None = Field(
+        None, ge=1, description="Prompt tokens a step may take while others are answered; by default as the device can."
     )
     max_waiting: int = Field(4096, ge=0, description="Requests that may queue before new ones are refused.")
     block_size: int = Field(16, ge=1, le=1024, description="Tokens per block of the KV cache.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from penstock.engine.runners.torch.graphs import DecodeGraphs
 from penstock.engine.runners.torch.linear import PackedLinear, PlainLinear, make_linear
 from penstock.engine.runners.torch.runner import TorchRunner
 from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepBatch
+from penstock.models.load import load
 from support.gguf_files import write_tiny_gguf
 from support.tiny_models import write_tiny_variant
 from support.torch_model import GREEDY, Request, generate, make_requests, make_runner
@@ -317,6 +319,18 @@ def test_capacity_counts_both_keys_and_values_of_every_layer(tmp_path: Path) -> 
     assert capacity.bytes_per_block == 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * 8 * 2
     assert capacity.available_bytes > 0
     assert capacity.weight_bytes >= 2 * spec.parameters
+
+
+def test_pacing_follows_from_the_sizes_of_the_model(tiny: Path, runner: TorchRunner) -> None:
+    with load(tiny)[1] as weights:
+        looked_up = "embed.weight" if "head.weight" in weights else ""
+        shapes = [weights.info(name).shape for name in weights.names() if name != looked_up]
+        flops = sum(2 * prod(shape) for shape in shapes if len(shape) == 2)
+    spec = load(tiny)[0]
+    per_key = 4 * spec.n_layers * spec.n_heads * spec.head_dim
+    assert spec.attention_span == pytest.approx(flops / per_key, abs=1)
+    assert 1 <= runner.pacing().attention_span <= spec.attention_span
+    assert runner.pacing().prefill_tokens >= 1
 
 
 def test_untouched_cache_takes_no_memory(tiny: Path) -> None:

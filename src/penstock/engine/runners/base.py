@@ -35,6 +35,17 @@ class KVCapacity:
     weight_bytes: int  # what the loaded weights occupy
 
 
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How much of a prompt a step may take beside decodes so that these are not held up, as this device computes.
+
+    Both follow from the device and the model's sizes, never from a timing: they decide what the scheduler does.
+    """
+
+    prefill_tokens: int  # at the beginning of a prompt; about as costly as a step of some decodes
+    attention_span: int  # tokens of context that a prefill token attends to at the cost of all the rest of the model
+
+
 class ModelRunner(Protocol):
     """Executes steps. Knows nothing of HTTP, queues or clients. One thread calls it."""
 
@@ -43,6 +54,8 @@ class ModelRunner(Protocol):
         ...
 
     def kv_capacity(self) -> KVCapacity: ...
+
+    def pacing(self) -> Pacing: ...
 
     def allocate(self, num_blocks: int) -> None:
         """Reserve the KV cache and warm up; called once, after `load`."""
