@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 VENV := .venv
 BIN := $(VENV)/bin
+RUST := rust/Cargo.toml rust/Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*') $(wildcard rust/*/Cargo.toml)
 PYTHON ?= $(shell scripts/find-python)
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -18,6 +19,7 @@ run: $(VENV)/serve.stamp ## serve the default model on http://127.0.0.1:8000 (PO
 	@exec $(BIN)/penstock serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: $(VENV)/dev.stamp services ## run all tests (ARGS= goes to pytest)
+	@[ -n "$(ARGS)" ] || cargo test --quiet --locked --manifest-path rust/Cargo.toml --workspace
 	@$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
 
 lint: $(VENV)/dev.stamp ## style, types and the order of the rooms
@@ -25,13 +27,16 @@ lint: $(VENV)/dev.stamp ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cargo fmt --check --manifest-path rust/Cargo.toml --all
+	cargo clippy --quiet --locked --manifest-path rust/Cargo.toml --workspace --all-targets -- -D warnings
 
 format: $(VENV)/dev.stamp ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	cargo fmt --manifest-path rust/Cargo.toml --all
 
-lock: $(VENV)/uv.stamp ## pin the dependencies again
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra torch \
+lock: $(VENV)/build.stamp ## pin the dependencies again
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command 'make lock' --no-annotate pyproject.toml -o requirements/serve.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra torch --group dev \
 	  --custom-compile-command 'make lock' --no-annotate -c requirements/serve.txt pyproject.toml -o requirements/dev.txt
@@ -40,19 +45,24 @@ services: ## what the tests use beyond Python: Node, Chromium
 	@scripts/services
 
 clean: ## remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules
+	rm -rf $(VENV) build dist rust/target src/penstock/_native*.so .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules
 
-$(VENV)/uv.stamp: requirements/uv.txt
+$(VENV)/build.stamp: requirements/build.txt
 	@test -n "$(PYTHON)" || { scripts/find-python --explain; exit 1; }
 	@echo "penstock: making a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "penstock: Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	@touch $@
 
-$(VENV)/serve.stamp: requirements/serve.txt pyproject.toml $(VENV)/uv.stamp
-	@echo "penstock: installing what serving needs (PyTorch is large: about a minute on a fast line)"
+$(VENV)/requirements.stamp: requirements/serve.txt $(VENV)/build.stamp
+	@echo "penstock: installing what serving needs"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r $<
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/serve.stamp: pyproject.toml $(RUST) $(VENV)/requirements.stamp
+	@scripts/find-rust
+	@echo "penstock: building the native runner (half a minute the first time)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/serve.stamp

@@ -246,7 +246,7 @@ def test_an_idle_core_uses_under_one_percent_of_a_processor(model: Path) -> None
 
 def test_draining_lets_running_requests_end_and_refuses_new_ones(model: Path) -> None:
     async def work(client: EngineClient) -> None:
-        running = asyncio.create_task(collect(client, prompt_of(5), GREEDY))
+        running = asyncio.create_task(collect(client, prompt_of(5), ENDLESS))
         await eventually(lambda: client.stats.running == 1, "running")
         draining = asyncio.create_task(client.drain(30))
         await eventually(lambda: client.state == "draining", "draining")

@@ -20,6 +20,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_memory: int | None = None  # bytes; None: a quarter of what the cgroup leaves (CPU)
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
     enable_prefix_caching: bool = True
+    runner: str = "auto"  # "native" and "torch" insist on one
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None

@@ -60,6 +60,7 @@ class EngineCore:
         self.runner: ModelRunner = make_runner(
             RunnerConfig(
                 model_path=config.model_path,
+                runner=config.runner,
                 block_size=config.block_size,
                 device=config.device,
                 dtype=config.dtype,

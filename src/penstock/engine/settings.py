@@ -31,8 +31,13 @@ class EngineSettings(PenstockSettings):
     kv_memory: Size | None = Field(None, description="Memory of the KV cache on a CPU.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory to use.")
     enable_prefix_caching: bool = Field(default=True, description="Reuse the KV of prompts that begin alike.")
+    runner: Literal["auto", "native", "torch"] = Field(
+        "auto", description="What computes: our own on CPUs, or PyTorch."
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where the model runs.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Number format of the maths.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number format; auto: the fastest."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
     allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from penstock.core.errors import ConfigError
+from penstock.engine.runners import memory
 from penstock.engine.runners.base import RunnerConfig
-from penstock.engine.runners.torch import device, memory
+from penstock.engine.runners.torch import device
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.runners.torch.randomness import uniform
+from penstock.engine.runners.randomness import uniform
 from penstock.engine.runners.torch.sampler import sample
 from penstock.engine.types import SampleSpec, SamplingParams
 

@@ -15,6 +15,7 @@ class RunnerConfig:
     """What a runner is told before it loads anything."""
 
     model_path: str
+    runner: str = "auto"  # "auto", "native", "torch"
     block_size: int = 16  # tokens
     device: str = "auto"  # "auto", "cpu", "cuda", "mps"
     dtype: str = "auto"  # "auto", "float32", "bfloat16", "float16"

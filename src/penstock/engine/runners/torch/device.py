@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from penstock.core.errors import ConfigError
-from penstock.engine.runners.torch.memory import available_memory
+from penstock.engine.runners.memory import available_memory
 
 if TYPE_CHECKING:
     from penstock.engine.runners.base import RunnerConfig

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from penstock.engine.runners.refusal import NOT_FINITE, Limits, refusal
 from penstock.engine.runners.torch.attention import Attention
 from penstock.engine.runners.torch.graphs import DecodeGraphs
 from penstock.engine.runners.torch.logprobs import prompt_logprobs
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from penstock.engine.runners.torch.rotary import Rotary
     from penstock.engine.types import SequenceStep
     from penstock.models.spec import ModelSpec
-
-_NOT_FINITE = "the model computed values that are not finite for this request"
 
 
 class StepExecutor:
@@ -51,7 +50,7 @@ class StepExecutor:
         self._decoder = decoder
         self._cache = cache
         self._device = device
-        self._max_positions = rotary.length
+        self._limits = Limits(spec.vocab_size, rotary.length, cache.num_blocks, cache.block_size)
         attention = Attention(spec, cache, device)
         self._compute = partial(decoder.forward, rotary=rotary, attention=attention)
         self._planner = Planner(cache, spec.sliding_window, dtype, device)
@@ -59,9 +58,8 @@ class StepExecutor:
 
     def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
         """One output for each sequence, in order."""
-        refusals = [self._refusal(s) for s in sequences]
-        valid = [i for i, refusal in enumerate(refusals) if refusal is None]
-        outputs = [SequenceOutput(error=refusal) for refusal in refusals]
+        outputs = [SequenceOutput(error=refusal(s, self._limits)) for s in sequences]
+        valid = [i for i, output in enumerate(outputs) if output.error is None]
         if valid:
             for i, output in zip(valid, self._run_valid([sequences[i] for i in valid]), strict=True):
                 outputs[i] = output
@@ -70,7 +68,7 @@ class StepExecutor:
     def _run_valid(self, sequences: list[SequenceStep]) -> list[SequenceOutput]:
         hidden, rows = self._forward(sequences)
         broken = self._broken(sequences, hidden, rows)
-        outputs = [SequenceOutput(error=_NOT_FINITE if i in broken else None) for i in range(len(sequences))]
+        outputs = [SequenceOutput(error=NOT_FINITE if i in broken else None) for i in range(len(sequences))]
         sampled = [i for i, s in enumerate(sequences) if s.sample is not None and i not in broken]
         if sampled:
             last = torch.tensor([rows[i].stop - 1 for i in sampled], device=self._device)
@@ -104,34 +102,8 @@ class StepExecutor:
         written = {
             block
             for i in broken
-            for block in sequences[i].block_table[sequences[i].start // size : _blocks(sequences[i], size)]
+            for block in sequences[i].block_table[sequences[i].start // size : self._limits.blocks(sequences[i])]
         }
         if written:  # empty if only padding overflowed
             self._cache.scrub(torch.tensor(sorted(written), device=self._device))
         return broken
-
-    def _refusal(self, s: SequenceStep) -> str | None:
-        """What makes this sequence impossible to compute, as a sentence; None if nothing does."""
-        count, size = len(s.token_ids), self._cache.block_size
-        if count == 0 or s.start < 0 or s.start + count > self._max_positions:
-            return (
-                f"positions {s.start} to {s.start + count - 1} are not a part of the {self._max_positions} "
-                "this model was loaded for"
-            )
-        if min(s.token_ids) < 0 or max(s.token_ids) >= self._spec.vocab_size:
-            return f"a token id lies outside of the vocabulary of {self._spec.vocab_size}"
-        if s.next_prompt_ids and (
-            len(s.next_prompt_ids) > count
-            or min(s.next_prompt_ids) < 0
-            or max(s.next_prompt_ids) >= self._spec.vocab_size
-        ):
-            return f"the prompt to be scored does not fit its {count} positions or the vocabulary"
-        table = s.block_table[: _blocks(s, size)]
-        if len(table) < _blocks(s, size) or min(table) < 0 or max(table) >= self._cache.num_blocks:
-            return "its block table does not cover its positions with blocks of this cache"
-        return None
-
-
-def _blocks(s: SequenceStep, block_size: int) -> int:
-    """Blocks that the sequence's positions reach into, from the first on."""
-    return -(-(s.start + len(s.token_ids)) // block_size)

@@ -10,11 +10,11 @@ import torch
 
 from penstock.core.errors import InvariantError
 from penstock.engine.runners.base import KVCapacity, Pacing
+from penstock.engine.runners.memory import keep_freed_memory, usable_cores
 from penstock.engine.runners.torch.decoder import Decoder
 from penstock.engine.runners.torch.device import choose_placement, kv_budget
 from penstock.engine.runners.torch.executor import StepExecutor
 from penstock.engine.runners.torch.kv_cache import KVCache
-from penstock.engine.runners.torch.memory import keep_freed_memory, usable_cores
 from penstock.engine.runners.torch.rotary import Rotary
 from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepOutput
 from penstock.models.load import load
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from penstock.engine.types import StepBatch
     from penstock.models.spec import ModelSpec
 
-# Beside decodes. A CPU computes some 56 prompt tokens in not much more than the time of a step of eight decodes, and torch's attention
-# there takes four times as long for an operation as its products with weights. A GPU's decodes wait for memory,
-# not for arithmetic, which leaves room for many more.
+# Beside decodes. A CPU computes some 56 prompt tokens in not much more than the time of a step of eight decodes, and
+# torch's attention there takes four times as long for an operation as its products with weights. A GPU's decodes wait
+# for memory, not for arithmetic, which leaves room for many more.
 _CPU_PREFILL_TOKENS = 56
 _CPU_ATTENTION_COST = 4
 _GPU_PREFILL_TOKENS = 512

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from penstock.engine.runners.randomness import uniform
+from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.runners.torch.adjust import adjust_logits, needs_adjusting
 from penstock.engine.runners.torch.logprobs import position_logprobs
-from penstock.engine.runners.torch.randomness import uniform
 from penstock.engine.types import SequenceOutput
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ _NUCLEUS = 1024
 _RUN = 128
 # Entries of a score matrix worked on in float32 at a time, so that a large batch takes no more memory.
 _MAX_ELEMENTS = 1 << 24
-
-_BROKEN = "the model's scores or the sampling parameters leave no token to choose"
 
 
 def sample(logits: Tensor, specs: Sequence[SampleSpec]) -> list[SequenceOutput]:
@@ -61,7 +60,9 @@ def _sample_rows(logits: Tensor, specs: Sequence[SampleSpec]) -> list[SequenceOu
         found = position_logprobs(raw[[n for n, _ in valid]], chosen, tops)
         logprobs = dict(zip((i for _, i in valid), found, strict=True))
     return [
-        SequenceOutput(error=_BROKEN) if token is None else SequenceOutput(token_id=token, logprobs=logprobs.get(i))
+        SequenceOutput(error=NOTHING_TO_CHOOSE)
+        if token is None
+        else SequenceOutput(token_id=token, logprobs=logprobs.get(i))
         for i, token in enumerate(tokens)
     ]
 

@@ -1,0 +1,346 @@
+//! Products of activations with packed weights, a tile of sixteen outputs for a few rows at a time.
+//!
+//! Whatever the number of rows, a row's output is the same sum in the same order: over groups from the first to the
+//! last, each group's integer dot product (which is exact) times both scales, fused into the sum. So the result does
+//! not depend on the batch, on the chunk of a prompt, on the number of threads or on the path.
+
+use crate::activations::{GROUP, Precision, ROWS, View};
+use crate::{dispatch, unrolled};
+use crate::ggml::Scheme;
+use crate::matrix::{Format, INPUT_ALIGN, Matrix};
+use crate::simd::{LANES, Path, Simd};
+
+/// What one call computes: a matrix's tiles `first_tile .. first_tile + tiles` for rows `first_row .. first_row + rows`.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// The first tile.
+    pub first_tile: usize,
+    /// How many.
+    pub tiles: usize,
+    /// The first row of the activations, a multiple of four.
+    pub first_row: usize,
+    /// How many.
+    pub rows: usize,
+}
+
+/// Where outputs go: row r of the activations, output o, to `to[(r - origin) * stride + o - 16 * first_tile]`.
+#[derive(Clone, Copy)]
+pub struct Output {
+    /// The first row's first output.
+    pub to: *mut f32,
+    /// float32 between two rows; whole tiles are written, padding outputs included.
+    pub stride: usize,
+    /// Add to what is there.
+    pub accumulate: bool,
+}
+
+/// The groups of a tile for one row after the other, as one step of the product takes them.
+#[derive(Clone, Copy)]
+struct Tile {
+    weights: *const u8,
+    groups: usize,
+    group_bytes: usize,
+    zero: f32,
+}
+
+#[inline(always)]
+unsafe fn load_scale<S: Simd, const HALF: bool>(from: *const u8) -> S::F {
+    if HALF { S::load_f16(from.cast()) } else { S::load(from.cast()) }
+}
+
+/// The numbers of a group, four inputs a vector. For a group of sixteen only the first four are used.
+#[inline(always)]
+unsafe fn unpack<S: Simd, const BITS: u32, const LEN: usize>(from: *const u8) -> [S::I; 8] {
+    let mut quads = [S::zero_i(); 8];
+    if BITS == 4 {
+        for i in 0..4 {
+            let both = S::load_bytes(from.add(64 * i));
+            quads[i] = S::low_nibbles(both);
+            quads[i + 4] = S::high_nibbles(both);
+        }
+    } else {
+        for (i, quad) in quads.iter_mut().enumerate().take(LEN / 4) {
+            *quad = S::load_bytes(from.add(64 * i));
+        }
+    }
+    quads
+}
+
+/// `R` rows times one tile, from int8 activations. `row` is a multiple of four.
+#[inline(always)]
+unsafe fn int8_rows<S: Simd, const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool, const R: usize>(
+    tile: Tile,
+    x: View,
+    row: usize,
+) -> [S::F; R] {
+    let per_row = x.width / GROUP;
+    let per_group = GROUP / LEN;
+    let scales_at = LANES * LEN * BITS as usize / 8;
+    let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
+    let rows = x.groups.cast_const().add(row / ROWS * per_row);
+    let minus_zero = S::splat(-tile.zero);
+    let mut y = [S::splat(0.0); R];
+    for g in 0..tile.groups {
+        let weights = tile.weights.add(g * tile.group_bytes);
+        let quads = unpack::<S, BITS, LEN>(weights);
+        let d = load_scale::<S, HALF>(weights.add(scales_at));
+        let offset = if OFFSETS { load_scale::<S, HALF>(weights.add(offsets_at)) } else { d };
+        let (first, half) = (rows.add(g / per_group), g % per_group);
+        unrolled!(R, |r| {
+            let group = first.add(r / ROWS * per_row);
+            let q = (&raw const (*group).q[r % ROWS]).cast::<i8>().add(half * LEN);
+            let mut dot = S::zero_i();
+            for (j, quad) in quads.iter().enumerate().take(LEN / 4) {
+                dot = S::dot(dot, *quad, q.add(4 * j));
+            }
+            let dot = S::to_f32(dot);
+            let step = S::mul(d, S::splat((*group).scale[r % ROWS]));
+            if OFFSETS {
+                let sum = if LEN == GROUP {
+                    (*group).scaled_sum[r % ROWS]
+                } else {
+                    (*group).scaled_half_sum[r % ROWS][half]
+                };
+                y[r] = S::fma(offset, S::splat(sum), S::fma(dot, step, y[r]));
+            } else {
+                let sum = if LEN == GROUP { (*group).sum[r % ROWS] } else { (*group).half_sum[r % ROWS][half] };
+                // Whole numbers below 2^24: exact.
+                y[r] = S::fma(S::fma(minus_zero, S::splat(sum), dot), step, y[r]);
+            }
+        });
+    }
+    y
+}
+
+/// `R` rows times one tile of quantized weights, from float32 activations.
+#[inline(always)]
+unsafe fn wide_rows<
+    S: Simd,
+    const BITS: u32,
+    const LEN: usize,
+    const OFFSETS: bool,
+    const HALF: bool,
+    const R: usize,
+>(
+    tile: Tile,
+    x: View,
+    row: usize,
+) -> [S::F; R] {
+    let scales_at = LANES * LEN * BITS as usize / 8;
+    let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
+    let wide = x.wide.add(row * x.width);
+    let mut y = [S::splat(0.0); R];
+    for g in 0..tile.groups {
+        let group = tile.weights.add(g * tile.group_bytes);
+        let quads = unpack::<S, BITS, LEN>(group);
+        let d = load_scale::<S, HALF>(group.add(scales_at));
+        let offset =
+            if OFFSETS { load_scale::<S, HALF>(group.add(offsets_at)) } else { S::mul(S::splat(-tile.zero), d) };
+        for j in 0..LEN / 4 {
+            let weights = [
+                S::fma(d, S::byte::<0>(quads[j]), offset),
+                S::fma(d, S::byte::<1>(quads[j]), offset),
+                S::fma(d, S::byte::<2>(quads[j]), offset),
+                S::fma(d, S::byte::<3>(quads[j]), offset),
+            ];
+            unrolled!(R, |r| {
+                let numbers = wide.add(r * x.width + g * LEN + 4 * j);
+                for (i, &w) in weights.iter().enumerate() {
+                    y[r] = S::fma(w, S::splat(*numbers.add(i)), y[r]);
+                }
+            });
+        }
+    }
+    y
+}
+
+/// float32, bfloat16 and half floats, as numbers a const generic can take.
+const F32: u8 = 0;
+const BF16: u8 = 1;
+const F16: u8 = 2;
+
+/// `R` rows times one tile of float weights.
+#[inline(always)]
+unsafe fn float_rows<S: Simd, const KIND: u8, const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R] {
+    let wide = x.wide.add(row * x.width);
+    let mut y = [S::splat(0.0); R];
+    for k in 0..tile.groups * INPUT_ALIGN {
+        let w = match KIND {
+            F32 => S::load(tile.weights.cast::<f32>().add(k * LANES)),
+            BF16 => S::load_bf16(tile.weights.cast::<u16>().add(k * LANES)),
+            _ => S::load_f16(tile.weights.cast::<u16>().add(k * LANES)),
+        };
+        unrolled!(R, |r| {
+            y[r] = S::fma(w, S::splat(*wide.add(r * x.width + k)), y[r]);
+        });
+    }
+    y
+}
+
+#[inline(always)]
+unsafe fn write<S: Simd, const R: usize>(y: [S::F; R], to: *mut f32, out: Output) {
+    for (r, y) in y.into_iter().enumerate() {
+        let to = to.add(r * out.stride);
+        S::store(to, if out.accumulate { S::add(S::load(to), y) } else { y });
+    }
+}
+
+/// A way to multiply a tile.
+trait Product<S: Simd> {
+    /// `R` rows times one tile.
+    unsafe fn rows<const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R];
+}
+
+struct Int8Rows<const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool>;
+struct WideRows<const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool>;
+struct FloatRows<const KIND: u8>;
+
+impl<S: Simd, const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool> Product<S>
+    for Int8Rows<BITS, LEN, OFFSETS, HALF>
+{
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R] {
+        int8_rows::<S, BITS, LEN, OFFSETS, HALF, R>(tile, x, row)
+    }
+}
+
+impl<S: Simd, const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool> Product<S>
+    for WideRows<BITS, LEN, OFFSETS, HALF>
+{
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R] {
+        wide_rows::<S, BITS, LEN, OFFSETS, HALF, R>(tile, x, row)
+    }
+}
+
+impl<S: Simd, const KIND: u8> Product<S> for FloatRows<KIND> {
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R] {
+        float_rows::<S, KIND, R>(tile, x, row)
+    }
+}
+
+/// A matrix as the kernels see it.
+#[derive(Clone, Copy)]
+struct Packed {
+    data: *const u8,
+    tile_bytes: usize,
+    groups: usize,
+    group_bytes: usize,
+    zero: f32,
+}
+
+/// Go through a part's rows in blocks as large as the path likes, and for each through its tiles.
+#[inline(always)]
+unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, out: Output) {
+    let mut done = 0;
+    while done < part.rows {
+        let left = part.rows - done;
+        let block = match left {
+            12.. if S::ROWS >= 12 => 12,
+            8.. if S::ROWS >= 8 => 8,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        let row = part.first_row + done;
+        for t in 0..part.tiles {
+            let tile = Tile {
+                weights: matrix.data.add((part.first_tile + t) * matrix.tile_bytes),
+                groups: matrix.groups,
+                group_bytes: matrix.group_bytes,
+                zero: matrix.zero,
+            };
+            let to = out.to.add(done * out.stride + t * LANES);
+            match block {
+                12 => write::<S, 12>(P::rows::<12>(tile, x, row), to, out),
+                8 => write::<S, 8>(P::rows::<8>(tile, x, row), to, out),
+                4 => write::<S, 4>(P::rows::<4>(tile, x, row), to, out),
+                2 => write::<S, 2>(P::rows::<2>(tile, x, row), to, out),
+                _ => write::<S, 1>(P::rows::<1>(tile, x, row), to, out),
+            }
+        }
+        done += block;
+    }
+}
+
+macro_rules! quantized_kernel {
+    ($name:ident, $bits:literal, $len:literal, $offsets:literal, $half:literal) => {
+        mod $name {
+            use super::*;
+            #[inline(always)]
+            unsafe fn generic<S: Simd>(matrix: Packed, x: View, int8: bool, part: Part, out: Output) {
+                if int8 {
+                    blocks::<S, Int8Rows<$bits, $len, $offsets, $half>>(matrix, x, part, out);
+                } else {
+                    blocks::<S, WideRows<$bits, $len, $offsets, $half>>(matrix, x, part, out);
+                }
+            }
+            dispatch!(pub(super) fn run = generic; (matrix: Packed, x: View, int8: bool, part: Part, out: Output));
+        }
+    };
+}
+
+quantized_kernel!(q4_offset_half, 4, 32, true, true);
+quantized_kernel!(q4_offset_wide, 4, 32, true, false);
+quantized_kernel!(q4_zero_half, 4, 32, false, true);
+quantized_kernel!(q8_offset_half, 8, 32, true, true);
+quantized_kernel!(q8_offset_wide, 8, 32, true, false);
+quantized_kernel!(q8_zero_half, 8, 32, false, true);
+quantized_kernel!(q8_offset_wide_16, 8, 16, true, false);
+quantized_kernel!(q8_zero_wide_16, 8, 16, false, false);
+
+macro_rules! float_kernel {
+    ($name:ident, $kind:ident) => {
+        mod $name {
+            use super::*;
+            #[inline(always)]
+            unsafe fn generic<S: Simd>(matrix: Packed, x: View, part: Part, out: Output) {
+                blocks::<S, FloatRows<$kind>>(matrix, x, part, out);
+            }
+            dispatch!(pub(super) fn run = generic; (matrix: Packed, x: View, part: Part, out: Output));
+        }
+    };
+}
+
+float_kernel!(float32, F32);
+float_kernel!(bfloat16, BF16);
+float_kernel!(half_float, F16);
+
+/// Compute a part of `x * matrix^T`.
+///
+/// # Safety
+/// The path must be supported, `x` hold the part's rows with `matrix.inputs` numbers each (as int8 too, if that is the
+/// precision), and `out` have room for the part.
+pub unsafe fn product(path: Path, matrix: &Matrix, x: View, precision: Precision, part: Part, out: Output) {
+    debug_assert_eq!(x.width, matrix.inputs.next_multiple_of(INPUT_ALIGN));
+    debug_assert!(part.first_tile + part.tiles <= matrix.tiles());
+    if part.tiles == 0 || part.rows == 0 {
+        return;
+    }
+    let mut packed = Packed {
+        data: matrix.tile(0),
+        tile_bytes: matrix.tile_bytes(),
+        groups: matrix.groups(),
+        group_bytes: matrix.format.group_bytes(),
+        zero: 0.0,
+    };
+    let scheme = match matrix.format {
+        Format::F32 => return float32::run(path, packed, x, part, out),
+        Format::Bf16 => return bfloat16::run(path, packed, x, part, out),
+        Format::F16 => return half_float::run(path, packed, x, part, out),
+        Format::Quantized(scheme) => scheme,
+    };
+    let run = match scheme {
+        Scheme { bits: 4, zero: None, half_scales: true, .. } => q4_offset_half::run,
+        Scheme { bits: 4, zero: None, half_scales: false, .. } => q4_offset_wide::run,
+        Scheme { bits: 4, zero: Some(_), .. } => q4_zero_half::run,
+        Scheme { group: 32, zero: None, half_scales: true, .. } => q8_offset_half::run,
+        Scheme { group: 32, zero: None, half_scales: false, .. } => q8_offset_wide::run,
+        Scheme { group: 32, zero: Some(_), .. } => q8_zero_half::run,
+        Scheme { zero: None, .. } => q8_offset_wide_16::run,
+        Scheme { zero: Some(_), .. } => q8_zero_wide_16::run,
+    };
+    packed.zero = scheme.zero.map_or(0.0, f32::from);
+    run(path, packed, x, precision == Precision::Int8, part, out);
+}

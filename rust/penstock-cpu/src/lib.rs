@@ -1,0 +1,21 @@
+//! Penstock's native CPU runner: packed weights, kernels for what the processor has, a thread pool, a paged KV cache,
+//! and sampling.
+//!
+//! A row's numbers never depend on its company: not on the batch, the chunk of a prompt, the number of threads or the
+//! instruction path. Every kernel is written once over [`simd::Simd`].
+
+pub mod activations;
+pub mod attention;
+pub mod error;
+pub mod gemm;
+pub mod ggml;
+pub mod half;
+pub mod kv_cache;
+pub mod matrix;
+pub mod model;
+pub mod pointwise;
+pub mod pool;
+pub mod sampler;
+pub mod simd;
+
+pub use error::{Error, Result};

@@ -1,0 +1,399 @@
+//! A weight matrix in the layout that the kernels read: tiles of sixteen outputs, streamed from front to back.
+//!
+//! Quantized: for each group of inputs first the numbers, four inputs of each of the sixteen outputs at a time
+//! (what an integer dot product takes), then sixteen scales, then sixteen offsets if the scheme has them. Four-bit
+//! numbers share bytes: the low halves are those of the group's first half. Floats: sixteen outputs for each input.
+//!
+//! The layout is the same on all paths. Inputs are padded to whole groups and outputs to whole tiles, with zeros.
+
+use crate::error::{Error, Result};
+use crate::ggml::{BlockType, Scheme};
+use crate::half;
+use crate::pool::Pool;
+use crate::simd::LANES;
+
+/// Inputs are padded to a multiple of this, the greatest group.
+pub const INPUT_ALIGN: usize = 32;
+
+/// How the weights of a matrix are stored in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Numbers of 4 or 8 bits with scales for each group.
+    Quantized(Scheme),
+    /// float32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half floats.
+    F16,
+}
+
+impl Format {
+    /// Bytes of one tile's group of [`Format::group`] inputs.
+    pub fn group_bytes(self) -> usize {
+        match self {
+            Format::Quantized(s) => {
+                let scales = if s.zero.is_some() { 1 } else { 2 };
+                LANES * s.group * s.bits as usize / 8 + scales * LANES * if s.half_scales { 2 } else { 4 }
+            }
+            Format::F32 => LANES * INPUT_ALIGN * 4,
+            Format::Bf16 | Format::F16 => LANES * INPUT_ALIGN * 2,
+        }
+    }
+
+    /// Inputs of a group.
+    pub fn group(self) -> usize {
+        match self {
+            Format::Quantized(s) => s.group,
+            _ => INPUT_ALIGN,
+        }
+    }
+
+    /// The narrowest format that holds the weights of both without loss.
+    fn with(self, other: Format) -> Format {
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Format::Quantized(a), Format::Quantized(b)) => {
+                let group = a.group.min(b.group);
+                Format::Quantized(Scheme {
+                    bits: if group < INPUT_ALIGN { 8 } else { a.bits.max(b.bits) },
+                    group,
+                    zero: if a.zero == b.zero { a.zero } else { None },
+                    half_scales: a.half_scales && b.half_scales && a.zero == b.zero,
+                })
+            }
+            _ => Format::F32,
+        }
+    }
+}
+
+/// A tensor as it lies in a file: row-major, `[outputs, inputs]`.
+#[derive(Clone, Copy)]
+pub struct Stored<'a> {
+    /// Its name, for errors.
+    pub name: &'a str,
+    /// GGML's name of its type, or safetensors'.
+    pub dtype: &'a str,
+    /// Rows.
+    pub outputs: usize,
+    /// Columns.
+    pub inputs: usize,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+impl Stored<'_> {
+    fn format(&self) -> Result<Format> {
+        Ok(match self.dtype {
+            "F32" => Format::F32,
+            "BF16" => Format::Bf16,
+            "F16" => Format::F16,
+            name => Format::Quantized(
+                BlockType::from_name(name)
+                    .ok_or_else(|| {
+                        Error::Model(format!(
+                            "{} is stored as {name}, which the native runner can't compute: it takes F32, F16, BF16, \
+                             Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.",
+                            self.name
+                        ))
+                    })?
+                    .scheme(),
+            ),
+        })
+    }
+
+    fn row_bytes(&self) -> Result<usize> {
+        let (len, bytes) = match BlockType::from_name(self.dtype) {
+            Some(block) => (block.block_len(), block.block_bytes()),
+            None => (1, if self.dtype == "F32" { 4 } else { 2 }),
+        };
+        if self.inputs % len != 0 {
+            return Err(Error::Model(format!(
+                "{} has rows of {} weights; {} comes in blocks of {len}.",
+                self.name, self.inputs, self.dtype
+            )));
+        }
+        let row = self.inputs / len * bytes;
+        if row * self.outputs != self.bytes.len() {
+            return Err(Error::Model(format!(
+                "{} has {} bytes; {} x {} weights of {} take {}.",
+                self.name,
+                self.bytes.len(),
+                self.outputs,
+                self.inputs,
+                self.dtype,
+                row * self.outputs
+            )));
+        }
+        Ok(row)
+    }
+}
+
+/// One row taken apart, or widened.
+struct Row {
+    q: Vec<u8>,
+    scale: Vec<f32>,
+    offset: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+impl Row {
+    fn new(inputs: usize) -> Row {
+        let padded = inputs.next_multiple_of(256);
+        Row {
+            q: vec![0; padded],
+            scale: vec![0.0; padded / 16],
+            offset: vec![0.0; padded / 16],
+            wide: vec![0.0; padded],
+        }
+    }
+
+    /// Read a row of blocks; scales and offsets come out a number for each group of its own scheme.
+    fn take_apart(&mut self, block: BlockType, bytes: &[u8]) {
+        let per_block = block.block_len() / block.scheme().group;
+        for (i, block_bytes) in bytes.chunks_exact(block.block_bytes()).enumerate() {
+            block.take_apart(
+                block_bytes,
+                &mut self.q[i * block.block_len()..],
+                &mut self.scale[i * per_block..],
+                &mut self.offset[i * per_block..],
+            );
+        }
+    }
+
+    /// Read a row of any type as float32.
+    fn widen(&mut self, dtype: &str, bytes: &[u8]) {
+        if let Some(block) = BlockType::from_name(dtype) {
+            self.take_apart(block, bytes);
+            let scheme = block.scheme();
+            let count = bytes.len() / block.block_bytes() * block.block_len();
+            for i in 0..count {
+                let (q, g) = (f32::from(self.q[i]), i / scheme.group);
+                self.wide[i] = match scheme.zero {
+                    Some(zero) => self.scale[g] * (q - f32::from(zero)),
+                    None => self.scale[g].mul_add(q, self.offset[g]),
+                };
+            }
+            return;
+        }
+        match dtype {
+            "F32" => {
+                for (to, from) in self.wide.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+                }
+            }
+            _ => {
+                let widen = if dtype == "BF16" { half::bf16_to_f32 } else { half::f16_to_f32 };
+                for (to, from) in self.wide.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *to = widen(u16::from_le_bytes([from[0], from[1]]));
+                }
+            }
+        }
+    }
+}
+
+/// A tensor's values as float32, row-major.
+pub fn read_f32(stored: &Stored<'_>) -> Result<Vec<f32>> {
+    stored.format()?;
+    let row_bytes = stored.row_bytes()?;
+    let mut row = Row::new(stored.inputs);
+    let mut values = Vec::with_capacity(stored.outputs * stored.inputs);
+    for bytes in stored.bytes.chunks_exact(row_bytes.max(1)) {
+        row.widen(stored.dtype, bytes);
+        values.extend_from_slice(&row.wide[..stored.inputs]);
+    }
+    Ok(values)
+}
+
+/// Bytes aligned to a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A packed matrix.
+pub struct Matrix {
+    /// How its weights are stored.
+    pub format: Format,
+    /// Rows of the matrix, without padding.
+    pub outputs: usize,
+    /// Columns, without padding.
+    pub inputs: usize,
+    data: Vec<Line>,
+}
+
+impl Matrix {
+    /// Pack tensors one below the other: their outputs follow each other.
+    pub fn stack(pool: &Pool, parts: &[Stored<'_>]) -> Result<Matrix> {
+        let order: Vec<(usize, usize)> =
+            parts.iter().enumerate().flat_map(|(p, part)| (0..part.outputs).map(move |row| (p, row))).collect();
+        Matrix::pack(pool, parts, &order)
+    }
+
+    /// Pack two tensors of the same shape tile by tile in turn, each padded to whole tiles: tile 2i is the first's
+    /// tile i, tile 2i + 1 the second's.
+    pub fn interleave(pool: &Pool, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
+        let padded = first.outputs.next_multiple_of(LANES);
+        let order: Vec<(usize, usize)> = (0..padded)
+            .step_by(LANES)
+            .flat_map(|at| (0..2).flat_map(move |p| (at..at + LANES).map(move |row| (p, row))))
+            .collect();
+        Matrix::pack(pool, &[first, second], &order)
+    }
+
+    /// `order` names for each output the tensor and the row; rows past a tensor's end are zero.
+    fn pack(pool: &Pool, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
+        let inputs = parts[0].inputs;
+        let mut format = parts[0].format()?;
+        let mut row_bytes = Vec::new();
+        for part in parts {
+            if part.inputs != inputs {
+                return Err(Error::Model(format!("{} has {} inputs, not {inputs}.", part.name, part.inputs)));
+            }
+            format = format.with(part.format()?);
+            row_bytes.push(part.row_bytes()?);
+        }
+        let mut matrix = Matrix { format, outputs: order.len(), inputs, data: Vec::new() };
+        let tiles = matrix.tiles();
+        matrix.data = vec![Line([0; 64]); tiles * matrix.tile_bytes() / 64];
+        let data = SendPtr(matrix.data.as_mut_ptr().cast::<u8>());
+        let (tile_bytes, shape) = (matrix.tile_bytes(), &matrix);
+        pool.run(tiles, &|tile, _| {
+            let data = &data;
+            // SAFETY: each task has a tile of its own, and the vector was made for all of them.
+            let tile_data = unsafe { std::slice::from_raw_parts_mut(data.0.add(tile * tile_bytes), tile_bytes) };
+            let mut row = Row::new(inputs);
+            for (lane, &(p, index)) in order[tile * LANES..].iter().take(LANES).enumerate() {
+                if index < parts[p].outputs {
+                    let bytes = &parts[p].bytes[index * row_bytes[p]..][..row_bytes[p]];
+                    shape.write_row(tile_data, lane, parts[p].dtype, bytes, &mut row);
+                }
+            }
+        });
+        Ok(matrix)
+    }
+
+    fn write_row(&self, tile: &mut [u8], lane: usize, dtype: &str, bytes: &[u8], row: &mut Row) {
+        let group_bytes = self.format.group_bytes();
+        let Format::Quantized(scheme) = self.format else {
+            row.widen(dtype, bytes);
+            let width = group_bytes / INPUT_ALIGN / LANES;
+            for (k, &value) in row.wide[..self.inputs].iter().enumerate() {
+                let at = (k * LANES + lane) * width;
+                match self.format {
+                    Format::Bf16 => tile[at..at + 2].copy_from_slice(&((value.to_bits() >> 16) as u16).to_le_bytes()),
+                    Format::F16 => tile[at..at + 2].copy_from_slice(&half::f32_to_f16(value).to_le_bytes()),
+                    _ => tile[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+                }
+            }
+            return;
+        };
+        let Some(block) = BlockType::from_name(dtype) else {
+            unreachable!("a quantized format only comes of quantized parts")
+        };
+        row.take_apart(block, bytes);
+        let own = block.scheme();
+        let scales_at = LANES * scheme.group * scheme.bits as usize / 8;
+        for g in 0..self.inputs.div_ceil(scheme.group) {
+            let group = &mut tile[g * group_bytes..][..group_bytes];
+            for (i, &q) in row.q[g * scheme.group..][..scheme.group].iter().enumerate() {
+                if scheme.bits == 4 {
+                    let half = scheme.group / 2;
+                    let (i, shift) = (i % half, if i < half { 0 } else { 4 });
+                    group[i / 4 * 64 + lane * 4 + i % 4] |= q << shift;
+                } else {
+                    group[i / 4 * 64 + lane * 4 + i % 4] = q;
+                }
+            }
+            let from = g * scheme.group / own.group;
+            let scale = row.scale[from];
+            put_scale(&mut group[scales_at..], lane, scheme.half_scales, scale);
+            if scheme.zero.is_none() {
+                let offset = own.zero.map_or(row.offset[from], |zero| -scale * f32::from(zero));
+                let width = if scheme.half_scales { 2 } else { 4 };
+                put_scale(&mut group[scales_at + LANES * width..], lane, scheme.half_scales, offset);
+            }
+        }
+    }
+
+    /// Tiles of sixteen outputs.
+    pub fn tiles(&self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+
+    /// Groups of inputs in a tile.
+    pub fn groups(&self) -> usize {
+        self.inputs.next_multiple_of(INPUT_ALIGN) / self.format.group()
+    }
+
+    /// Bytes of a tile: a multiple of 64.
+    pub fn tile_bytes(&self) -> usize {
+        self.groups() * self.format.group_bytes()
+    }
+
+    /// Bytes of all tiles.
+    pub fn nbytes(&self) -> usize {
+        self.data.len() * 64
+    }
+
+    /// The beginning of a tile.
+    pub fn tile(&self, index: usize) -> *const u8 {
+        assert!(index < self.tiles());
+        // SAFETY: the data holds all tiles.
+        unsafe { self.data.as_ptr().cast::<u8>().add(index * self.tile_bytes()) }
+    }
+
+    /// One row as float32 into `to`, which has room for `inputs`: an embedding.
+    pub fn read_row(&self, output: usize, to: &mut [f32]) {
+        assert!(output < self.outputs && to.len() >= self.inputs);
+        // SAFETY: the tile is as long as that.
+        let tile = unsafe { std::slice::from_raw_parts(self.tile(output / LANES), self.tile_bytes()) };
+        let lane = output % LANES;
+        let group_bytes = self.format.group_bytes();
+        for (k, to) in to[..self.inputs].iter_mut().enumerate() {
+            let (g, i) = (k / self.format.group(), k % self.format.group());
+            let group = &tile[g * group_bytes..][..group_bytes];
+            *to = match self.format {
+                Format::F32 => float(group, i * LANES + lane),
+                Format::Bf16 => half::bf16_to_f32(short(group, i * LANES + lane)),
+                Format::F16 => half::f16_to_f32(short(group, i * LANES + lane)),
+                Format::Quantized(s) => {
+                    let q = if s.bits == 4 {
+                        let (j, shift) = (i % (s.group / 2), if i < s.group / 2 { 0 } else { 4 });
+                        group[j / 4 * 64 + lane * 4 + j % 4] >> shift & 0x0F
+                    } else {
+                        group[i / 4 * 64 + lane * 4 + i % 4]
+                    };
+                    let scales = &group[LANES * s.group * s.bits as usize / 8..];
+                    let read = |at| if s.half_scales { half::f16_to_f32(short(scales, at)) } else { float(scales, at) };
+                    match s.zero {
+                        Some(zero) => read(lane) * (f32::from(q) - f32::from(zero)),
+                        None => read(lane).mul_add(f32::from(q), read(LANES + lane)),
+                    }
+                }
+            };
+        }
+    }
+}
+
+fn put_scale(scales: &mut [u8], lane: usize, half_scales: bool, value: f32) {
+    if half_scales {
+        scales[lane * 2..lane * 2 + 2].copy_from_slice(&half::f32_to_f16(value).to_le_bytes());
+    } else {
+        scales[lane * 4..lane * 4 + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]])
+}
+
+fn float(bytes: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]])
+}
+
+/// A pointer that tasks share; what each may touch is said where it is used.
+pub(crate) struct SendPtr<T>(pub *mut T);
+// SAFETY: see above.
+unsafe impl<T> Send for SendPtr<T> {}
+// SAFETY: see above.
+unsafe impl<T> Sync for SendPtr<T> {}

@@ -1,0 +1,88 @@
+//! What happens to single rows between the products: rotary embedding and SwiGLU.
+
+use crate::dispatch;
+use crate::simd::{LANES, Simd};
+
+/// Cosines and sines of every position, `[positions, head_dim / 2]` each (Su et al., RoFormer, arXiv:2104.09864).
+pub struct Rotary {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rotary {
+    /// Tables for positions 0 to `positions - 1`, from the radians per position of each rotated pair.
+    pub fn new(frequencies: &[f32], positions: usize) -> Rotary {
+        let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
+        Rotary {
+            half: frequencies.len(),
+            cos: angles().map(|a| a.cos() as f32).collect(),
+            sin: angles().map(|a| a.sin() as f32).collect(),
+        }
+    }
+
+    /// How many positions there are tables for.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half.max(1)
+    }
+
+    /// Rotate one head in place: element j pairs with j + head_dim / 2.
+    ///
+    /// # Panics
+    /// If the head has another size, or there is no such position.
+    #[inline(always)]
+    pub fn rotate(&self, head: &mut [f32], position: usize) {
+        let half = self.half;
+        let cos = &self.cos[position * half..][..half];
+        let sin = &self.sin[position * half..][..half];
+        let (low, high) = head.split_at_mut(half);
+        for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+}
+
+/// RMSNorm of one head in place, as Qwen3 does before rotating.
+#[inline(always)]
+pub fn norm_head(head: &mut [f32], weight: &[f32], eps: f32) {
+    let mean = head.iter().map(|x| x * x).sum::<f32>() / head.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for (x, w) in head.iter_mut().zip(weight) {
+        *x = *x * scale * w;
+    }
+}
+
+/// `gate * sigmoid(gate) * up` (Shazeer, arXiv:2002.05202) of `rows` times sixteen numbers.
+#[inline(always)]
+unsafe fn swiglu_generic<S: Simd>(
+    gate: *const f32,
+    up: *const f32,
+    stride: usize,
+    rows: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    for r in 0..rows {
+        let (g, u) = (S::load(gate.add(r * stride)), S::load(up.add(r * stride)));
+        let one = S::splat(1.0);
+        let sigmoid = S::div(one, S::add(one, S::exp(S::sub(S::splat(0.0), g))));
+        S::store(to.add(r * to_stride), S::mul(S::mul(g, sigmoid), u));
+    }
+}
+
+/// The greatest number and where it stands first; (-inf, 0) if all are NaN or -inf.
+#[inline(always)]
+unsafe fn argmax_generic<S: Simd>(x: &[f32]) -> (f32, usize) {
+    let whole = x.len() / LANES * LANES;
+    let mut most = S::splat(f32::NEG_INFINITY);
+    for i in (0..whole).step_by(LANES) {
+        most = S::max(S::load(x.as_ptr().add(i)), most);
+    }
+    let greatest = x[whole..].iter().copied().fold(S::greatest(most), f32::max);
+    (greatest, x.iter().position(|&v| v == greatest).unwrap_or(0))
+}
+
+dispatch!(pub fn swiglu = swiglu_generic; (
+    gate: *const f32, up: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize
+));
+dispatch!(pub fn argmax = argmax_generic; (x: &[f32]) -> (f32, usize));

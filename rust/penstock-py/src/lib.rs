@@ -1,0 +1,316 @@
+//! `penstock._native`: the native CPU runner for Python. `penstock/engine/runners/native/` is its only caller, and
+//! checks what it passes on.
+
+use penstock_cpu::Error;
+use penstock_cpu::activations::Precision;
+use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
+use penstock_cpu::matrix::Stored;
+use penstock_cpu::model::{Model, Share, Sizes, Stepper, Tensors};
+use penstock_cpu::pool::Pool;
+use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
+use penstock_cpu::simd::Path;
+use pyo3::buffer::PyBuffer;
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+create_exception!(penstock._native, NativeError, PyException, "A promise inside the native runner was broken.");
+create_exception!(penstock._native, NativeModelError, NativeError, "A model that the native runner can't compute.");
+create_exception!(penstock._native, NativeConfigError, NativeError, "A setting that can't be met on this machine.");
+
+fn raise(error: Error) -> PyErr {
+    match error {
+        Error::Model(text) => NativeModelError::new_err(text),
+        Error::Config(text) => NativeConfigError::new_err(text),
+        Error::Internal(text) => NativeError::new_err(text),
+    }
+}
+
+/// Run without the interpreter's lock; a panic becomes an error that `except Exception` catches.
+fn detached<T: Send>(py: Python<'_>, job: impl FnOnce() -> penstock_cpu::Result<T> + Send) -> PyResult<T> {
+    match py.detach(|| catch_unwind(AssertUnwindSafe(job))) {
+        Ok(result) => result.map_err(raise),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(NativeError::new_err(format!("The native runner panicked: {}", text.unwrap_or("no reason given"))))
+        }
+    }
+}
+
+/// A model's sizes by their names in `ModelSpec`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct PySizes {
+    vocab_size: usize,
+    hidden_size: usize,
+    ffn_size: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    rms_norm_eps: f32,
+    sliding_window: Option<usize>,
+    tied_embeddings: bool,
+    qkv_bias: bool,
+    qk_norm: bool,
+}
+
+impl From<PySizes> for Sizes {
+    fn from(s: PySizes) -> Sizes {
+        Sizes {
+            vocab: s.vocab_size,
+            hidden: s.hidden_size,
+            ffn: s.ffn_size,
+            layers: s.n_layers,
+            heads: s.n_heads,
+            kv_heads: s.n_kv_heads,
+            head_dim: s.head_dim,
+            eps: s.rms_norm_eps,
+            window: s.sliding_window,
+            tied: s.tied_embeddings,
+            qkv_bias: s.qkv_bias,
+            qk_norm: s.qk_norm,
+        }
+    }
+}
+
+/// Tensors in Python's memory, which the buffers keep where it is.
+struct Buffers(HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>);
+
+impl Tensors for Buffers {
+    fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
+        let missing = || Error::Model(format!("The model has no tensor {name}."));
+        let (name, (dtype, shape, buffer)) = self.0.get_key_value(name).ok_or_else(missing)?;
+        let (outputs, inputs) = match shape[..] {
+            [outputs, inputs] => (outputs, inputs),
+            [inputs] => (1, inputs),
+            _ => return Err(Error::Model(format!("{name} has {} dimensions, not one or two.", shape.len()))),
+        };
+        // SAFETY: the buffer is contiguous bytes (checked when it was taken), alive, and of weights nobody writes.
+        let bytes = unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) };
+        Ok(Stored { name, dtype, outputs, inputs, bytes })
+    }
+}
+
+/// Temperature, top-k, top-p, min-p, uniform number, log probabilities; bias, banned ids, repetition penalty, ids it
+/// is for, amounts to subtract.
+type PyChoice = (f32, usize, f32, f32, f64, Option<usize>, Vec<(u32, f32)>, Vec<u32>, f32, Vec<u32>, Vec<(u32, f32)>);
+/// Token ids, position of the first, block table; how to choose the next token, if it is to be; ids to be scored
+/// after each position and how many alternatives.
+type PyShare = (Vec<u32>, usize, Vec<u32>, Option<PyChoice>, Vec<u32>, usize);
+type PyLogprobs = (Scored, Vec<Scored>);
+/// Whether all values were finite; the token and its log probabilities if one was to be chosen; scores of the prompt.
+type PyAnswer = (bool, Option<(Option<u32>, Option<PyLogprobs>)>, Vec<PyLogprobs>);
+
+fn choice_from(c: PyChoice) -> Choice {
+    Choice {
+        temperature: c.0,
+        top_k: c.1,
+        top_p: c.2,
+        min_p: c.3,
+        point: c.4,
+        logprobs: c.5,
+        bias: c.6,
+        banned: c.7,
+        repetition: c.8,
+        seen: c.9,
+        subtracted: c.10,
+    }
+}
+
+fn plain(logprobs: Logprobs) -> PyLogprobs {
+    (logprobs.chosen, logprobs.top)
+}
+
+/// Rows whose scores exist at a time.
+const SCORED_ROWS: usize = 64;
+
+/// One model on this machine's processor.
+#[pyclass(module = "penstock._native")]
+struct Runner {
+    stepper: Stepper,
+    model: Option<Model>,
+    cache: Option<KvCache>,
+}
+
+#[pymethods]
+impl Runner {
+    /// `path` is an instruction path by name; without one the best is taken. `precision` is "int8" or "float32".
+    #[new]
+    #[pyo3(signature = (threads, precision, path=None))]
+    fn new(threads: usize, precision: &str, path: Option<&str>) -> PyResult<Runner> {
+        let path = match path {
+            None => Path::best(),
+            Some(name) => name.parse().map_err(|e| NativeConfigError::new_err(format!("{e}")))?,
+        };
+        if !path.is_supported() {
+            let have: Vec<&str> = Path::supported().map(Path::name).collect();
+            return Err(NativeConfigError::new_err(format!(
+                "This processor lacks the instructions of the path {path}; it has {}.",
+                have.join(", ")
+            )));
+        }
+        let precision = match precision {
+            "int8" => Precision::Int8,
+            "float32" => Precision::F32,
+            other => return Err(NativeConfigError::new_err(format!("Unknown precision '{other}': int8 or float32."))),
+        };
+        Ok(Runner { stepper: Stepper::new(path, precision, Pool::new(threads)), model: None, cache: None })
+    }
+
+    /// Pack the weights: `tensors` has for each canonical name the type's name, the shape and the bytes.
+    fn load(
+        &mut self,
+        py: Python<'_>,
+        sizes: PySizes,
+        frequencies: Vec<f32>,
+        positions: usize,
+        tensors: HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>,
+    ) -> PyResult<()> {
+        if let Some(name) = tensors.iter().find(|(_, t)| !t.2.is_c_contiguous()).map(|(name, _)| name) {
+            return Err(NativeError::new_err(format!("The bytes of {name} are not in one piece.")));
+        }
+        let (tensors, pool) = (Buffers(tensors), self.stepper.pool());
+        let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, pool))?;
+        self.model = Some(model);
+        Ok(())
+    }
+
+    /// Bytes of the packed weights.
+    fn weight_bytes(&self) -> PyResult<usize> {
+        Ok(self.loaded()?.nbytes())
+    }
+
+    /// Bytes of one KV block.
+    fn block_bytes(&self, block_size: usize, kv_type: &str) -> PyResult<usize> {
+        Ok(kv_shape(self.loaded()?, block_size, kv_type)?.block_bytes())
+    }
+
+    /// Reserve the KV cache.
+    fn allocate(&mut self, blocks: usize, block_size: usize, kv_type: &str) -> PyResult<()> {
+        let shape = kv_shape(self.loaded()?, block_size, kv_type)?;
+        self.cache = Some(KvCache::new(shape, blocks).map_err(raise)?);
+        Ok(())
+    }
+
+    /// Give the memory back.
+    fn close(&mut self) {
+        self.cache = None;
+        self.model = None;
+    }
+
+    /// The instruction path taken.
+    fn path(&self) -> &'static str {
+        self.stepper.path().name()
+    }
+
+    /// Compute one step.
+    fn execute(&mut self, py: Python<'_>, shares: Vec<PyShare>) -> PyResult<Vec<PyAnswer>> {
+        let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
+            return Err(NativeError::new_err("A step came before the weights and the KV cache were there."));
+        };
+        let (model, cache) = (&*model, &*cache);
+        detached(py, || Ok(step(stepper, model, cache, shares)))
+    }
+
+    /// Scores of the token after each of the given ones, `[len(tokens), vocab]` in rows; for comparisons.
+    fn logits(&mut self, py: Python<'_>, tokens: Vec<u32>, start: usize, table: Vec<u32>) -> PyResult<Vec<Vec<f32>>> {
+        let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
+            return Err(NativeError::new_err("Scores were asked for before the weights and the KV cache were there."));
+        };
+        let (model, cache) = (&*model, &*cache);
+        detached(py, || {
+            let rows: Vec<usize> = (0..tokens.len()).collect();
+            stepper.forward(model, cache, &[Share { tokens, start, table }]);
+            stepper.score(model, &rows);
+            Ok(rows.iter().map(|&row| stepper.scores(model, row).to_vec()).collect())
+        })
+    }
+}
+
+impl Runner {
+    fn loaded(&self) -> PyResult<&Model> {
+        self.model.as_ref().ok_or_else(|| NativeError::new_err("The runner was asked for what only a model has."))
+    }
+}
+
+fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape> {
+    let kind = match kv_type {
+        "float16" => KvType::F16,
+        "float32" => KvType::F32,
+        other => return Err(NativeConfigError::new_err(format!("Unknown KV type '{other}': float16 or float32."))),
+    };
+    let s = &model.sizes;
+    Ok(KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, block_size, kind })
+}
+
+fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, asked: Vec<PyShare>) -> Vec<PyAnswer> {
+    let mut shares = Vec::with_capacity(asked.len());
+    let mut wishes = Vec::with_capacity(asked.len());
+    for (tokens, start, table, choice, next, top) in asked {
+        shares.push(Share { tokens, start, table });
+        wishes.push((choice.map(choice_from), next, top));
+    }
+    stepper.forward(model, cache, &shares);
+    let mut answers: Vec<PyAnswer> = (0..shares.len())
+        .map(|i| {
+            let finite = (stepper.first_row(i)..=stepper.last_row(i)).all(|row| stepper.is_finite(model, row));
+            (finite, None, Vec::new())
+        })
+        .collect();
+
+    let chosen: Vec<usize> = (0..shares.len()).filter(|&i| answers[i].0 && wishes[i].0.is_some()).collect();
+    for part in chosen.chunks(SCORED_ROWS) {
+        let rows: Vec<usize> = part.iter().map(|&i| stepper.last_row(i)).collect();
+        stepper.score(model, &rows);
+        let results: Vec<Mutex<Option<Chosen>>> = part.iter().map(|_| Mutex::new(None)).collect();
+        let path = stepper.path();
+        stepper.with_scores(model, part.len(), &|at, scores| {
+            if let Some(choice) = &wishes[part[at]].0 {
+                // SAFETY: the stepper's path is supported.
+                *results[at].lock().expect("no task panics with it") =
+                    Some(unsafe { sampler::choose(path, scores, choice) });
+            }
+        });
+        for (&i, result) in part.iter().zip(results) {
+            let result = result.into_inner().expect("no task panics with it");
+            answers[i].1 = result.map(|(token, logprobs)| (token, logprobs.map(plain)));
+        }
+    }
+
+    for (i, (_, next, top)) in wishes.iter().enumerate() {
+        if !answers[i].0 {
+            continue;
+        }
+        for (n, part) in next.chunks(SCORED_ROWS).enumerate() {
+            let first = stepper.first_row(i) + n * SCORED_ROWS;
+            let rows: Vec<usize> = (first..first + part.len()).collect();
+            stepper.score(model, &rows);
+            for (at, &token) in part.iter().enumerate() {
+                answers[i].2.push(plain(sampler::logprobs(stepper.scores(model, at), token, *top)));
+            }
+        }
+    }
+    answers
+}
+
+/// The instruction paths of this processor, best first.
+#[pyfunction]
+fn supported_paths() -> Vec<&'static str> {
+    Path::supported().map(Path::name).collect()
+}
+
+/// The native CPU runner.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add_class::<Runner>()?;
+    module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
+    module.add("NativeError", py.get_type::<NativeError>())?;
+    module.add("NativeModelError", py.get_type::<NativeModelError>())?;
+    module.add("NativeConfigError", py.get_type::<NativeConfigError>())?;
+    Ok(())
+}

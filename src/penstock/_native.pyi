@@ -1,0 +1,50 @@
+"""The compiled module; `rust/penstock-py/src/lib.rs` says what each part does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+# Temperature, top-k, top-p, min-p, uniform number, alternatives to report; bias, banned ids, repetition penalty, the
+# ids it is for, amounts to subtract.
+Choice: TypeAlias = tuple[
+    float,
+    int,
+    float,
+    float,
+    float,
+    int | None,
+    list[tuple[int, float]],
+    list[int],
+    float,
+    list[int],
+    list[tuple[int, float]],
+]
+# Token ids, position of the first, block table, how to choose the next token, ids to be scored after each position and
+# how many alternatives to each.
+Share: TypeAlias = tuple[list[int], int, list[int], Choice | None, list[int], int]
+Scored: TypeAlias = tuple[int, float, int]
+Logprobs: TypeAlias = tuple[Scored, list[Scored]]
+# Whether all was finite, the token (if one could be chosen) with its log probabilities, scores of the prompt.
+Answer: TypeAlias = tuple[bool, tuple[int | None, Logprobs | None] | None, list[Logprobs]]
+
+class NativeError(Exception): ...
+class NativeModelError(NativeError): ...
+class NativeConfigError(NativeError): ...
+
+class Runner:
+    def __init__(self, threads: int, precision: str, path: str | None = None) -> None: ...
+    def load(
+        self,
+        sizes: Mapping[str, Any],
+        frequencies: Sequence[float],
+        positions: int,
+        tensors: Mapping[str, tuple[str, list[int], memoryview]],
+    ) -> None: ...
+    def weight_bytes(self) -> int: ...
+    def block_bytes(self, block_size: int, kv_type: str) -> int: ...
+    def allocate(self, blocks: int, block_size: int, kv_type: str) -> None: ...
+    def path(self) -> str: ...
+    def execute(self, shares: Sequence[Share]) -> list[Answer]: ...
+    def logits(self, tokens: Sequence[int], start: int, table: Sequence[int]) -> list[list[float]]: ...
+    def close(self) -> None: ...
+
+def supported_paths() -> list[str]: ...

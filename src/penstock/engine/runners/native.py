@@ -1,0 +1,208 @@
+"""The native CPU runner: `rust/penstock-cpu` behind the `ModelRunner` contract.
+
+A step is one call, made without the interpreter's lock: tokens and block tables in, sampled tokens out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock import _native
+from penstock.core.errors import ConfigError, InvariantError, ModelFileError
+from penstock.engine.runners.base import KVCapacity, Pacing
+from penstock.engine.runners.frequencies import inverse_frequencies
+from penstock.engine.runners.memory import available_memory, usable_cores
+from penstock.engine.runners.randomness import uniform
+from penstock.engine.runners.refusal import NOT_FINITE, NOTHING_TO_CHOOSE, Limits, refusal
+from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, TokenLogprob
+from penstock.models.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from penstock._native import Answer, Choice, Logprobs, Share
+    from penstock.engine.runners.base import RunnerConfig
+    from penstock.engine.types import SampleSpec, SequenceStep, StepBatch
+    from penstock.models.spec import ModelSpec
+
+# How products take their activations, and what keys and values are stored as, by the dtype asked for.
+_PRECISIONS = {"auto": ("int8", "float16"), "float32": ("float32", "float32")}
+
+# Beside decodes: about what takes as long as a step of eight decodes. Attention takes three times as long for an
+# operation as the products with weights, which are of integers.
+_PREFILL_TOKENS = 48
+_ATTENTION_COST = 3
+
+_SIZES = (
+    "vocab_size", "hidden_size", "ffn_size", "n_layers", "n_heads", "n_kv_heads", "head_dim", "rms_norm_eps",
+    "sliding_window", "tied_embeddings", "qkv_bias", "qk_norm",
+)  # fmt: skip
+
+
+class NativeRunner:
+    """A `ModelRunner`; see there for what each method promises.
+
+    `PENSTOCK_CPU_PATH` names the instructions to use ("avx512", "avx2", "scalar") instead of the best there are;
+    all give the same results, bit for bit.
+
+    Args:
+        note: what a person should know about the choice of this runner.
+
+    Raises:
+        ConfigError: a device or dtype that this runner doesn't have, or instructions that the CPU lacks.
+    """
+
+    def __init__(self, config: RunnerConfig, note: str = "") -> None:
+        if config.device not in {"auto", "cpu"}:
+            raise ConfigError(
+                f"The native runner computes on CPUs, not on '{config.device}': choose --runner torch.", param="device"
+            )
+        if config.dtype not in _PRECISIONS:
+            raise ConfigError(
+                f"The native runner has no dtype '{config.dtype}': choose auto (int8 products for quantized weights) "
+                "or float32, or --runner torch.",
+                param="dtype",
+            )
+        self._config = config
+        self._note = note
+        self._precision, self._kv_type = _PRECISIONS[config.dtype]
+        self._threads = config.threads or usable_cores()
+        with _own_errors():
+            self._runner = _native.Runner(self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"))
+        self._spec: ModelSpec | None = None
+        self._limits: Limits | None = None
+
+    def load(self) -> ModelSpec:
+        spec, weights = load(Path(self._config.model_path))
+        with weights, _own_errors():
+            tensors = {}
+            for name in weights.names():
+                info = weights.info(name)
+                tensors[name] = (info.dtype, list(info.shape), weights.raw(name))
+            sizes = {name: getattr(spec, name) for name in _SIZES}
+            frequencies = inverse_frequencies(spec).tolist()
+            self._runner.load(sizes, frequencies, self._config.max_model_len, tensors)
+            del tensors  # the file can't be closed while its bytes are lent out
+        self._spec = spec
+        return spec
+
+    def kv_capacity(self) -> KVCapacity:
+        self._loaded()
+        return KVCapacity(
+            bytes_per_block=self._runner.block_bytes(self._config.block_size, self._kv_type),
+            available_bytes=available_memory() // 4,
+            weight_bytes=self._runner.weight_bytes(),
+        )
+
+    def pacing(self) -> Pacing:
+        return Pacing(_PREFILL_TOKENS, max(1, self._loaded().attention_span // _ATTENTION_COST))
+
+    def allocate(self, num_blocks: int) -> None:
+        spec, block_size = self._loaded(), self._config.block_size
+        with _own_errors():
+            self._runner.allocate(num_blocks, block_size, self._kv_type)
+        self._limits = Limits(spec.vocab_size, self._config.max_model_len, num_blocks, block_size)
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        limits = self._limits
+        if limits is None:
+            raise InvariantError("A step came before the KV cache was allocated.")
+        outputs = [SequenceOutput(error=refusal(s, limits)) for s in batch.sequences]
+        valid = [i for i, output in enumerate(outputs) if output.error is None]
+        if valid:
+            shares = [_share(batch.sequences[i], limits) for i in valid]
+            with _own_errors():
+                answers = self._runner.execute(shares)
+            for i, answer in zip(valid, answers, strict=True):
+                outputs[i] = _output(answer)
+        return StepOutput(outputs)
+
+    def describe(self) -> dict[str, str]:
+        spec = self._loaded()
+        quantized = spec.quantization not in {"F32", "BF16", "F16"}
+        described = {
+            "runner": "native",
+            "device": "cpu",
+            "dtype": self._precision if quantized else "float32",
+            "attention": f"paged, {self._kv_type} KV",
+            "instructions": self._runner.path(),
+            "verified": "yes",
+            "threads": str(self._threads),
+        }
+        if self._note:
+            described["note"] = self._note
+        return described
+
+    def shutdown(self) -> None:
+        self._limits = None
+        self._runner.close()
+
+    def _loaded(self) -> ModelSpec:
+        if self._spec is None:
+            raise InvariantError("The runner was asked for what only a loaded model has.")
+        return self._spec
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """The extension's exceptions as ours."""
+    try:
+        yield
+    except _native.NativeModelError as error:
+        raise ModelFileError(str(error)) from error
+    except _native.NativeConfigError as error:
+        raise ConfigError(str(error)) from error
+    except _native.NativeError as error:
+        raise InvariantError(str(error)) from error
+
+
+def _share(s: SequenceStep, limits: Limits) -> Share:
+    choice = None if s.sample is None else _choice(s.sample)
+    table = list(s.block_table[: limits.blocks(s)])
+    return list(s.token_ids), s.start, table, choice, list(s.next_prompt_ids), s.prompt_logprobs or 0
+
+
+def _choice(spec: SampleSpec) -> Choice:
+    p = spec.params
+    seen: set[int] = set()
+    if p.repetition_penalty != 1:
+        seen.update(spec.prompt_token_ids, spec.output_token_ids)
+    subtracted: list[tuple[int, float]] = []
+    if p.frequency_penalty or p.presence_penalty:
+        counts = Counter(spec.output_token_ids)
+        subtracted = [(t, n * p.frequency_penalty + p.presence_penalty) for t, n in counts.items()]
+    return (
+        p.temperature,
+        p.top_k,
+        p.top_p,
+        p.min_p,
+        uniform(spec.seed, len(spec.output_token_ids)),
+        p.logprobs,
+        [(token, bias) for token, bias in p.logit_bias.items() if token >= 0],
+        [token for token in spec.banned_token_ids if token >= 0],
+        p.repetition_penalty,
+        list(seen),
+        subtracted,
+    )
+
+
+def _output(answer: Answer) -> SequenceOutput:
+    finite, chosen, scored = answer
+    if not finite:
+        return SequenceOutput(error=NOT_FINITE)
+    prompt = [_position(logprobs) for logprobs in scored]
+    if chosen is None:
+        return SequenceOutput(prompt_logprobs=prompt)
+    token, logprobs = chosen
+    if token is None:
+        return SequenceOutput(error=NOTHING_TO_CHOOSE)
+    return SequenceOutput(token, None if logprobs is None else _position(logprobs), prompt)
+
+
+def _position(logprobs: Logprobs) -> PositionLogprobs:
+    chosen, top = logprobs
+    return PositionLogprobs(TokenLogprob(*chosen), [TokenLogprob(*each) for each in top])
