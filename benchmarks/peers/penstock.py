@@ -45,6 +45,7 @@ class Penstock(Peer):
     """`penstock serve` with its defaults, but for `options`."""
 
     name: ClassVar[str] = "penstock"
+    packed_weights: ClassVar[bool] = True
     options: tuple[str, ...] = ("--no-enable-prefix-caching",)
 
     def install(self, place: Place) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.scenarios.base import Setting
 
 NAME = "batch-invariance"
-_DTYPES = ("bfloat16", "float32")
+_DTYPES = ("auto", "float32", "bfloat16")  # the last one is the torch runner's
 _REQUESTS = 32
 _TOKENS = 64
 _BATCHES = (8, 32)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 NAME = "ready"
 _LOAD = 32
 _SMALL_KV = "128MiB"  # so little that the load writes all of it: memory never written is not resident
-_BLOCK_TOKENS = 16  # the engine's default
 
 
 def measure(setting: Setting) -> list[Record]:
@@ -29,10 +28,7 @@ def measure(setting: Setting) -> list[Record]:
         with penstock(setting, "--kv-memory", _SMALL_KV) as small:
             small.generate(setting.prompts.take(_LOAD, f"load {number}"), OUTPUT_TOKENS)
             loaded.append(small.child.memory().pss)
-            blocks = small.gauge("penstock_kv_blocks")
-    widening = 2 if engine.configuration.get("dtype") == "float32" else 1  # of bfloat16, which the model's sizes are in
-    weights = setting.model.bfloat16_weight_bytes * widening
-    kv = blocks * _BLOCK_TOKENS * setting.model.kv_bytes_per_token * widening
+            kv, weights = small.gauge("penstock_kv_bytes"), small.gauge("penstock_weight_bytes")
     metrics = [
         Metric.from_samples("ready", "s", ready),
         Metric.from_samples("pss_when_ready", "bytes", fresh),

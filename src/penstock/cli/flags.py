@@ -125,7 +125,7 @@ ENGINE = Flags(
         Flag("enable_prefix_caching", bool, "Compute what prompts have in common at their beginning once.", "on"),
         Flag("runner", str, "What computes: our own code on CPUs, or PyTorch.", "auto", ("auto", "native", "torch")),
         Flag("device", str, "Where the model runs.", "auto", ("auto", "cpu", "cuda", "mps")),
-        Flag("dtype", str, "Number format; auto takes the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),
+        Flag("dtype", str, "Number format; auto: the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),
         Flag("threads", int, "CPU threads of the engine.", "every core"),
         Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
     ),

@@ -154,6 +154,8 @@ def _engine_figures(engine: EngineClient) -> Snapshot:
         table.REQUESTS_WAITING: stats.waiting,
         table.KV_BLOCKS_USED: stats.kv_blocks_used,
         table.KV_BLOCKS_TOTAL: blocks,
+        table.KV_BYTES: engine.info.kv_bytes,
+        table.WEIGHT_BYTES: engine.info.weight_bytes,
         table.KV_USAGE: stats.kv_blocks_used / blocks if blocks else 0.0,
         table.PREFIX_QUERIES: stats.prefix_query_tokens,
         table.PREFIX_HITS: stats.prefix_hit_tokens,

@@ -54,6 +54,8 @@ REQUESTS_RUNNING = Metric("requests_running", "gauge", "Sequences in the running
 REQUESTS_WAITING = Metric("requests_waiting", "gauge", "Sequences waiting for a place.", origin="snapshot")
 KV_BLOCKS_USED = Metric("kv_blocks_used", "gauge", "KV blocks held by live requests.", origin="snapshot")
 KV_BLOCKS_TOTAL = Metric("kv_blocks", "gauge", "KV blocks there are.", origin="snapshot")
+KV_BYTES = Metric("kv_bytes", "gauge", "Memory reserved for the KV cache.", origin="snapshot")
+WEIGHT_BYTES = Metric("weight_bytes", "gauge", "Memory the loaded weights take.", origin="snapshot")
 KV_USAGE = Metric("kv_cache_usage_ratio", "gauge", "Share of KV blocks in use, 0 to 1.", origin="snapshot")
 PREFIX_QUERIES = Metric(
     "prefix_cache_query_tokens", "counter", "Prompt tokens looked up in the prefix cache.", origin="snapshot"
