@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 VENV := .venv
 BIN := $(VENV)/bin
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 RUST := rust/Cargo.toml rust/Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*') $(wildcard rust/*/Cargo.toml)
 PYTHON ?= $(shell scripts/find-python)
 HOST ?= 127.0.0.1

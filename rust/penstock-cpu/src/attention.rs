@@ -221,8 +221,10 @@ unsafe fn attend_as<S: Simd, const HALF: bool>(cache: &KvCache, t: &Queries, scr
             }
             let greatest = old.max(S::greatest(most));
             if greatest == f32::NEG_INFINITY {
-                // Nothing of it seen so far.
-                std::slice::from_raw_parts_mut(scores, count * LANES).fill(0.0);
+                // Nothing of it seen so far, or nothing but NaN, which must not be lost.
+                for score in std::slice::from_raw_parts_mut(scores, count * LANES) {
+                    *score = if score.is_nan() { *score } else { 0.0 };
+                }
                 scratch.factor[row] = 1.0;
                 continue;
             }

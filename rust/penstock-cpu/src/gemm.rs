@@ -240,8 +240,7 @@ unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, ou
             12.. if S::ROWS >= 12 => 12,
             8.. if S::ROWS >= 8 => 8,
             4.. => 4,
-            2.. => 2,
-            _ => 1,
+            few => few, // all that is left: a block begins at a multiple of four
         };
         let row = part.first_row + done;
         for t in 0..part.tiles {
@@ -256,6 +255,7 @@ unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, ou
                 12 => write::<S, 12>(P::rows::<12>(tile, x, row), to, out),
                 8 => write::<S, 8>(P::rows::<8>(tile, x, row), to, out),
                 4 => write::<S, 4>(P::rows::<4>(tile, x, row), to, out),
+                3 => write::<S, 3>(P::rows::<3>(tile, x, row), to, out),
                 2 => write::<S, 2>(P::rows::<2>(tile, x, row), to, out),
                 _ => write::<S, 1>(P::rows::<1>(tile, x, row), to, out),
             }

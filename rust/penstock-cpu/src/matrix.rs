@@ -327,7 +327,7 @@ impl Matrix {
 
     /// Bytes of a tile: a multiple of 64.
     pub fn tile_bytes(&self) -> usize {
-        self.groups() * self.format.group_bytes()
+        (self.groups() * self.format.group_bytes()).next_multiple_of(64)
     }
 
     /// Bytes of all tiles.

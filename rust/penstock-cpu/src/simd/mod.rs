@@ -105,7 +105,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
         lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// `e^a` to about one unit in the last place; 0 below -87.3, and NaN where a is NaN.
+    /// `e^a` to about one unit in the last place, for a from -87.3 to 88 and at these ends beyond them; NaN where a is
+    /// NaN.
     ///
     /// Cody and Waite's reduction by ln 2 in two parts, then a polynomial of degree 6 (Muller, "Elementary
     /// Functions", 3rd edition, chapters 3 and 11).
@@ -116,8 +117,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
         let r = Self::fma(n, Self::splat(-0.693_359_4), x);
         let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
-        let mut p = Self::splat(1.0 / 720.0);
-        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        // Minimax in the relative error, 4.2e-9 in float32; Taylor's coefficients would be 1.7e-7 off at the ends.
+        let mut p = Self::splat(1.381_434_9e-3);
+        for c in [8.368_838e-3, 4.166_84e-2, 1.666_652e-1, 0.499_999_93, 1.0, 1.0] {
             p = Self::fma(p, r, Self::splat(c));
         }
         Self::mul(p, Self::exp2_integral(n))
