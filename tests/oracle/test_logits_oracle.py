@@ -1,4 +1,4 @@
-"""The torch runner against transformers: logits of every architecture, and the default model's text and perplexity."""
+"""Both runners against transformers: logits of every architecture, and the default model's text and perplexity."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from penstock.engine.types import SamplingParams
 from penstock.models.load import load
 from support.gguf_files import encode_gguf, gguf_metadata, gguf_tensors, tensor, write_gguf_from_hf
+from support.runners import generate, logits_of, make_requests, make_runner, native_logits_of, random_prompts
 from support.tiny_models import VARIANTS, write_tiny_variant
-from support.torch_model import generate, logits_of, make_requests, make_runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,9 @@ pytestmark = pytest.mark.oracle
 
 WIKITEXT = Path(__file__).parents[3] / "shared/data/eval/wikitext2_test.txt"
 TOLERANCE = 1e-4
+NATIVE_TYPES = [
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,8 +37,13 @@ def _few_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def random_tokens(count: int, vocab: int = 320, seed: int = 0) -> list[int]:
-    return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+LOGITS_OF = {"native": native_logits_of, "torch": logits_of}
+GGUF_VARIANTS = ["llama", "llama-tied", "llama-linear-rope", "qwen2", "qwen3"]
+both = pytest.mark.parametrize("runner", LOGITS_OF)
+
+
+def random_tokens(count: int, seed: int = 0) -> list[int]:
+    return random_prompts(count, seed=seed)[0]
 
 
 def reference_logits(directory: Path, tokens: list[int]) -> Tensor:
@@ -46,29 +54,32 @@ def reference_logits(directory: Path, tokens: list[int]) -> Tensor:
         return model(torch.tensor([tokens])).logits[0]
 
 
+@both
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_equal_transformers_whole_and_in_chunks(variant: str, tmp_path: Path) -> None:
+def test_logits_equal_transformers_whole_and_in_chunks(variant: str, runner: str, tmp_path: Path) -> None:
     directory = write_tiny_variant(tmp_path, variant)
     tokens = random_tokens(120)
     expected = reference_logits(directory, tokens)
     assert expected.std() > 0.3  # else a wrong norm or position could hide in the tolerance
     for chunks in ((), (1,) * 50, (17, 1, 1, 40, 1)):
-        found = logits_of(directory, tokens, chunks)
+        found = LOGITS_OF[runner](directory, tokens, chunks)
         torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0, msg=f"chunks {chunks}")
 
 
-@pytest.mark.parametrize("variant", ["llama", "llama-tied", "llama-linear-rope", "qwen2", "qwen3"])
-def test_logits_of_a_gguf_file_equal_transformers(variant: str, tmp_path: Path) -> None:
+@both
+@pytest.mark.parametrize("variant", GGUF_VARIANTS)
+def test_logits_of_a_gguf_file_equal_transformers(variant: str, runner: str, tmp_path: Path) -> None:
     directory = write_tiny_variant(tmp_path, variant)
     linear = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}
     extra = linear if variant == "llama-linear-rope" else {}
     file = write_gguf_from_hf(directory, tmp_path / "tiny.gguf", **extra)
     tokens = random_tokens(100, seed=1)
     expected = reference_logits(directory, tokens)
-    torch.testing.assert_close(logits_of(file, tokens, (30, 1)), expected, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(LOGITS_OF[runner](file, tokens, (30, 1)), expected, atol=TOLERANCE, rtol=0)
 
 
-def test_rope_factors_stored_in_a_gguf_file_equal_llama3_scaling(tmp_path: Path) -> None:
+@both
+def test_rope_factors_stored_in_a_gguf_file_equal_llama3_scaling(runner: str, tmp_path: Path) -> None:
     from transformers import AutoConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -83,16 +94,46 @@ def test_rope_factors_stored_in_a_gguf_file_equal_llama3_scaling(tmp_path: Path)
     file.write_bytes(encode_gguf(gguf_metadata(spec), tensors))
     tokens = random_tokens(100, seed=1)
     expected = reference_logits(directory, tokens)
-    torch.testing.assert_close(logits_of(file, tokens, (30, 1)), expected, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(LOGITS_OF[runner](file, tokens, (30, 1)), expected, atol=TOLERANCE, rtol=0)
 
 
-def test_a_sliding_window_holds_over_a_context_many_times_its_length(tmp_path: Path) -> None:
+@both
+def test_a_sliding_window_holds_over_a_context_many_times_its_length(runner: str, tmp_path: Path) -> None:
     directory = write_tiny_variant(tmp_path, "mistral", max_position_embeddings=1024)
     tokens = random_tokens(900, seed=2)
     expected = reference_logits(directory, tokens)
     for chunks in ((), (600,), (890, 1, 1, 1), (20, 500, 300)):
-        found = logits_of(directory, tokens, chunks)
+        found = LOGITS_OF[runner](directory, tokens, chunks)
         torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0, msg=f"chunks {chunks}")
+
+
+@pytest.mark.parametrize("dtype", NATIVE_TYPES)
+@pytest.mark.parametrize("variant", ["llama", "qwen2-tied"])
+def test_the_native_runner_reads_each_type_of_a_gguf_file_as_torch_does(
+    variant: str, dtype: str, tmp_path: Path
+) -> None:
+    """Weights as they are in the one, dequantized to float32 in the other; the product's activations in float32."""
+    hf = write_tiny_variant(tmp_path, variant, hidden_size=256, intermediate_size=512)
+    file = write_gguf_from_hf(hf, tmp_path / "tiny.gguf", dtype)
+    tokens = random_tokens(70, seed=3)
+    expected = logits_of(file, tokens)
+    assert expected.std() > 0.3
+    for chunks in ((), (3, 1, 40, 2)):
+        found = native_logits_of(file, tokens, chunks)
+        torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.std()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_int8_activations_stay_near_float32(dtype: str, tmp_path: Path) -> None:
+    file = write_gguf_from_hf(write_tiny_variant(tmp_path, "llama"), tmp_path / "tiny.gguf", dtype)
+    tokens = random_tokens(70, seed=3)
+    expected = native_logits_of(file, tokens)
+    found = native_logits_of(file, tokens, kind="native-int8")
+    error = float((found - expected).norm() / expected.norm())
+    print(f"{dtype}: int8 differs by {error:.4f}")
+    assert 0 < error < 0.05
+    for chunks in ((1,) * 20, (3, 7, 2, 11)):
+        assert torch.equal(native_logits_of(file, tokens, chunks, kind="native-int8", threads=2), found)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +184,12 @@ def wikitext(smollm2_path: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_smollm2_greedy_text_equals_transformers(smollm2_path: Path, reference: Any, wikitext: list[int]) -> None:
+@pytest.mark.parametrize("kind", ["native-float32", "torch"])
+def test_smollm2_greedy_text_equals_transformers(
+    kind: str, smollm2_path: Path, reference: Any, wikitext: list[int]
+) -> None:
     prompts = [wikitext[i * 200 : i * 200 + 5 + i] for i in range(32)]
-    runner = make_runner(smollm2_path, threads=2)
+    runner = make_runner(smollm2_path, kind, threads=2)
     requests = make_requests(prompts, 64)
     generate(runner, requests, 64, chunk=16)
     # If transformers, given a text so far, always chooses the token that follows in it, it would write that text.
@@ -173,16 +217,44 @@ def reference_perplexity(reference: Any, windows: list[list[int]]) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 1e-3), ("bfloat16", 1e-2)])
-def test_smollm2_perplexity_equals_transformers_in_float32(
-    dtype: str, allowed: float, smollm2_path: Path, windows: list[list[int]], reference_perplexity: float
-) -> None:
-    runner = make_runner(smollm2_path, dtype=dtype, threads=2, max_model_len=520)
+def perplexity_of(path: Path, windows: list[list[int]], kind: str, **fields: Any) -> float:
+    runner = make_runner(path, kind, threads=2, max_model_len=520, **fields)
     requests = make_requests(windows, 1, params=SamplingParams(temperature=0, prompt_logprobs=0))
     generate(runner, requests, 1, chunk=192)
+    runner.shutdown()
     scores = [p.chosen.logprob for r in requests for result in r.results for p in result.prompt_logprobs]
-    assert len(scores) == 8 * 511
-    perplexity = math.exp(-sum(scores) / len(scores))
+    assert len(scores) == sum(len(window) - 1 for window in windows)
+    return math.exp(-sum(scores) / len(scores))
+
+
+@pytest.fixture(scope="module")
+def native_perplexity(smollm2_path: Path, windows: list[list[int]]) -> float:
+    """In float32."""
+    return perplexity_of(smollm2_path, windows, "native-float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 1e-3), ("bfloat16", 1e-2)])
+def test_smollm2_perplexity_of_torch_equals_transformers_in_float32(
+    dtype: str, allowed: float, smollm2_path: Path, windows: list[list[int]], reference_perplexity: float
+) -> None:
+    perplexity = perplexity_of(smollm2_path, windows, "torch", dtype=dtype)
     print(f"perplexity in {dtype}: {perplexity:.4f}; transformers in float32: {reference_perplexity:.4f}")
     assert abs(perplexity / reference_perplexity - 1) < allowed
+
+
+@pytest.mark.slow
+def test_smollm2_perplexity_of_the_native_runner_equals_transformers_in_float32(
+    native_perplexity: float, reference_perplexity: float
+) -> None:
+    print(f"native perplexity in float32: {native_perplexity:.4f}; transformers': {reference_perplexity:.4f}")
+    assert abs(native_perplexity / reference_perplexity - 1) < 5e-4
+
+
+@pytest.mark.slow
+def test_smollm2_perplexity_with_int8_products_is_within_half_a_percent_of_float32(
+    smollm2_path: Path, windows: list[list[int]], native_perplexity: float
+) -> None:
+    perplexity = perplexity_of(smollm2_path, windows, "native-int8")
+    print(f"native perplexity with int8: {perplexity:.4f}; in float32: {native_perplexity:.4f}")
+    assert abs(perplexity / native_perplexity - 1) < 5e-3
