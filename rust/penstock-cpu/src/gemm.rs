@@ -5,10 +5,10 @@
 //! not depend on the batch, on the chunk of a prompt, on the number of threads or on the path.
 
 use crate::activations::{GROUP, Precision, ROWS, View};
-use crate::{dispatch, unrolled};
 use crate::ggml::Scheme;
 use crate::matrix::{Format, INPUT_ALIGN, Matrix};
 use crate::simd::{LANES, Path, Simd};
+use crate::{dispatch, unrolled};
 
 /// What one call computes: a matrix's tiles `first_tile .. first_tile + tiles` for rows `first_row .. first_row + rows`.
 #[derive(Clone, Copy)]
@@ -68,7 +68,14 @@ unsafe fn unpack<S: Simd, const BITS: u32, const LEN: usize>(from: *const u8) ->
 
 /// `R` rows times one tile, from int8 activations. `row` is a multiple of four.
 #[inline(always)]
-unsafe fn int8_rows<S: Simd, const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool, const R: usize>(
+unsafe fn int8_rows<
+    S: Simd,
+    const BITS: u32,
+    const LEN: usize,
+    const OFFSETS: bool,
+    const HALF: bool,
+    const R: usize,
+>(
     tile: Tile,
     x: View,
     row: usize,
@@ -96,11 +103,8 @@ unsafe fn int8_rows<S: Simd, const BITS: u32, const LEN: usize, const OFFSETS: b
             let dot = S::to_f32(dot);
             let step = S::mul(d, S::splat((*group).scale[r % ROWS]));
             if OFFSETS {
-                let sum = if LEN == GROUP {
-                    (*group).scaled_sum[r % ROWS]
-                } else {
-                    (*group).scaled_half_sum[r % ROWS][half]
-                };
+                let sum =
+                    if LEN == GROUP { (*group).scaled_sum[r % ROWS] } else { (*group).scaled_half_sum[r % ROWS][half] };
                 y[r] = S::fma(offset, S::splat(sum), S::fma(dot, step, y[r]));
             } else {
                 let sum = if LEN == GROUP { (*group).sum[r % ROWS] } else { (*group).half_sum[r % ROWS][half] };
@@ -136,12 +140,12 @@ unsafe fn wide_rows<
         let d = load_scale::<S, HALF>(group.add(scales_at));
         let offset =
             if OFFSETS { load_scale::<S, HALF>(group.add(offsets_at)) } else { S::mul(S::splat(-tile.zero), d) };
-        for j in 0..LEN / 4 {
+        for (j, &quad) in quads.iter().enumerate().take(LEN / 4) {
             let weights = [
-                S::fma(d, S::byte::<0>(quads[j]), offset),
-                S::fma(d, S::byte::<1>(quads[j]), offset),
-                S::fma(d, S::byte::<2>(quads[j]), offset),
-                S::fma(d, S::byte::<3>(quads[j]), offset),
+                S::fma(d, S::byte::<0>(quad), offset),
+                S::fma(d, S::byte::<1>(quad), offset),
+                S::fma(d, S::byte::<2>(quad), offset),
+                S::fma(d, S::byte::<3>(quad), offset),
             ];
             unrolled!(R, |r| {
                 let numbers = wide.add(r * x.width + g * LEN + 4 * j);

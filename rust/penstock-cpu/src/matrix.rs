@@ -107,7 +107,7 @@ impl Stored<'_> {
             Some(block) => (block.block_len(), block.block_bytes()),
             None => (1, if self.dtype == "F32" { 4 } else { 2 }),
         };
-        if self.inputs % len != 0 {
+        if !self.inputs.is_multiple_of(len) {
             return Err(Error::Model(format!(
                 "{} has rows of {} weights; {} comes in blocks of {len}.",
                 self.name, self.inputs, self.dtype

@@ -36,7 +36,7 @@ pub struct Sizes {
 impl Sizes {
     fn check(&self) -> Result<()> {
         let all = [self.vocab, self.hidden, self.ffn, self.layers, self.heads, self.kv_heads, self.head_dim];
-        if all.contains(&0) || self.heads % self.kv_heads != 0 || self.head_dim % 2 != 0 {
+        if all.contains(&0) || !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(Error::Model(format!(
                 "The native runner needs at least one of everything, query heads that KV heads divide, and an even \
                  head size; this model has {} query heads, {} KV heads and heads of {}.",
@@ -264,7 +264,7 @@ impl Stepper {
     pub fn is_finite(&self, model: &Model, row: usize) -> bool {
         let stride = model.sizes.hidden.next_multiple_of(LANES);
         let hidden = &self.residual[row * stride..][..model.sizes.hidden];
-        hidden.iter().map(|x| x - x).sum::<f32>() == 0.0
+        hidden.iter().fold(true, |all, x| all & x.is_finite())
     }
 
     /// Compute the hidden states of all shares' tokens, and write their keys and values to the cache.
@@ -462,7 +462,7 @@ impl Stepper {
         let scratch = SendPtr(self.scratch.as_mut_ptr());
         let tasks = &self.tasks;
         // Where a KV head's queries fill whole groups, its task rounds its own results.
-        let own_groups = int8 && (group * s.head_dim) % GROUP == 0;
+        let own_groups = int8 && (group * s.head_dim).is_multiple_of(GROUP);
         self.pool.run(tasks.len(), &|t, thread| {
             let (qkv, scratch) = (&qkv, &scratch);
             let task = tasks[t];

@@ -79,7 +79,7 @@ impl Shared {
             }
             turns = turns.wrapping_add(1).max(1);
             std::hint::spin_loop();
-            if turns % TURNS == 0 && idle_since.elapsed() > SPIN {
+            if turns.is_multiple_of(TURNS) && idle_since.elapsed() > SPIN {
                 let asleep = &self.asleep[thread - 1];
                 asleep.store(true, Ordering::SeqCst);
                 if !self.has_tasks() && !self.stopping.load(Ordering::SeqCst) {

@@ -1,0 +1,366 @@
+//! A whole model against float64, and the independence of its scores of everything but their own sequence.
+
+mod support;
+
+use penstock_cpu::activations::Precision;
+use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
+use penstock_cpu::matrix::Stored;
+use penstock_cpu::model::{Model, Share, Sizes, Stepper, Tensors};
+use penstock_cpu::pool::Pool;
+use penstock_cpu::simd::Path;
+use penstock_cpu::{Error, Result};
+use std::collections::HashMap;
+use support::{Rng, Tensor, assert_same, paths};
+
+const POSITIONS: usize = 400;
+
+struct Weights(HashMap<String, Tensor>);
+
+impl Tensors for Weights {
+    fn get(&self, name: &str) -> Result<Stored<'_>> {
+        self.0.get(name).map(Tensor::stored).ok_or_else(|| Error::Model(format!("There is no {name}.")))
+    }
+}
+
+impl Weights {
+    fn random(rng: &mut Rng, s: &Sizes, dtypes: &[&'static str]) -> Weights {
+        let mut all = HashMap::new();
+        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let mut put = |rng: &mut Rng, name: String, outputs, inputs| {
+            let fitting: Vec<&'static str> =
+                dtypes.iter().copied().filter(|dtype| inputs % support::block(dtype).0 == 0).collect();
+            let (dtype, scale) = match outputs {
+                1 => ("F32", 0.5),
+                _ => (rng.pick(&fitting), 1.0 / (inputs as f32).sqrt()),
+            };
+            let tensor = Tensor::random(rng, dtype, outputs, inputs, scale);
+            all.insert(name.clone(), Tensor { name, ..tensor });
+        };
+        for i in 0..s.layers {
+            let name = |part: &str| format!("layers.{i}.{part}");
+            for part in ["attn_norm", "mlp_norm"] {
+                put(rng, name(&format!("{part}.weight")), 1, s.hidden);
+            }
+            for part in ["q_norm", "k_norm"] {
+                put(rng, name(&format!("{part}.weight")), 1, s.head_dim);
+            }
+            for (part, outputs, inputs) in [
+                ("q", q, s.hidden),
+                ("k", kv, s.hidden),
+                ("v", kv, s.hidden),
+                ("o", s.hidden, q),
+                ("gate", s.ffn, s.hidden),
+                ("up", s.ffn, s.hidden),
+                ("down", s.hidden, s.ffn),
+            ] {
+                put(rng, name(&format!("{part}.weight")), outputs, inputs);
+                put(rng, name(&format!("{part}.bias")), 1, outputs);
+            }
+        }
+        put(rng, "embed.weight".into(), s.vocab, s.hidden);
+        put(rng, "head.weight".into(), s.vocab, s.hidden);
+        put(rng, "final_norm.weight".into(), 1, s.hidden);
+        Weights(all)
+    }
+
+    fn values(&self, name: &str) -> Vec<f64> {
+        self.0[name].values()
+    }
+}
+
+fn frequencies(head_dim: usize) -> Vec<f32> {
+    (0..head_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect()
+}
+
+/// Three models: blocks of 32 with biases, blocks of 256 with norms of heads and a window, and odd sizes of floats.
+fn models(rng: &mut Rng) -> Vec<(Sizes, Weights)> {
+    let base = Sizes {
+        vocab: 70,
+        hidden: 96,
+        ffn: 160,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 16,
+        eps: 1e-5,
+        window: None,
+        tied: true,
+        qkv_bias: true,
+        qk_norm: false,
+    };
+    let large = Sizes {
+        hidden: 256,
+        ffn: 256,
+        heads: 8,
+        kv_heads: 1,
+        head_dim: 32,
+        window: Some(37),
+        tied: false,
+        qkv_bias: false,
+        qk_norm: true,
+        ..base
+    };
+    let odd = Sizes { vocab: 33, hidden: 50, ffn: 37, heads: 3, kv_heads: 3, head_dim: 10, ..base };
+    [
+        (base, &["Q4_0", "Q5_0", "Q8_0", "Q5_1"][..]),
+        (large, &["Q4_K", "Q6_K", "Q2_K", "Q3_K", "Q4_K", "Q5_K"]),
+        (odd, &["F32", "BF16", "F16"]),
+    ]
+    .into_iter()
+    .map(|(sizes, dtypes)| {
+        let weights = Weights::random(rng, &sizes, dtypes);
+        (sizes, weights)
+    })
+    .collect()
+}
+
+fn pack(sizes: &Sizes, weights: &Weights) -> Model {
+    Model::new(sizes.clone(), &frequencies(sizes.head_dim), POSITIONS, weights, &Pool::new(2)).unwrap()
+}
+
+fn new_cache(s: &Sizes, block_size: usize, blocks: usize) -> KvCache {
+    let shape = KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, block_size, kind: KvType::F16 };
+    KvCache::new(shape, blocks).unwrap()
+}
+
+/// A shuffled table of blocks for each of some sequences.
+fn tables(rng: &mut Rng, lengths: &[usize], block_size: usize, blocks: usize) -> Vec<Vec<u32>> {
+    let mut all: Vec<u32> = (0..blocks as u32).collect();
+    for i in (1..blocks).rev() {
+        all.swap(i, rng.below(i + 1));
+    }
+    lengths.iter().map(|length| all.split_off(all.len() - length.div_ceil(block_size))).collect()
+}
+
+fn random_tokens(rng: &mut Rng, vocab: usize, count: usize) -> Vec<u32> {
+    (0..count).map(|_| rng.below(vocab) as u32).collect()
+}
+
+/// All scores of a step's rows, one row after the other.
+fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, shares: &[Share]) -> Vec<Vec<f32>> {
+    stepper.forward(model, cache, shares);
+    let rows: Vec<usize> = (0..=stepper.last_row(shares.len() - 1)).collect();
+    stepper.score(model, &rows);
+    rows.iter().map(|&row| stepper.scores(model, row).to_vec()).collect()
+}
+
+/// Scores after each token of a sequence that is computed all alone, one token at a time.
+fn alone(model: &Model, precision: Precision, block_size: usize, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut stepper = Stepper::new(Path::best(), precision, Pool::new(1));
+    let cache = new_cache(&model.sizes, block_size, POSITIONS / block_size);
+    let table: Vec<u32> = (0..cache.blocks as u32).collect();
+    (0..tokens.len())
+        .flat_map(|start| {
+            let share = Share { tokens: vec![tokens[start]], start, table: table.clone() };
+            step(&mut stepper, model, &cache, &[share])
+        })
+        .collect()
+}
+
+#[test]
+fn scores_have_the_same_bits_for_any_chunks_company_threads_blocks_and_path() {
+    let mut rng = Rng::new(1);
+    for (sizes, weights) in models(&mut rng) {
+        let model = pack(&sizes, &weights);
+        for precision in [Precision::Int8, Precision::F32] {
+            let sequences = [130, 57, 9, 1].map(|length| random_tokens(&mut rng, sizes.vocab, length));
+            let block_size = rng.pick(&[16, 8, 5, 32]); // sums go by strips, and strips by blocks
+            let wanted = sequences.each_ref().map(|tokens| alone(&model, precision, block_size, tokens));
+            for path in paths() {
+                for threads in [1, 2, 3] {
+                    let mut stepper = Stepper::new(path, precision, Pool::new(threads));
+                    let blocks = 250 / block_size + 20;
+                    let cache = new_cache(&sizes, block_size, blocks);
+                    let tables = tables(&mut rng, &sequences.each_ref().map(Vec::len), block_size, blocks);
+                    let mut done = [0; 4];
+                    let most = rng.pick(&[7, 40, 130]);
+                    while (0..4).any(|i| done[i] < sequences[i].len()) {
+                        let mut order: Vec<usize> = (0..4).filter(|&i| done[i] < sequences[i].len()).collect();
+                        if rng.below(2) == 0 {
+                            order.reverse();
+                        }
+                        let shares: Vec<Share> = order
+                            .iter()
+                            .map(|&i| {
+                                let end = done[i] + rng.between(1, most.min(sequences[i].len() - done[i]));
+                                let tokens = sequences[i][done[i]..end].to_vec();
+                                Share { tokens, start: done[i], table: tables[i].clone() }
+                            })
+                            .collect();
+                        let mut rows = step(&mut stepper, &model, &cache, &shares).into_iter();
+                        for (&i, share) in order.iter().zip(&shares) {
+                            for wanted in &wanted[i][done[i]..][..share.tokens.len()] {
+                                let what = format!("{path}, {threads} threads, {precision:?}, {sizes:?}");
+                                assert_same(&rows.next().unwrap(), wanted, &what);
+                            }
+                            done[i] += share.tokens.len();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `x * w^T` of one row.
+fn times(w: &[f64], x: &[f64]) -> Vec<f64> {
+    w.chunks_exact(x.len()).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+}
+
+fn norm(x: &[f64], weight: &[f64], eps: f32) -> Vec<f64> {
+    let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    x.iter().zip(weight).map(|(x, w)| x / (mean + f64::from(eps)).sqrt() * w).collect()
+}
+
+/// The model as its definition says, in float64: scores after each token.
+fn reference(s: &Sizes, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f64>> {
+    let embed = weights.values("embed.weight");
+    let mut rows: Vec<Vec<f64>> = tokens.iter().map(|&t| embed[t as usize * s.hidden..][..s.hidden].to_vec()).collect();
+    let (group, half) = (s.heads / s.kv_heads, s.head_dim / 2);
+    let turns = frequencies(s.head_dim);
+    for i in 0..s.layers {
+        let get = |part: &str| weights.values(&format!("layers.{i}.{part}"));
+        let attn_norm = get("attn_norm.weight");
+        let project = |part: &str, rotated: bool| -> Vec<Vec<f64>> {
+            let (w, bias) = (get(&format!("{part}.weight")), get(&format!("{part}.bias")));
+            let head_norm = if rotated { get(&format!("{part}_norm.weight")) } else { Vec::new() };
+            let one = |(position, row): (usize, &Vec<f64>)| {
+                let mut y = times(&w, &norm(row, &attn_norm, s.eps));
+                if s.qkv_bias {
+                    y.iter_mut().zip(&bias).for_each(|(y, b)| *y += b);
+                }
+                for head in y.chunks_exact_mut(s.head_dim).filter(|_| rotated) {
+                    if s.qk_norm {
+                        head.copy_from_slice(&norm(head, &head_norm, s.eps));
+                    }
+                    for j in 0..half {
+                        let (sin, cos) = (position as f64 * f64::from(turns[j])).sin_cos();
+                        let (a, b) = (head[j], head[j + half]);
+                        (head[j], head[j + half]) = (a * cos - b * sin, b * cos + a * sin);
+                    }
+                }
+                y
+            };
+            rows.iter().enumerate().map(one).collect()
+        };
+        let (q, k, v) = (project("q", true), project("k", true), project("v", false));
+        let (o, mlp_norm) = (get("o.weight"), get("mlp_norm.weight"));
+        let (gate, up, down) = (get("gate.weight"), get("up.weight"), get("down.weight"));
+        for (p, row) in rows.iter_mut().enumerate() {
+            let first = (p + 1).saturating_sub(s.window.unwrap_or(usize::MAX));
+            let mut attended = Vec::new();
+            for h in 0..s.heads {
+                let at = h / group * s.head_dim;
+                let own = &q[p][h * s.head_dim..][..s.head_dim];
+                let weight = |t: usize| {
+                    let dot: f64 = own.iter().zip(&k[t][at..]).map(|(q, k)| q * k).sum();
+                    (dot / (s.head_dim as f64).sqrt()).exp()
+                };
+                let weights: Vec<f64> = (first..=p).map(weight).collect();
+                let total: f64 = weights.iter().sum();
+                let value = |d: usize| weights.iter().zip(first..).map(|(w, t)| w * v[t][at + d]).sum::<f64>();
+                attended.extend((0..s.head_dim).map(|d| value(d) / total));
+            }
+            row.iter_mut().zip(times(&o, &attended)).for_each(|(x, y)| *x += y);
+            let x = norm(row, &mlp_norm, s.eps);
+            let gated: Vec<f64> =
+                times(&gate, &x).into_iter().zip(times(&up, &x)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            row.iter_mut().zip(times(&down, &gated)).for_each(|(x, y)| *x += y);
+        }
+    }
+    let head = weights.values(if s.tied { "embed.weight" } else { "head.weight" });
+    let final_norm = weights.values("final_norm.weight");
+    rows.iter().map(|row| times(&head, &norm(row, &final_norm, s.eps))).collect()
+}
+
+#[test]
+fn scores_are_those_of_the_models_definition_in_float64() {
+    let mut rng = Rng::new(2);
+    for (sizes, weights) in models(&mut rng) {
+        let model = pack(&sizes, &weights);
+        let tokens = random_tokens(&mut rng, sizes.vocab, 60);
+        let wanted = reference(&sizes, &weights, &tokens);
+        let squares: f64 = wanted.iter().flatten().map(|y| y * y).sum();
+        // Half floats in the cache; and int8 activations.
+        for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Int8, 5e-2)] {
+            let got = alone(&model, precision, 16, &tokens);
+            let pairs = got.iter().flatten().zip(wanted.iter().flatten());
+            let errors: f64 = pairs.map(|(&y, wanted)| (f64::from(y) - wanted).powi(2)).sum();
+            let error = (errors / squares).sqrt();
+            assert!(error <= tolerance, "{precision:?} is off by {error:e}: {sizes:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stepper_that_served_another_model_gives_the_same_bits() {
+    let mut rng = Rng::new(3);
+    let models: Vec<Model> = models(&mut rng).iter().map(|(sizes, weights)| pack(sizes, weights)).collect();
+    for precision in [Precision::Int8, Precision::F32] {
+        let mut stepper = Stepper::new(Path::best(), precision, Pool::new(2));
+        for index in [1, 2, 0, 2, 1] {
+            let model = &models[index];
+            let tokens = random_tokens(&mut rng, model.sizes.vocab, 20);
+            let cache = new_cache(&model.sizes, 16, 2);
+            let share = Share { tokens: tokens.clone(), start: 0, table: vec![1, 0] };
+            let got = step(&mut stepper, model, &cache, &[share]);
+            for (got, wanted) in got.iter().zip(alone(model, precision, 16, &tokens)) {
+                assert_same(got, &wanted, &format!("{precision:?}, model {index}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_is_reported_and_leaves_the_others_alone() {
+    let mut rng = Rng::new(4);
+    for (sizes, mut weights) in models(&mut rng) {
+        // One token's embedding is NaN.
+        let values = weights.values("embed.weight");
+        let mut bytes: Vec<u8> = values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect();
+        bytes[4 * 5 * sizes.hidden..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let (outputs, inputs) = (sizes.vocab, sizes.hidden);
+        let embed = Tensor { name: "embed.weight".into(), dtype: "F32", outputs, inputs, bytes };
+        weights.0.insert("embed.weight".into(), embed);
+        let model = pack(&Sizes { tied: false, ..sizes.clone() }, &weights);
+        let share = |token, block| Share { tokens: vec![1, token, 2], start: 0, table: vec![block] };
+        for precision in [Precision::Int8, Precision::F32] {
+            let mut stepper = Stepper::new(Path::best(), precision, Pool::new(2));
+            let cache = new_cache(&sizes, 16, 3);
+            let wanted = step(&mut stepper, &model, &cache, &[share(3, 0)]);
+            let got = step(&mut stepper, &model, &cache, &[share(3, 0), share(5, 1), share(3, 2)]);
+            for (i, wanted) in wanted.iter().enumerate() {
+                assert_same(&got[i], wanted, "before the bad sequence");
+                assert_same(&got[i + 6], wanted, "after the bad sequence");
+            }
+            let finite: Vec<bool> = (0..9).map(|row| stepper.is_finite(&model, row)).collect();
+            assert_eq!((&finite[..3], &finite[4..]), (&[true; 3][..], &[false, false, true, true, true][..]));
+            assert!(got[4..6].iter().flatten().all(|score| !score.is_finite()));
+            // What it left behind in the buffers and in the cache doesn't matter to who comes next.
+            let again = step(&mut stepper, &model, &cache, &[share(3, 1), share(3, 0)]);
+            for (i, wanted) in wanted.iter().enumerate() {
+                assert_same(&again[i], wanted, "in the bad sequence's block");
+                assert_same(&again[i + 3], wanted, "in the bad sequence's rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn models_whose_tensors_do_not_fit_are_refused_by_name() {
+    let mut rng = Rng::new(5);
+    let (sizes, weights) = models(&mut rng).remove(0);
+    let refuse = |sizes: &Sizes, weights: &Weights| {
+        let result = Model::new(sizes.clone(), &frequencies(sizes.head_dim), 8, weights, &Pool::new(1));
+        let Err(Error::Model(text)) = result.map(|_| ()) else { panic!("{sizes:?} was taken") };
+        text
+    };
+    assert!(refuse(&Sizes { vocab: 71, ..sizes.clone() }, &weights).contains("embed.weight"));
+    assert!(refuse(&Sizes { layers: 3, ..sizes.clone() }, &weights).contains("layers.2."));
+    assert!(refuse(&Sizes { ffn: 32, ..sizes.clone() }, &weights).contains("layers.0.gate.weight"));
+    assert!(refuse(&Sizes { kv_heads: 4, ..sizes.clone() }, &weights).contains("KV heads"));
+    assert!(refuse(&Sizes { kv_heads: 0, ..sizes.clone() }, &weights).contains("KV heads"));
+    let mut short = weights;
+    short.0.get_mut("layers.1.down.weight").unwrap().bytes.pop();
+    assert!(refuse(&sizes, &short).contains("layers.1.down.weight"));
+}

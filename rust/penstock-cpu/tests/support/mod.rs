@@ -1,0 +1,338 @@
+//! What the tests share: a seeded generator, tensors of every storable type, and their values by the formats'
+//! definitions, written without the crate's own readers.
+
+#![allow(dead_code)] // each test file uses a part of it
+
+use penstock_cpu::activations::{Activations, quantize_groups};
+use penstock_cpu::half::f32_to_f16;
+use penstock_cpu::matrix::Stored;
+use penstock_cpu::simd::Path;
+
+/// Types of floats, then all quantized ones.
+pub const DTYPES: [&str; 13] =
+    ["F32", "BF16", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
+
+/// Xorshift64* (Vigna, arXiv:1402.6246).
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        ((self.bits() >> 11) % end as u64) as usize
+    }
+
+    /// From `low` to `high`, both included.
+    pub fn between(&mut self, low: usize, high: usize) -> usize {
+        low + self.below(high - low + 1)
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// In [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.unit() as f32
+    }
+
+    pub fn normal(&mut self) -> f32 {
+        let (a, b) = (1.0 - self.unit(), self.unit());
+        ((-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
+    }
+
+    pub fn normals(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.normal()).collect()
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| (self.bits() >> 32) as u8).collect()
+    }
+
+    /// Any float there is, with the special ones more often than their share.
+    pub fn any_f32(&mut self) -> f32 {
+        const SPECIAL: [f32; 16] = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            2.5,
+            -3.5,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MIN_POSITIVE,
+            1e-45,
+            -1e-45,
+            -5e-39,
+            f32::MAX,
+            f32::MIN,
+        ];
+        match self.below(4) {
+            0 => self.pick(&SPECIAL),
+            1 => f32::from_bits(self.bits() as u32),
+            2 => self.normal(),
+            _ => self.normal() * 1000.0,
+        }
+    }
+}
+
+/// The paths of this processor, the scalar one last.
+pub fn paths() -> Vec<Path> {
+    Path::supported().collect()
+}
+
+/// Panic where two results differ in a bit; all NaNs are one.
+#[track_caller]
+pub fn assert_same(got: &[f32], wanted: &[f32], what: &str) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (i, (a, b)) in got.iter().zip(wanted).enumerate() {
+        assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{what}: number {i} is {a:e}, not {b:e}");
+    }
+}
+
+/// Weights of a block, its bytes, and where its half floats are.
+pub fn block(dtype: &str) -> (usize, usize, &'static [usize]) {
+    match dtype {
+        "F32" => (1, 4, &[]),
+        "BF16" | "F16" => (1, 2, &[]),
+        "Q4_0" => (32, 18, &[0]),
+        "Q4_1" => (32, 20, &[0, 2]),
+        "Q5_0" => (32, 22, &[0]),
+        "Q5_1" => (32, 24, &[0, 2]),
+        "Q8_0" => (32, 34, &[0]),
+        "Q2_K" => (256, 84, &[80, 82]),
+        "Q3_K" => (256, 110, &[108]),
+        "Q4_K" => (256, 144, &[0, 2]),
+        "Q5_K" => (256, 176, &[0, 2]),
+        "Q6_K" => (256, 210, &[208]),
+        _ => panic!("{dtype}"),
+    }
+}
+
+/// A tensor that owns its bytes.
+pub struct Tensor {
+    pub name: String,
+    pub dtype: &'static str,
+    pub outputs: usize,
+    pub inputs: usize,
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    /// Random weights of about the size `scale`.
+    pub fn random(rng: &mut Rng, dtype: &'static str, outputs: usize, inputs: usize, scale: f32) -> Tensor {
+        let count = outputs * inputs;
+        let (len, size, halves) = block(dtype);
+        let mut bytes = Vec::new();
+        match dtype {
+            "F32" => bytes.extend((0..count).flat_map(|_| (rng.normal() * scale).to_le_bytes())),
+            "BF16" => {
+                bytes.extend((0..count).flat_map(|_| (((rng.normal() * scale).to_bits() >> 16) as u16).to_le_bytes()))
+            }
+            "F16" => bytes.extend((0..count).flat_map(|_| f32_to_f16(rng.normal() * scale).to_le_bytes())),
+            _ => {
+                bytes = rng.bytes(count / len * size);
+                // What the greatest number of each type, and of its scales, is worth.
+                let most = match dtype {
+                    "Q4_0" => 8.0,
+                    "Q4_1" => 15.0,
+                    "Q5_0" => 16.0,
+                    "Q5_1" => 31.0,
+                    "Q8_0" => 128.0,
+                    "Q2_K" => 3.0 * 15.0,
+                    "Q3_K" => 4.0 * 32.0,
+                    "Q4_K" => 15.0 * 63.0,
+                    "Q5_K" => 31.0 * 63.0,
+                    _ => 32.0 * 128.0,
+                };
+                for block in bytes.chunks_exact_mut(size) {
+                    for (i, &at) in halves.iter().enumerate() {
+                        // The second is an offset: without a scale of its own in the simple types.
+                        let least = if len == 32 { 2.0 } else { 15.0 };
+                        let value = scale * rng.uniform(1.0, 2.0) / if i == 0 { most } else { least };
+                        let value = if rng.below(2) == 0 { value } else { -value };
+                        block[at..at + 2].copy_from_slice(&f32_to_f16(value).to_le_bytes());
+                    }
+                }
+            }
+        }
+        Tensor { name: format!("a.{dtype}.weight"), dtype, outputs, inputs, bytes }
+    }
+
+    pub fn stored(&self) -> Stored<'_> {
+        Stored { name: &self.name, dtype: self.dtype, outputs: self.outputs, inputs: self.inputs, bytes: &self.bytes }
+    }
+
+    /// Its values, `[outputs, inputs]`.
+    pub fn values(&self) -> Vec<f64> {
+        values(self.dtype, &self.bytes)
+    }
+}
+
+/// What bytes of a type mean, block after block.
+pub fn values(dtype: &str, bytes: &[u8]) -> Vec<f64> {
+    let (_, size, _) = block(dtype);
+    bytes.chunks_exact(size).flat_map(|b| block_values(dtype, b)).collect()
+}
+
+/// An IEEE half float by its definition.
+pub fn half(low: u8, high: u8) -> f64 {
+    let sign = if high & 0x80 != 0 { -1.0 } else { 1.0 };
+    let exponent = i32::from(high >> 2 & 31);
+    let mantissa = f64::from(u16::from(high & 3) << 8 | u16::from(low));
+    sign * match exponent {
+        0 => mantissa * 2f64.powi(-24),
+        31 if mantissa == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + mantissa) * 2f64.powi(exponent - 25),
+    }
+}
+
+/// One block's weights, in the order in which GGML's reference writes them.
+fn block_values(dtype: &str, b: &[u8]) -> Vec<f64> {
+    let h = |at: usize| half(b[at], b[at + 1]);
+    let n = |x: u8| f64::from(x);
+    let bit = |byte: u8, i: usize| byte >> i & 1;
+    let mut y = Vec::with_capacity(256);
+    match dtype {
+        "F32" => y.push(f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        "BF16" => y.push(f64::from(f32::from_le_bytes([0, 0, b[0], b[1]]))),
+        "F16" => y.push(h(0)),
+        "Q4_0" => {
+            y.extend((0..16).map(|i| h(0) * (n(b[2 + i] & 15) - 8.0)));
+            y.extend((0..16).map(|i| h(0) * (n(b[2 + i] >> 4) - 8.0)));
+        }
+        "Q4_1" => {
+            y.extend((0..16).map(|i| h(0) * n(b[4 + i] & 15) + h(2)));
+            y.extend((0..16).map(|i| h(0) * n(b[4 + i] >> 4) + h(2)));
+        }
+        "Q5_0" => {
+            let fifth = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
+            let high = |i: usize| f64::from(fifth >> i & 1) * 16.0;
+            y.extend((0..16).map(|i| h(0) * (n(b[6 + i] & 15) + high(i) - 16.0)));
+            y.extend((0..16).map(|i| h(0) * (n(b[6 + i] >> 4) + high(i + 16) - 16.0)));
+        }
+        "Q5_1" => {
+            let fifth = u32::from_le_bytes([b[4], b[5], b[6], b[7]]);
+            let high = |i: usize| f64::from(fifth >> i & 1) * 16.0;
+            y.extend((0..16).map(|i| h(0) * (n(b[8 + i] & 15) + high(i)) + h(2)));
+            y.extend((0..16).map(|i| h(0) * (n(b[8 + i] >> 4) + high(i + 16)) + h(2)));
+        }
+        "Q8_0" => y.extend((0..32).map(|i| h(0) * f64::from(b[2 + i] as i8))),
+        "Q2_K" => {
+            let (scales, q) = (&b[..16], &b[16..80]);
+            let mut scale = scales.iter();
+            for run in q.chunks_exact(32) {
+                for shift in [0, 2, 4, 6] {
+                    for sixteen in run.chunks_exact(16) {
+                        let s = *scale.next().unwrap();
+                        let (d, m) = (h(80) * n(s & 15), h(82) * n(s >> 4));
+                        y.extend(sixteen.iter().map(|&q| d * n(q >> shift & 3) - m));
+                    }
+                }
+            }
+        }
+        "Q3_K" => {
+            // As the reference unpacks the sixteen six-bit scales: four words, through two masks.
+            let word = |i: usize| u32::from_le_bytes([b[96 + 4 * i], b[97 + 4 * i], b[98 + 4 * i], b[99 + 4 * i]]);
+            let (low, high) = (0x0F0F_0F0Fu32, 0x0303_0303u32);
+            let top = word(2);
+            let scales = [
+                (word(0) & low) | ((top & high) << 4),
+                (word(1) & low) | ((top >> 2 & high) << 4),
+                (word(0) >> 4 & low) | ((top >> 4 & high) << 4),
+                (word(1) >> 4 & low) | ((top >> 6 & high) << 4),
+            ];
+            let mut scale = scales.iter().flat_map(|word| word.to_le_bytes());
+            let (mask, q) = (&b[..32], &b[32..96]);
+            let mut plane = 0;
+            for run in q.chunks_exact(32) {
+                for shift in [0, 2, 4, 6] {
+                    for at in [0, 16] {
+                        let d = h(108) * (f64::from(scale.next().unwrap() as i8) - 32.0);
+                        for l in at..at + 16 {
+                            let less = if bit(mask[l], plane) == 1 { 0.0 } else { 4.0 };
+                            y.push(d * (n(run[l] >> shift & 3) - less));
+                        }
+                    }
+                    plane += 1;
+                }
+            }
+        }
+        "Q4_K" | "Q5_K" => {
+            let q = if dtype == "Q4_K" { &b[16..144] } else { &b[48..176] };
+            for (pair, run) in q.chunks_exact(32).enumerate() {
+                for side in 0..2 {
+                    let j = 2 * pair + side;
+                    let (s, m) = scale_min(j, &b[4..16]);
+                    let (d, m) = (h(0) * n(s), h(2) * n(m));
+                    for (l, &both) in run.iter().enumerate() {
+                        let low = if side == 0 { both & 15 } else { both >> 4 };
+                        let high = if dtype == "Q5_K" { bit(b[16 + l], j) << 4 } else { 0 };
+                        y.push(d * n(low + high) - m);
+                    }
+                }
+            }
+        }
+        "Q6_K" => {
+            y.resize(256, 0.0);
+            for side in 0..2 {
+                let (ql, qh, sc) = (&b[64 * side..], &b[128 + 32 * side..], &b[192 + 8 * side..]);
+                for l in 0..32 {
+                    let q = [
+                        ql[l] & 15 | (qh[l] & 3) << 4,
+                        ql[l + 32] & 15 | (qh[l] >> 2 & 3) << 4,
+                        ql[l] >> 4 | (qh[l] >> 4 & 3) << 4,
+                        ql[l + 32] >> 4 | (qh[l] >> 6 & 3) << 4,
+                    ];
+                    for (i, q) in q.into_iter().enumerate() {
+                        let d = h(208) * f64::from(sc[l / 16 + 2 * i] as i8);
+                        y[128 * side + 32 * i + l] = d * (n(q) - 32.0);
+                    }
+                }
+            }
+        }
+        _ => panic!("{dtype}"),
+    }
+    y
+}
+
+/// Six-bit scale and minimum j of the twelve bytes of Q4_K and Q5_K.
+fn scale_min(j: usize, p: &[u8]) -> (u8, u8) {
+    if j < 4 {
+        (p[j] & 63, p[j + 4] & 63)
+    } else {
+        ((p[j + 4] & 15) | ((p[j - 4] >> 6) << 4), (p[j + 4] >> 4) | ((p[j] >> 6) << 4))
+    }
+}
+
+/// Activations of `x`, `[rows, inputs]`, rounded to int8 as well.
+pub fn activations(path: Path, x: &[f32], inputs: usize) -> Activations {
+    let rows = x.len() / inputs;
+    let mut all = Activations::default();
+    all.resize(rows, inputs);
+    let view = all.view();
+    for (r, row) in x.chunks_exact(inputs).enumerate() {
+        // SAFETY: the view has room for the rows, whose padding is zero from the start.
+        unsafe {
+            std::ptr::copy_nonoverlapping(row.as_ptr(), view.wide.add(r * view.width), inputs);
+            quantize_groups(path, view, r, 0, view.width / 32);
+        }
+    }
+    all
+}
