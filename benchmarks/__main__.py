@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import report
+from benchmarks import report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.processes import pin
@@ -72,6 +72,17 @@ def _scenario(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _roofline(arguments: argparse.Namespace) -> None:
+    place = _place(arguments)
+    install(place, ())
+    model = prepare_model(place, arguments.gguf)
+    pin(arguments.cores)
+    for record in roofline.measure(model.gguf, arguments.threads, arguments.streams, arguments.contexts):
+        threads = record.subject.configuration["threads"]
+        record.save(arguments.out / f"{roofline.NAME}-{threads}-threads.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -107,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     scenario.add_argument("names", nargs="*", choices=[*SCENARIOS, []], help="all of them unless named")
     scenario.add_argument("--repeats", type=int, default=5)
     scenario.set_defaults(run=_scenario)
+
+    roofline_command = commands.add_parser(
+        "roofline", parents=[common], help="decode steps beside what memory and arithmetic allow"
+    )
+    roofline_command.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    roofline_command.add_argument("--streams", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128])
+    roofline_command.add_argument("--contexts", nargs="+", type=int, default=[128, 1024, 4096, 8176])
+    roofline_command.set_defaults(run=_roofline)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

@@ -48,6 +48,7 @@ def write(folder: Path) -> None:
             (plots / f"{folder.name}-{metric}.svg").write_text(drawn, encoding="utf-8")
         parts += _serving_section(serving)
     parts += _scenario_section(folder)
+    parts += _roofline_section(folder)
     (folder / "SUMMARY.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {folder / 'SUMMARY.md'}")
 
@@ -153,6 +154,56 @@ def _scenario_section(folder: Path) -> list[str]:
             scenario = path.stem.removeprefix("scenario-")
             lines.append(_row(scenario, m.name, f"{centre:.4g}", f"{m.min:.4g}", f"{m.max:.4g}", m.unit, str(m.n)))
     return [*lines, "", "Of a share, the mean stands in place of the median.", ""]
+
+
+def _roofline_section(folder: Path) -> list[str]:
+    lines: list[str] = []
+    points: list[tuple[float, str, Record, str]] = []  # share of the roofline, words, record, the point's name
+    for path in sorted(folder.glob("roofline-*.json")):
+        record = Record.load(path)
+        threads = record.subject.configuration["threads"]
+        streams, contexts = record.workload.parameters["streams"], record.workload.parameters["contexts"]
+        peaks = [record.metric(name).p50 for name in ("read_bandwidth", "int8_peak", "float32_peak")]
+        lines += [
+            f"{threads} threads: {peaks[0] / 1e9:.1f} GB/s read, {peaks[1] / 1e12:.2f} TOP/s in int8, "
+            f"{peaks[2] / 1e12:.2f} TFLOP/s in float32.",
+            "",
+            _row("streams", *(f"context {context}" for context in contexts)),
+            _row(*["---"] * (len(contexts) + 1)),
+        ]
+        for number in streams:
+            cells = []
+            for context in contexts:
+                point = f"streams={number} context={context}"
+                step, reading, computing = (
+                    record.metric(f"{what} {point}").p50 for what in ("step", "reading", "computing")
+                )
+                share = max(reading, computing) / step
+                binds = "reading" if reading >= computing else "computing"
+                points.append((share, f"{threads} threads, {number} streams, context {context}", record, point))
+                cells.append(f"{step * 1e3:.2f} ms, {number / step:.0f}/s [{share:.0%} {binds}]")
+            lines.append(_row(str(number), *cells))
+        lines.append("")
+    if not points:
+        return []
+    worst = ["Where the time goes at the three points furthest from their limit:", ""]
+    for share, words, record, point in sorted(points, key=lambda item: item[0])[:3]:
+        phases = {
+            m.name.split()[1]: m.p50 for m in record.metrics if m.name.startswith("phase ") and m.name.endswith(point)
+        }
+        step = record.metric(f"step {point}").p50
+        spent = [f"{name} {seconds / step:.0%}" for name, seconds in sorted(phases.items(), key=lambda item: -item[1])]
+        worst.append(f"- {words} ({share:.0%}): {', '.join(spent)}")
+    return [
+        "## Steps beside their limits",
+        "",
+        "One decode step of the native runner, called directly: its time, tokens/s, and in brackets the share of its "
+        "limit that it reaches and what the limit is of: reading weights and KV from memory, or computing.",
+        "",
+        *lines,
+        *worst,
+        "",
+    ]
 
 
 def _find(record: Record | None, name: str) -> Metric | None:

@@ -252,6 +252,16 @@ def test_smollm2_perplexity_of_the_native_runner_equals_transformers_in_float32(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("kv_cache_dtype", "allowed"), [("float16", 5e-4), ("bfloat16", 5e-4), ("int8", 2e-3)])
+def test_smollm2_perplexity_with_smaller_keys_and_values_stays_near_float32(
+    kv_cache_dtype: str, allowed: float, smollm2_path: Path, windows: list[list[int]], native_perplexity: float
+) -> None:
+    perplexity = perplexity_of(smollm2_path, windows, "native-float32", kv_cache_dtype=kv_cache_dtype)
+    print(f"native perplexity with KV in {kv_cache_dtype}: {perplexity:.4f}; in float32: {native_perplexity:.4f}")
+    assert abs(perplexity / native_perplexity - 1) < allowed
+
+
+@pytest.mark.slow
 def test_smollm2_perplexity_with_int8_products_is_within_half_a_percent_of_float32(
     smollm2_path: Path, windows: list[list[int]], native_perplexity: float
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from penstock.engine.runners.base import RunnerConfig
+from penstock.engine.runners.base import ModelRunner, RunnerConfig
 from penstock.engine.runners.native import NativeRunner
 from penstock.engine.runners.torch.attention import Attention
 from penstock.engine.runners.torch.decoder import Decoder
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from penstock.engine.runners.base import ModelRunner
     from penstock.engine.types import SequenceOutput
 
 GREEDY = SamplingParams(temperature=0)
-# name -> (runner, dtype): what keeps the whole contract, each in the precision it has of its own
-KINDS = {
-    "native-float32": (NativeRunner, "float32"),
-    "native-int8": (NativeRunner, "auto"),
-    "torch": (TorchRunner, "float32"),
+# name -> (runner, settings): what keeps the whole contract, each in the precision it has of its own
+KINDS: dict[str, tuple[type[ModelRunner], dict[str, str]]] = {
+    "native-float32": (NativeRunner, {"dtype": "float32"}),
+    "native-int8": (NativeRunner, {"dtype": "auto"}),
+    "native-int8-kv": (NativeRunner, {"dtype": "auto", "kv_cache_dtype": "int8"}),
+    "torch": (TorchRunner, {"dtype": "float32"}),
 }
 NATIVE_KINDS = tuple(kind for kind in KINDS if kind.startswith("native"))
 
@@ -42,10 +42,10 @@ def write_model(directory: Path, variant: str, kind: str, **overrides: object) -
     """A tiny model that a runner of this kind computes as the kind's name says; overrides as `write_tiny_variant`.
 
     Products are of integers only where weights are quantized, so for int8 it is a GGUF file of several types. GGUF has
-    no Mistral, of which int8 gets the half-precision KV cache alone.
+    no Mistral, of which int8 gets the smaller KV cache alone.
     """
     hf = write_tiny_variant(directory, variant, **overrides)
-    if kind != "native-int8" or variant == "mistral":
+    if not kind.startswith("native-int8") or variant == "mistral":
         return hf
     types = {"v": "Q8_0", "o": "Q5_1", "gate": "Q5_0", "down": "Q4_1", "embed": "Q8_0", "head": "Q8_0"}
     return write_gguf_from_hf(hf, directory / "tiny.gguf", lambda name: types.get(name.split(".")[-2], "Q4_0"))
@@ -101,8 +101,8 @@ def native_logits_of(
 
 def new_runner(path: Path, kind: str = "torch", **fields: object) -> ModelRunner:
     """A runner on one thread, unless told otherwise, that has loaded nothing."""
-    runner, dtype = KINDS[kind]
-    settings = {"dtype": dtype, "device": "cpu", "max_model_len": 256, "threads": 1, **fields}
+    runner, own = KINDS[kind]
+    settings = {**own, "device": "cpu", "max_model_len": 256, "threads": 1, **fields}
     return runner(RunnerConfig(model_path=str(path), **settings))  # type: ignore[arg-type]
 
 

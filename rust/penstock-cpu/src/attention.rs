@@ -1,15 +1,19 @@
 //! Paged attention of a few queries of one sequence over one KV head, decode and prefill alike, with an exact online
 //! softmax (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
 //!
-//! The context is gone through in splits of a fixed number of strips, counted from the sequence's beginning, so a
-//! query's sums have one order, whichever queries it is computed with.
+//! The context is cut into chunks of a fixed number of strips, and these into splits, both counted from the sequence's
+//! beginning. A chunk's sums do not depend on other chunks, and chunks are merged in their order, so a query's sums
+//! have one order, whichever queries it is computed with and whether one thread goes through its chunks or several.
 
-use crate::kv_cache::{KvCache, KvType};
+use crate::kv_cache::{KvCache, KvShape, KvType};
 use crate::simd::{LANES, Path, Simd};
 use crate::{dispatch, unrolled};
+use std::ops::Range;
 
 /// Strips of sixteen keys between two rescalings.
 const SPLIT: usize = 16;
+/// Strips of a chunk.
+const CHUNK: usize = 4 * SPLIT;
 /// Rows of scores computed together.
 const ROWS: usize = 12;
 
@@ -47,61 +51,146 @@ pub fn positions_together(group: usize) -> usize {
     (ROWS / group).max(1)
 }
 
+/// Chunks that the queries of positions `start .. start + positions` see keys of, by their numbers.
+pub fn chunks(shape: &KvShape, start: usize, positions: usize, window: usize) -> Range<usize> {
+    let lowest = (start + 1).saturating_sub(window);
+    strip_of(shape, lowest) / CHUNK..strip_of(shape, start + positions - 1) / CHUNK + 1
+}
+
+/// The strip of a sequence that a key is in.
+fn strip_of(shape: &KvShape, key: usize) -> usize {
+    key / shape.block_size * shape.strips() + key % shape.block_size / LANES
+}
+
 /// Memory of one thread.
 #[derive(Default)]
 pub struct Scratch {
     queries: Vec<f32>, // [head_dim, rows]
     scores: Vec<f32>,  // [rows, SPLIT * LANES]
-    sums: Vec<f32>,    // [rows, value_width]
-    greatest: Vec<f32>,
-    total: Vec<f32>,
-    factor: Vec<f32>,
+    factor: Vec<f32>,  // [rows]
+    chunk: Partial,
+    merged: Partial,
 }
 
-impl Scratch {
-    /// Make room for `rows` queries.
-    pub fn resize(&mut self, rows: usize, head_dim: usize) {
-        let width = head_dim.next_multiple_of(LANES);
-        self.queries.resize(rows * head_dim, 0.0);
-        self.scores.resize(rows * SPLIT * LANES, 0.0);
-        self.sums.resize(rows * width, 0.0);
-        self.greatest.resize(rows, 0.0);
-        self.total.resize(rows, 0.0);
-        self.factor.resize(rows, 0.0);
+/// For each row the weighted sum of values, the sum of the weights, and the score whose weight is 1.
+#[derive(Clone, Debug, Default)]
+pub struct Partial {
+    sums: Vec<f32>, // [rows, value_width]
+    total: Vec<f32>,
+    greatest: Vec<f32>,
+}
+
+impl Partial {
+    fn reset(&mut self, rows: usize, width: usize) {
+        for (numbers, len, value) in [
+            (&mut self.sums, rows * width, 0.0),
+            (&mut self.total, rows, 0.0),
+            (&mut self.greatest, rows, f32::NEG_INFINITY),
+        ] {
+            numbers.clear();
+            numbers.resize(len, value);
+        }
+    }
+
+    /// Add what later keys gave.
+    #[inline(always)]
+    unsafe fn merge<S: Simd>(&mut self, later: &Partial) {
+        let width = self.sums.len() / self.total.len();
+        for row in 0..self.total.len() {
+            let (old, new) = (self.greatest[row], later.greatest[row]);
+            // Minus infinity: no key seen, so that all sums are zero, unless all that was seen is NaN.
+            let greatest = old.max(new);
+            let scale = |of: f32| match of == f32::NEG_INFINITY {
+                true => 1.0,
+                false => first_lane::<S>(S::exp(S::splat(of - greatest))),
+            };
+            let (keep, add) = (scale(old), scale(new));
+            for at in (row * width..(row + 1) * width).step_by(LANES) {
+                let kept = S::mul(S::load(self.sums.as_ptr().add(at)), S::splat(keep));
+                let added = S::load(later.sums.as_ptr().add(at));
+                S::store(self.sums.as_mut_ptr().add(at), S::fma(added, S::splat(add), kept));
+            }
+            self.total[row] = later.total[row].mul_add(add, self.total[row] * keep);
+            self.greatest[row] = greatest;
+        }
     }
 }
 
-#[inline(always)]
-unsafe fn load<S: Simd, const HALF: bool>(from: *const u8, at: usize) -> S::F {
-    if HALF { S::load_f16(from.cast::<u16>().add(at)) } else { S::load(from.cast::<f32>().add(at)) }
+/// How numbers are stored.
+trait Element {
+    /// Sixteen numbers of a strip, without their scales.
+    unsafe fn load<S: Simd>(strip: *const u8, at: usize) -> S::F;
+    /// Whether each key and each value has a scale.
+    const SCALED: bool;
 }
 
-/// Scores of `R` queries with the sixteen keys of a strip.
+struct Wide;
+struct Half;
+struct Brain;
+struct Byte;
+
+impl Element for Wide {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(strip: *const u8, at: usize) -> S::F {
+        S::load(strip.cast::<f32>().add(at))
+    }
+    const SCALED: bool = false;
+}
+
+impl Element for Half {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(strip: *const u8, at: usize) -> S::F {
+        S::load_f16(strip.cast::<u16>().add(at))
+    }
+    const SCALED: bool = false;
+}
+
+impl Element for Brain {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(strip: *const u8, at: usize) -> S::F {
+        S::load_bf16(strip.cast::<u16>().add(at))
+    }
+    const SCALED: bool = false;
+}
+
+impl Element for Byte {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(strip: *const u8, at: usize) -> S::F {
+        S::load_i8(strip.cast::<i8>().add(at))
+    }
+    const SCALED: bool = true;
+}
+
+/// Scores of `R` queries with the sixteen keys of a strip. Meanwhile the strip at `next`, of which a dimension has
+/// `next_step` bytes, is asked for: strips lie apart, and each begins with lines that no processor foresees.
 #[inline(always)]
-unsafe fn score<S: Simd, const HALF: bool, const R: usize>(
+unsafe fn score<S: Simd, E: Element, const R: usize>(
     strip: *const u8,
     head_dim: usize,
     q: *const f32,
     q_stride: usize,
-    scale: f32,
+    scale: S::F,
+    next: *const u8,
+    next_step: usize,
     to: *mut f32,
 ) {
     let mut y = [S::splat(0.0); R];
     for d in 0..head_dim {
-        let keys = load::<S, HALF>(strip, d * LANES);
+        S::prefetch(next.wrapping_add(d * next_step));
+        let keys = E::load::<S>(strip, d * LANES);
         let q = q.add(d * q_stride);
         unrolled!(R, |r| {
             y[r] = S::fma(keys, S::splat(*q.add(r)), y[r]);
         });
     }
     for (r, y) in y.into_iter().enumerate() {
-        S::store(to.add(r * SPLIT * LANES), S::mul(y, S::splat(scale)));
+        S::store(to.add(r * SPLIT * LANES), S::mul(y, scale));
     }
 }
 
 /// One vector of `R` weighted sums of values: `sums = sums * factor + weights * values`.
 #[inline(always)]
-unsafe fn weigh<S: Simd, const HALF: bool, const R: usize>(
+unsafe fn weigh<S: Simd, E: Element, const R: usize>(
     strips: &[(*const u8, usize)],
     values_at: usize,
     width: usize,
@@ -112,7 +201,7 @@ unsafe fn weigh<S: Simd, const HALF: bool, const R: usize>(
     let mut y = [S::splat(0.0); R];
     for (s, &(strip, lanes)) in strips.iter().enumerate() {
         for lane in 0..lanes {
-            let values = load::<S, HALF>(strip, values_at + lane * width);
+            let values = E::load::<S>(strip, values_at + lane * width);
             let weights = weights.add(s * LANES + lane);
             unrolled!(R, |r| {
                 y[r] = S::fma(S::splat(*weights.add(r * SPLIT * LANES)), values, y[r]);
@@ -125,48 +214,63 @@ unsafe fn weigh<S: Simd, const HALF: bool, const R: usize>(
     }
 }
 
-/// `$f::<S, HALF, R>` for all rows, as many at a time as there are; `$row` is the first of each.
+/// `$f::<S, E, R>` for all rows, as many at a time as there are; `$row` is the first of each.
 macro_rules! by_rows {
     ($rows:expr, |$row:ident| $f:ident($($arg:expr),* $(,)?)) => {{
         let mut $row = 0;
         while $row < $rows {
             match $rows - $row {
-                12.. => { $f::<S, HALF, 12>($($arg),*); $row += 12; }
-                6.. => { $f::<S, HALF, 6>($($arg),*); $row += 6; }
-                3.. => { $f::<S, HALF, 3>($($arg),*); $row += 3; }
-                2 => { $f::<S, HALF, 2>($($arg),*); $row += 2; }
-                _ => { $f::<S, HALF, 1>($($arg),*); $row += 1; }
+                12.. => { $f::<S, E, 12>($($arg),*); $row += 12; }
+                6.. => { $f::<S, E, 6>($($arg),*); $row += 6; }
+                3.. => { $f::<S, E, 3>($($arg),*); $row += 3; }
+                2 => { $f::<S, E, 2>($($arg),*); $row += 2; }
+                _ => { $f::<S, E, 1>($($arg),*); $row += 1; }
             }
         }
     }};
 }
 
-#[inline(always)]
-unsafe fn attend_as<S: Simd, const HALF: bool>(cache: &KvCache, t: &Queries, scratch: &mut Scratch) {
-    let shape = cache.shape;
-    let (dim, width, block_size) = (shape.head_dim, shape.value_width(), shape.block_size);
-    let (values_at, per_block) = (shape.strip_keys(), shape.strips());
+/// Transpose the queries, so that a dimension of all rows lies together.
+unsafe fn take_queries(dim: usize, t: &Queries, queries: &mut Vec<f32>) {
     let rows = t.positions * t.group;
-    let row_len = SPLIT * LANES;
-    scratch.resize(rows, dim);
+    queries.resize(rows * dim, 0.0);
     for p in 0..t.positions {
         for h in 0..t.group {
             let from = t.q.add(p * t.q_stride + h * dim);
             for d in 0..dim {
-                scratch.queries[d * rows + p * t.group + h] = *from.add(d);
+                queries[d * rows + p * t.group + h] = *from.add(d);
             }
         }
     }
-    scratch.sums.fill(0.0);
-    scratch.greatest.fill(f32::NEG_INFINITY);
-    scratch.total.fill(0.0);
+}
+
+/// What one chunk gives to each row.
+#[inline(always)]
+unsafe fn attend_chunk<S: Simd, E: Element>(
+    cache: &KvCache,
+    t: &Queries,
+    chunk: usize,
+    queries: &[f32],
+    scores: &mut Vec<f32>,
+    factor: &mut Vec<f32>,
+    to: &mut Partial,
+) {
+    let shape = cache.shape;
+    let (dim, width, block_size) = (shape.head_dim, shape.value_width(), shape.block_size);
+    let (values_at, scales_at, per_block) = (shape.strip_keys(), shape.scales_at(), shape.strips());
+    let rows = t.positions * t.group;
+    let row_len = SPLIT * LANES;
+    scores.resize(rows * row_len, 0.0);
+    factor.resize(rows, 0.0);
+    to.reset(rows, width);
+    let scale = S::splat(t.scale);
 
     // The strips that any of the queries sees; the first split begins where splits do.
     let end = t.start + t.positions; // one past the last key
     let lowest = (t.start + 1).saturating_sub(t.window);
-    let strip_of = |key: usize| key / block_size * per_block + key % block_size / LANES;
-    let last_strip = strip_of(end - 1);
-    let mut split = strip_of(lowest) / SPLIT * SPLIT;
+    let last_strip = strip_of(&shape, end - 1).min((chunk + 1) * CHUNK - 1);
+    let mut split = (strip_of(&shape, lowest) / SPLIT * SPLIT).max(chunk * CHUNK);
+    let first_split = split;
     while split <= last_strip {
         let mut strips = [(std::ptr::null::<u8>(), 0usize); SPLIT];
         let mut first_keys = [0usize; SPLIT];
@@ -182,24 +286,40 @@ unsafe fn attend_as<S: Simd, const HALF: bool>(cache: &KvCache, t: &Queries, scr
             *strip = (data, if seen { lanes } else { 0 });
         }
         let strips = &strips[..count];
+        if split == first_split {
+            for at in (0..shape.strip_bytes()).step_by(64) {
+                S::prefetch(strips[0].0.add(at));
+            }
+        }
+        let after = match split + count <= last_strip {
+            true => {
+                let (block, within) = ((split + count) / per_block, (split + count) % per_block);
+                cache.strip(t.layer, t.head, *t.table.add(block) as usize, within).cast_const()
+            }
+            false => std::ptr::null(),
+        };
 
         for (s, &(strip, lanes)) in strips.iter().enumerate() {
             if lanes > 0 {
+                let next = strips.get(s + 1).map_or(after, |&(strip, _)| strip);
+                let scale = if E::SCALED { S::mul(S::load(strip.add(scales_at).cast()), scale) } else { scale };
                 by_rows!(rows, |row| score(
                     strip,
                     dim,
-                    scratch.queries.as_ptr().add(row),
+                    queries.as_ptr().add(row),
                     rows,
-                    t.scale,
-                    scratch.scores.as_mut_ptr().add(row * row_len + s * LANES),
+                    scale,
+                    next,
+                    shape.strip_bytes() / dim,
+                    scores.as_mut_ptr().add(row * row_len + s * LANES),
                 ));
             }
         }
-        for row in 0..rows {
+        for (row, factor) in factor.iter_mut().enumerate() {
             let position = t.start + row / t.group;
             let low = (position + 1).saturating_sub(t.window);
-            let scores = scratch.scores.as_mut_ptr().add(row * row_len);
-            let old = scratch.greatest[row];
+            let scores = scores.as_mut_ptr().add(row * row_len);
+            let old = to.greatest[row];
             // Lanes whose key this query doesn't see get `value`.
             let mask = |value: f32| {
                 for (s, &(_, lanes)) in strips.iter().enumerate() {
@@ -225,7 +345,7 @@ unsafe fn attend_as<S: Simd, const HALF: bool>(cache: &KvCache, t: &Queries, scr
                 for score in std::slice::from_raw_parts_mut(scores, count * LANES) {
                     *score = if score.is_nan() { *score } else { 0.0 };
                 }
-                scratch.factor[row] = 1.0;
+                *factor = 1.0;
                 continue;
             }
             let by = S::splat(greatest);
@@ -238,28 +358,55 @@ unsafe fn attend_as<S: Simd, const HALF: bool>(cache: &KvCache, t: &Queries, scr
             for s in 0..count {
                 sum = S::add(sum, S::load(scores.add(s * LANES)));
             }
-            let factor = if old == f32::NEG_INFINITY { 0.0 } else { first_lane::<S>(S::exp(S::splat(old - greatest))) };
-            scratch.factor[row] = factor;
-            scratch.greatest[row] = greatest;
-            scratch.total[row] = scratch.total[row].mul_add(factor, S::sum(sum));
+            *factor = if old == f32::NEG_INFINITY { 0.0 } else { first_lane::<S>(S::exp(S::splat(old - greatest))) };
+            to.greatest[row] = greatest;
+            to.total[row] = to.total[row].mul_add(*factor, S::sum(sum));
+            if E::SCALED {
+                for (s, &(strip, lanes)) in strips.iter().enumerate() {
+                    if lanes > 0 {
+                        let at = scores.add(s * LANES);
+                        let scales = S::load(strip.add(scales_at).cast::<f32>().add(LANES));
+                        S::store(at, S::mul(S::load(at), scales));
+                    }
+                }
+            }
         }
         for at in (0..width).step_by(LANES) {
             by_rows!(rows, |row| weigh(
                 strips,
                 values_at + at,
                 width,
-                scratch.scores.as_ptr().add(row * row_len),
-                scratch.factor.as_ptr().add(row),
-                scratch.sums.as_mut_ptr().add(row * width + at),
+                scores.as_ptr().add(row * row_len),
+                factor.as_ptr().add(row),
+                to.sums.as_mut_ptr().add(row * width + at),
             ));
         }
         split += SPLIT;
     }
-    for row in 0..rows {
-        let by = 1.0 / scratch.total[row];
+}
+
+/// All chunks, one after the other.
+#[inline(always)]
+unsafe fn attend_all<S: Simd, E: Element>(cache: &KvCache, t: &Queries, scratch: &mut Scratch) {
+    let Scratch { queries, scores, factor, chunk: partial, merged } = scratch;
+    take_queries(cache.shape.head_dim, t, queries);
+    let all = chunks(&cache.shape, t.start, t.positions, t.window);
+    attend_chunk::<S, E>(cache, t, all.start, queries, scores, factor, merged);
+    for chunk in all.skip(1) {
+        attend_chunk::<S, E>(cache, t, chunk, queries, scores, factor, partial);
+        merged.merge::<S>(partial);
+    }
+    write_results(cache, t, merged);
+}
+
+/// The weighted means.
+unsafe fn write_results(cache: &KvCache, t: &Queries, merged: &Partial) {
+    let (dim, width) = (cache.shape.head_dim, cache.shape.value_width());
+    for row in 0..t.positions * t.group {
+        let by = 1.0 / merged.total[row];
         let out = t.out.add(row / t.group * t.out_stride + row % t.group * dim);
         for d in 0..dim {
-            *out.add(d) = scratch.sums[row * width + d] * by;
+            *out.add(d) = merged.sums[row * width + d] * by;
         }
     }
 }
@@ -271,18 +418,52 @@ unsafe fn first_lane<S: Simd>(x: S::F) -> f32 {
     lanes[0]
 }
 
+/// The part of one chunk.
 #[inline(always)]
-unsafe fn attend_half<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
-    attend_as::<S, true>(cache, queries, scratch);
+unsafe fn attend_one<S: Simd, E: Element>(
+    cache: &KvCache,
+    t: &Queries,
+    scratch: &mut Scratch,
+    chunk: usize,
+    to: &mut Partial,
+) {
+    let Scratch { queries, scores, factor, .. } = scratch;
+    take_queries(cache.shape.head_dim, t, queries);
+    attend_chunk::<S, E>(cache, t, chunk, queries, scores, factor, to);
 }
 
 #[inline(always)]
-unsafe fn attend_wide<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
-    attend_as::<S, false>(cache, queries, scratch);
+unsafe fn whole<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
+    match cache.shape.kind {
+        KvType::F32 => attend_all::<S, Wide>(cache, queries, scratch),
+        KvType::F16 => attend_all::<S, Half>(cache, queries, scratch),
+        KvType::Bf16 => attend_all::<S, Brain>(cache, queries, scratch),
+        KvType::I8 => attend_all::<S, Byte>(cache, queries, scratch),
+    }
 }
 
-dispatch!(fn half = attend_half; (cache: &KvCache, queries: &Queries, scratch: &mut Scratch));
-dispatch!(fn wide = attend_wide; (cache: &KvCache, queries: &Queries, scratch: &mut Scratch));
+#[inline(always)]
+unsafe fn part<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch, chunk: usize, to: &mut Partial) {
+    match cache.shape.kind {
+        KvType::F32 => attend_one::<S, Wide>(cache, queries, scratch, chunk, to),
+        KvType::F16 => attend_one::<S, Half>(cache, queries, scratch, chunk, to),
+        KvType::Bf16 => attend_one::<S, Brain>(cache, queries, scratch, chunk, to),
+        KvType::I8 => attend_one::<S, Byte>(cache, queries, scratch, chunk, to),
+    }
+}
+
+#[inline(always)]
+unsafe fn together<S: Simd>(cache: &KvCache, queries: &Queries, parts: &mut [Partial]) {
+    if let Some((merged, later)) = parts.split_first_mut() {
+        later.iter().for_each(|part| merged.merge::<S>(part));
+        write_results(cache, queries, merged);
+    }
+}
+
+dispatch!(fn attend_whole = whole; (cache: &KvCache, queries: &Queries, scratch: &mut Scratch));
+dispatch!(fn attend_part = part;
+    (cache: &KvCache, queries: &Queries, scratch: &mut Scratch, chunk: usize, to: &mut Partial));
+dispatch!(fn put_together = together; (cache: &KvCache, queries: &Queries, parts: &mut [Partial]));
 
 /// Attend.
 ///
@@ -290,8 +471,28 @@ dispatch!(fn wide = attend_wide; (cache: &KvCache, queries: &Queries, scratch: &
 /// The path must be supported; the table must name blocks of the cache for all keys up to the last query, all written
 /// by now and not being written; `q` and `out` must hold the queries.
 pub unsafe fn attend(path: Path, cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
-    match cache.shape.kind {
-        KvType::F16 => half(path, cache, queries, scratch),
-        KvType::F32 => wide(path, cache, queries, scratch),
-    }
+    attend_whole(path, cache, queries, scratch);
+}
+
+/// Attend to one of the [`chunks`] only, so that threads can share a long context; [`merge`] gives the results.
+///
+/// # Safety
+/// See [`attend`].
+pub unsafe fn attend_to(
+    path: Path,
+    cache: &KvCache,
+    queries: &Queries,
+    scratch: &mut Scratch,
+    chunk: usize,
+    to: &mut Partial,
+) {
+    attend_part(path, cache, queries, scratch, chunk, to);
+}
+
+/// Write the results from the parts of all chunks, in their order; the bits are those of [`attend`].
+///
+/// # Safety
+/// See [`attend`]; each part must be [`attend_to`]'s of these queries.
+pub unsafe fn merge(path: Path, cache: &KvCache, queries: &Queries, parts: &mut [Partial]) {
+    put_together(path, cache, queries, parts);
 }

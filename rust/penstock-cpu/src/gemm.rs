@@ -85,6 +85,7 @@ unsafe fn int8_rows<
     let scales_at = LANES * LEN * BITS as usize / 8;
     let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
     let rows = x.groups.cast_const().add(row / ROWS * per_row);
+    let rests = x.rests.cast_const().add(row / ROWS * per_row);
     let minus_zero = S::splat(-tile.zero);
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
@@ -93,6 +94,7 @@ unsafe fn int8_rows<
         let d = load_scale::<S, HALF>(weights.add(scales_at));
         let offset = if OFFSETS { load_scale::<S, HALF>(weights.add(offsets_at)) } else { d };
         let (first, half) = (rows.add(g / per_group), g % per_group);
+        let first_rest = rests.add(g / per_group);
         unrolled!(R, |r| {
             let group = first.add(r / ROWS * per_row);
             let q = (&raw const (*group).q[r % ROWS]).cast::<i8>().add(half * LEN);
@@ -110,6 +112,21 @@ unsafe fn int8_rows<
                 let sum = if LEN == GROUP { (*group).sum[r % ROWS] } else { (*group).half_sum[r % ROWS][half] };
                 // Whole numbers below 2^24: exact.
                 y[r] = S::fma(S::fma(minus_zero, S::splat(sum), dot), step, y[r]);
+            }
+            if (*group).rests >> (r % ROWS) & 1 != 0 {
+                let rest = first_rest.add(r / ROWS * per_row);
+                let q = (&raw const (*rest).q[r % ROWS]).cast::<i8>().add(half * LEN);
+                let mut dot = S::zero_i();
+                for (j, quad) in quads.iter().enumerate().take(LEN / 4) {
+                    dot = S::dot(dot, *quad, q.add(4 * j));
+                }
+                let mut dot = S::to_f32(dot);
+                if !OFFSETS {
+                    let sums = (*rest).half_sum[r % ROWS];
+                    let sum = if LEN == GROUP { sums[0] + sums[1] } else { sums[half] };
+                    dot = S::fma(minus_zero, S::splat(sum), dot);
+                }
+                y[r] = S::fma(dot, S::mul(d, S::splat((*rest).scale[r % ROWS])), y[r]);
             }
         });
     }

@@ -13,6 +13,8 @@ pub mod half;
 pub mod kv_cache;
 pub mod matrix;
 pub mod model;
+pub mod peak;
+pub mod phases;
 pub mod pointwise;
 pub mod pool;
 pub mod sampler;

@@ -221,27 +221,28 @@ pub struct Matrix {
     data: Vec<Line>,
 }
 
+/// Without a pool a matrix is only planned: it has its sizes, but no weights.
 impl Matrix {
     /// Pack tensors one below the other: their outputs follow each other.
-    pub fn stack(pool: &Pool, parts: &[Stored<'_>]) -> Result<Matrix> {
+    pub fn stack<'a>(pool: impl Into<Option<&'a Pool>>, parts: &[Stored<'_>]) -> Result<Matrix> {
         let order: Vec<(usize, usize)> =
             parts.iter().enumerate().flat_map(|(p, part)| (0..part.outputs).map(move |row| (p, row))).collect();
-        Matrix::pack(pool, parts, &order)
+        Matrix::pack(pool.into(), parts, &order)
     }
 
     /// Pack two tensors of the same shape tile by tile in turn, each padded to whole tiles: tile 2i is the first's
     /// tile i, tile 2i + 1 the second's.
-    pub fn interleave(pool: &Pool, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
+    pub fn interleave<'a>(pool: impl Into<Option<&'a Pool>>, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
         let padded = first.outputs.next_multiple_of(LANES);
         let order: Vec<(usize, usize)> = (0..padded)
             .step_by(LANES)
             .flat_map(|at| (0..2).flat_map(move |p| (at..at + LANES).map(move |row| (p, row))))
             .collect();
-        Matrix::pack(pool, &[first, second], &order)
+        Matrix::pack(pool.into(), &[first, second], &order)
     }
 
     /// `order` names for each output the tensor and the row; rows past a tensor's end are zero.
-    fn pack(pool: &Pool, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
+    fn pack(pool: Option<&Pool>, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
         let inputs = parts[0].inputs;
         let mut format = parts[0].format()?;
         let mut row_bytes = Vec::new();
@@ -254,6 +255,7 @@ impl Matrix {
         }
         let mut matrix = Matrix { format, outputs: order.len(), inputs, data: Vec::new() };
         let tiles = matrix.tiles();
+        let Some(pool) = pool else { return Ok(matrix) };
         matrix.data = vec![Line([0; 64]); tiles * matrix.tile_bytes() / 64];
         let data = SendPtr(matrix.data.as_mut_ptr().cast::<u8>());
         let (tile_bytes, shape) = (matrix.tile_bytes(), &matrix);
@@ -332,12 +334,12 @@ impl Matrix {
 
     /// Bytes of all tiles.
     pub fn nbytes(&self) -> usize {
-        self.data.len() * 64
+        self.tiles() * self.tile_bytes()
     }
 
     /// The beginning of a tile.
     pub fn tile(&self, index: usize) -> *const u8 {
-        assert!(index < self.tiles());
+        assert!(index < self.tiles() && !self.data.is_empty());
         // SAFETY: the data holds all tiles.
         unsafe { self.data.as_ptr().cast::<u8>().add(index * self.tile_bytes()) }
     }

@@ -1,11 +1,12 @@
 //! A decoder-only transformer with RMSNorm, rotary positions and SwiGLU: its weights, and one step over them.
 
 use crate::activations::{Activations, GROUP, Precision, View, norm_row, quantize_groups};
-use crate::attention::{Queries, Scratch, attend, positions_together};
+use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
 use crate::error::{Error, Result};
 use crate::gemm::{Output, Part, product};
 use crate::kv_cache::KvCache;
 use crate::matrix::{Matrix, SendPtr, Stored, read_f32};
+use crate::phases::{Phase, Stopwatch};
 use crate::pointwise::{Rotary, norm_head, swiglu};
 use crate::pool::Pool;
 use crate::simd::{LANES, Path};
@@ -13,6 +14,9 @@ use crate::simd::{LANES, Path};
 /// Rows of a step that a thread takes through a product before it turns to the next tiles: their activations and a
 /// tile's weights stay in its cache.
 const ROW_BLOCK: usize = 96;
+
+/// With fewer tasks of attention than this for each thread, threads share long contexts.
+const ENOUGH_TASKS: usize = 8;
 
 /// A model's sizes.
 #[derive(Clone, Debug)]
@@ -87,6 +91,21 @@ impl Model {
         tensors: &dyn Tensors,
         pool: &Pool,
     ) -> Result<Model> {
+        Model::make(sizes, frequencies, positions, tensors, Some(pool))
+    }
+
+    /// What [`Model::nbytes`] would be, without packing anything.
+    pub fn planned_bytes(sizes: Sizes, frequencies: &[f32], tensors: &dyn Tensors) -> Result<usize> {
+        Ok(Model::make(sizes, frequencies, 0, tensors, None)?.nbytes())
+    }
+
+    fn make(
+        sizes: Sizes,
+        frequencies: &[f32],
+        positions: usize,
+        tensors: &dyn Tensors,
+        pool: Option<&Pool>,
+    ) -> Result<Model> {
         sizes.check()?;
         if frequencies.len() != sizes.head_dim / 2 {
             return Err(Error::Internal("There must be a frequency for each pair of a head.".into()));
@@ -133,7 +152,7 @@ fn vector(tensors: &dyn Tensors, name: &str, size: usize) -> Result<Vec<f32>> {
     read_f32(&expect(tensors, name, 1, size)?)
 }
 
-fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, pool: &Pool) -> Result<Layer> {
+fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, pool: Option<&Pool>) -> Result<Layer> {
     let name = |part: &str| format!("layers.{i}.{part}");
     let matrix = |part: &str, outputs, inputs| expect(tensors, &name(&format!("{part}.weight")), outputs, inputs);
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
@@ -189,6 +208,14 @@ struct Task {
     row: usize,
 }
 
+/// A part of a task whose context threads share.
+#[derive(Clone, Copy)]
+struct PartTask {
+    task: Task,
+    chunk: usize,
+    part: usize, // where its result goes
+}
+
 /// Runs steps. Its buffers grow to the largest step seen and stay.
 pub struct Stepper {
     path: Path,
@@ -197,6 +224,9 @@ pub struct Stepper {
     rows: Vec<Row>,
     first_rows: Vec<usize>,
     tasks: Vec<Task>,
+    long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
+    part_tasks: Vec<PartTask>,
+    parts: Vec<Partial>,
     residual: Vec<f32>, // [rows, hidden_stride]
     qkv: Vec<f32>,      // [rows, qkv_stride]
     normed: Activations,
@@ -205,6 +235,7 @@ pub struct Stepper {
     wanted: Activations,
     logits: Vec<f32>, // [rows, vocab_stride]
     scratch: Vec<ThreadScratch>,
+    stopwatch: Stopwatch,
 }
 
 #[derive(Default)]
@@ -224,6 +255,9 @@ impl Stepper {
             rows: Vec::new(),
             first_rows: Vec::new(),
             tasks: Vec::new(),
+            long_tasks: Vec::new(),
+            part_tasks: Vec::new(),
+            parts: Vec::new(),
             residual: Vec::new(),
             qkv: Vec::new(),
             normed: Activations::default(),
@@ -232,6 +266,7 @@ impl Stepper {
             wanted: Activations::default(),
             logits: Vec::new(),
             scratch,
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -248,6 +283,11 @@ impl Stepper {
     /// How products take their activations.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Where the time of the steps went.
+    pub fn stopwatch(&mut self) -> &mut Stopwatch {
+        &mut self.stopwatch
     }
 
     /// The step's row of a share's last token.
@@ -272,6 +312,7 @@ impl Stepper {
     /// # Panics
     /// If a share has no token, one outside of the vocabulary, or a table that doesn't cover it.
     pub fn forward(&mut self, model: &Model, cache: &KvCache, shares: &[Share]) {
+        self.stopwatch.start();
         self.plan(model, cache, shares);
         let rows = self.rows.len();
         let s = &model.sizes;
@@ -288,21 +329,31 @@ impl Stepper {
         self.normed.resize(rows, s.hidden);
         self.attended.resize(rows, s.heads * s.head_dim);
         self.gated.resize(rows, s.ffn);
+        self.stopwatch.lap(Phase::Embed);
         for (i, layer) in model.layers.iter().enumerate() {
             self.norm(rows, &layer.attn_norm, s);
+            self.stopwatch.lap(Phase::Norm);
             self.multiply_qkv(layer, rows);
+            self.stopwatch.lap(Phase::Qkv);
             self.rotate(model, layer, i, cache, shares);
+            self.stopwatch.lap(Phase::Rotate);
             self.attend(model, layer, i, cache, shares);
+            self.stopwatch.lap(Phase::Attend);
             self.add_product(&layer.o, Input::Attended, rows, stride);
+            self.stopwatch.lap(Phase::Out);
             self.norm(rows, &layer.mlp_norm, s);
+            self.stopwatch.lap(Phase::Norm);
             self.gate(layer, rows);
+            self.stopwatch.lap(Phase::Gate);
             self.add_product(&layer.down, Input::Gated, rows, stride);
+            self.stopwatch.lap(Phase::Down);
         }
     }
 
     /// Scores of the tokens that follow the given rows of the last step, `[rows.len(), vocab]` with a stride that
     /// [`Stepper::scores`] knows.
     pub fn score(&mut self, model: &Model, rows: &[usize]) {
+        self.stopwatch.start();
         let s = &model.sizes;
         let (path, int8) = (self.path, self.precision == Precision::Int8);
         let stride = s.hidden.next_multiple_of(LANES);
@@ -334,6 +385,7 @@ impl Stepper {
                 );
             }
         });
+        self.stopwatch.lap(Phase::Head);
     }
 
     /// The scores of one of the rows that [`Stepper::score`] was given.
@@ -386,6 +438,32 @@ impl Stepper {
         self.first_rows.push(self.rows.len());
         // The longest first, so that the threads end together.
         self.tasks.sort_by_key(|t| std::cmp::Reverse(shares[t.share].start + t.first));
+        self.split_long_tasks(cache, shares, s.window.unwrap_or(usize::MAX));
+    }
+
+    /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
+    fn split_long_tasks(&mut self, cache: &KvCache, shares: &[Share], window: usize) {
+        self.long_tasks.clear();
+        self.part_tasks.clear();
+        let threads = self.pool.threads();
+        if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
+            return;
+        }
+        let mut parts = 0;
+        let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
+        self.tasks.retain(|&task| {
+            let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
+            if chunks.len() == 1 {
+                return true;
+            }
+            long_tasks.push((task, parts, chunks.len()));
+            part_tasks.extend(chunks.enumerate().map(|(i, chunk)| PartTask { task, chunk, part: parts + i }));
+            parts += part_tasks.len() - parts;
+            false
+        });
+        if self.parts.len() < parts {
+            self.parts.resize_with(parts, Partial::default);
+        }
     }
 
     fn norm(&mut self, rows: usize, weight: &[f32], s: &Sizes) {
@@ -427,20 +505,21 @@ impl Stepper {
         let s = &model.sizes;
         let stride = layer.qkv.tiles() * LANES;
         let qkv = SendPtr(self.qkv.as_mut_ptr());
-        let rows = &self.rows;
+        let (rows, path) = (&self.rows, self.path);
         let block_size = cache.shape.block_size;
         run_rows(&self.pool, rows.len(), |r| {
             let qkv = &qkv;
             let row = rows[r];
             // SAFETY: every row is one task's, and so is its slot in the cache.
             let all = unsafe { std::slice::from_raw_parts_mut(qkv.0.add(r * stride), stride) };
-            for (h, head) in all.chunks_exact_mut(s.head_dim).take(s.heads + s.kv_heads).enumerate() {
-                let weight = if h < s.heads { &layer.q_norm } else { &layer.k_norm };
-                if !weight.is_empty() {
-                    norm_head(head, weight, s.eps);
+            let rotated = &mut all[..(s.heads + s.kv_heads) * s.head_dim];
+            if s.qk_norm {
+                for (h, head) in rotated.chunks_exact_mut(s.head_dim).enumerate() {
+                    norm_head(head, if h < s.heads { &layer.q_norm } else { &layer.k_norm }, s.eps);
                 }
-                model.rotary.rotate(head, row.position);
             }
+            // SAFETY: the stepper's path is supported.
+            unsafe { model.rotary.rotate(path, rotated, row.position) };
             let block = shares[row.share].table[row.position / block_size] as usize;
             for head in 0..s.kv_heads {
                 let key = (s.heads + head) * s.head_dim;
@@ -448,7 +527,7 @@ impl Stepper {
                 // SAFETY: see above.
                 unsafe {
                     let (key, value) = (all.as_ptr().add(key), all.as_ptr().add(value));
-                    cache.write(index, head, block, row.position % block_size, key, value);
+                    cache.write(path, index, head, block, row.position % block_size, key, value);
                 }
             }
         });
@@ -460,36 +539,66 @@ impl Stepper {
         let (stride, group) = (layer.qkv.tiles() * LANES, s.heads / s.kv_heads);
         let (qkv, view) = (SendPtr(self.qkv.as_mut_ptr()), self.attended.view());
         let scratch = SendPtr(self.scratch.as_mut_ptr());
-        let tasks = &self.tasks;
         // Where a KV head's queries fill whole groups, its task rounds its own results.
         let own_groups = int8 && (group * s.head_dim).is_multiple_of(GROUP);
-        self.pool.run(tasks.len(), &|t, thread| {
-            let (qkv, scratch) = (&qkv, &scratch);
-            let task = tasks[t];
+        // SAFETY: the first query and result of a task are within the buffers.
+        let queries = |task: Task| unsafe {
+            let (qkv, view) = (&qkv, &view);
             let at = task.head * group * s.head_dim;
-            // SAFETY: a thread's scratch is its own; tasks write different heads or rows; the cache is only read.
-            unsafe {
-                let queries = Queries {
-                    layer: index,
-                    head: task.head,
-                    table: shares[task.share].table.as_ptr(),
-                    start: shares[task.share].start + task.first,
-                    positions: task.count,
-                    group,
-                    q: qkv.0.add(task.row * stride + at),
-                    q_stride: stride,
-                    out: view.wide.add(task.row * view.width + at),
-                    out_stride: view.width,
-                    window: s.window.unwrap_or(usize::MAX),
-                    scale: 1.0 / (s.head_dim as f32).sqrt(),
-                };
-                attend(path, cache, &queries, &mut (*scratch.0.add(thread)).attention);
-                if own_groups {
-                    for row in task.row..task.row + task.count {
-                        quantize_groups(path, view, row, at / GROUP, group * s.head_dim / GROUP);
-                    }
+            Queries {
+                layer: index,
+                head: task.head,
+                table: shares[task.share].table.as_ptr(),
+                start: shares[task.share].start + task.first,
+                positions: task.count,
+                group,
+                q: qkv.0.add(task.row * stride + at),
+                q_stride: stride,
+                out: view.wide.add(task.row * view.width + at),
+                out_stride: view.width,
+                window: s.window.unwrap_or(usize::MAX),
+                scale: 1.0 / (s.head_dim as f32).sqrt(),
+            }
+        };
+        // SAFETY: tasks write different heads or rows.
+        let round = |task: Task| unsafe {
+            if own_groups {
+                for row in task.row..task.row + task.count {
+                    quantize_groups(
+                        path,
+                        view,
+                        row,
+                        task.head * group * s.head_dim / GROUP,
+                        group * s.head_dim / GROUP,
+                    );
                 }
             }
+        };
+        let (tasks, part_tasks, long_tasks) = (&self.tasks, &self.part_tasks, &self.long_tasks);
+        let parts = SendPtr(self.parts.as_mut_ptr());
+        self.pool.run(part_tasks.len() + tasks.len(), &|t, thread| {
+            let (scratch, parts) = (&scratch, &parts);
+            // SAFETY: a thread's scratch is its own; tasks write different heads, rows or parts; the cache is only
+            // read.
+            unsafe {
+                let scratch = &mut (*scratch.0.add(thread)).attention;
+                if let Some(p) = part_tasks.get(t) {
+                    attend_to(path, cache, &queries(p.task), scratch, p.chunk, &mut *parts.0.add(p.part));
+                } else {
+                    let task = tasks[t - part_tasks.len()];
+                    attend(path, cache, &queries(task), scratch);
+                    round(task);
+                }
+            }
+        });
+        self.pool.run(long_tasks.len(), &|t, _| {
+            let parts = &parts;
+            let (task, first, count) = long_tasks[t];
+            // SAFETY: tasks have different parts, and write different heads or rows.
+            unsafe {
+                merge(path, cache, &queries(task), std::slice::from_raw_parts_mut(parts.0.add(first), count));
+            }
+            round(task);
         });
         if int8 && !own_groups {
             run_rows(&self.pool, self.rows.len(), |row| {

@@ -1,7 +1,7 @@
 //! What happens to single rows between the products: rotary embedding and SwiGLU.
 
 use crate::dispatch;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Path, Simd};
 
 /// Cosines and sines of every position, `[positions, head_dim / 2]` each (Su et al., RoFormer, arXiv:2104.09864).
 pub struct Rotary {
@@ -26,16 +26,25 @@ impl Rotary {
         self.cos.len() / self.half.max(1)
     }
 
-    /// Rotate one head in place: element j pairs with j + head_dim / 2.
+    /// Rotate heads that lie side by side in place: element j of each pairs with j + head_dim / 2.
     ///
     /// # Panics
-    /// If the head has another size, or there is no such position.
-    #[inline(always)]
-    pub fn rotate(&self, head: &mut [f32], position: usize) {
+    /// If there is no such position.
+    ///
+    /// # Safety
+    /// The path must be supported.
+    pub unsafe fn rotate(&self, path: Path, heads: &mut [f32], position: usize) {
         let half = self.half;
-        let cos = &self.cos[position * half..][..half];
-        let sin = &self.sin[position * half..][..half];
-        let (low, high) = head.split_at_mut(half);
+        rotate_heads(path, heads, &self.cos[position * half..][..half], &self.sin[position * half..][..half]);
+    }
+}
+
+/// Plain Rust, which is compiled for each path's registers.
+#[allow(clippy::extra_unused_type_parameters)]
+#[inline(always)]
+unsafe fn rotate_generic<S: Simd>(heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for head in heads.chunks_exact_mut(2 * cos.len()) {
+        let (low, high) = head.split_at_mut(cos.len());
         for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
             (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
         }
@@ -43,7 +52,6 @@ impl Rotary {
 }
 
 /// RMSNorm of one head in place, as Qwen3 does before rotating.
-#[inline(always)]
 pub fn norm_head(head: &mut [f32], weight: &[f32], eps: f32) {
     let mean = head.iter().map(|x| x * x).sum::<f32>() / head.len() as f32;
     let scale = 1.0 / (mean + eps).sqrt();
@@ -85,4 +93,5 @@ unsafe fn argmax_generic<S: Simd>(x: &[f32]) -> (f32, usize) {
 dispatch!(pub fn swiglu = swiglu_generic; (
     gate: *const f32, up: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize
 ));
+dispatch!(fn rotate_heads = rotate_generic; (heads: &mut [f32], cos: &[f32], sin: &[f32]));
 dispatch!(pub fn argmax = argmax_generic; (x: &[f32]) -> (f32, usize));

@@ -16,6 +16,7 @@ fn assert_same_groups(got: &[Group], wanted: &[Group], what: &str) {
     assert_eq!(got.len(), wanted.len());
     for (a, b) in got.iter().zip(wanted) {
         assert_eq!(a.q, b.q, "{what}");
+        assert_eq!(a.rests, b.rests, "{what}");
         assert_same(&a.scale, &b.scale, what);
         assert_same(&a.sum, &b.sum, what);
         assert_same(&a.scaled_sum, &b.scaled_sum, what);
@@ -46,11 +47,50 @@ fn numbers_are_rounded_to_the_nearest_step_and_sums_are_those_of_the_steps() {
                     let error = (f64::from(x) - f64::from(q) * f64::from(scale)).abs();
                     assert!(error <= 0.500_02 * f64::from(scale), "{x} as {q} steps of {scale}");
                 }
-                let sum = |q: &[i8]| q.iter().map(|&q| f32::from(q)).sum::<f32>();
-                let halves = [sum(&q[..16]), sum(&q[16..])];
-                assert_eq!((group.sum[i], group.half_sum[i]), (sum(&q), halves));
-                assert_eq!(group.scaled_sum[i], scale * sum(&q));
-                assert_eq!(group.scaled_half_sum[i], halves.map(|half| scale * half));
+                let halves = half_sums(&q);
+                assert_eq!((group.sum[i], group.half_sum[i]), (halves[0] + halves[1], halves));
+                if group.rests >> i & 1 == 0 {
+                    assert_eq!(group.scaled_half_sum[i], halves.map(|half| scale * half));
+                }
+                assert_eq!(group.scaled_sum[i], group.scaled_half_sum[i][0] + group.scaled_half_sum[i][1]);
+            }
+        }
+    }
+}
+
+fn half_sums(q: &[i8; 32]) -> [f32; 2] {
+    [&q[..16], &q[16..]].map(|half| half.iter().map(|&q| f32::from(q)).sum())
+}
+
+#[test]
+fn groups_with_an_outlier_and_no_others_keep_what_rounding_left() {
+    let mut rng = Rng::new(5);
+    for turn in 0..400 {
+        let magnitude = 10f32.powi(rng.between(0, 24) as i32 - 12);
+        let mut x: Vec<f32> = (0..32).map(|_| rng.normal().clamp(-3.0, 3.0) * magnitude).collect();
+        let outlier = turn % 2 == 0;
+        if outlier {
+            x[rng.below(32)] = 60.0 * magnitude;
+        }
+        for path in paths() {
+            let mut all = activations(path, &x, 32);
+            let view = all.view();
+            // SAFETY: there is one group.
+            let (group, rest) = unsafe { (*view.groups, *view.rests) };
+            assert_eq!(group.rests, u32::from(outlier), "{x:?} on {path}");
+            if !outlier {
+                continue;
+            }
+            let (scale, step) = (f64::from(group.scale[0]), f64::from(rest.scale[0]));
+            for (k, &x) in x.iter().enumerate() {
+                let kept = f64::from(group.q[0][k]) * scale + f64::from(rest.q[0][k]) * step;
+                assert!((f64::from(x) - kept).abs() <= 0.51 * step, "{x} kept as {kept}");
+            }
+            assert_eq!(rest.half_sum[0], half_sums(&rest.q[0]));
+            let halves = half_sums(&group.q[0]);
+            for (i, half) in halves.into_iter().enumerate() {
+                let scaled = group.scale[0] * half + rest.scale[0] * rest.half_sum[0][i];
+                assert_eq!(group.scaled_half_sum[0][i], scaled);
             }
         }
     }

@@ -2,14 +2,15 @@
 
 mod support;
 
-use penstock_cpu::attention::{Queries, Scratch, attend, positions_together};
-use penstock_cpu::half::{f16_to_f32, f32_to_f16};
+use penstock_cpu::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
+use penstock_cpu::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::simd::Path;
 use support::{Rng, assert_same, paths};
 
 const LAYER: usize = 1;
 const HEAD: usize = 1;
+const KINDS: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Bf16, KvType::I8];
 
 /// One sequence's queries, keys and values for one KV head, with its cache.
 struct Case {
@@ -49,7 +50,7 @@ impl Case {
             heads: 2,
             head_dim: rng.pick(&[16, 24, 64, 128]),
             block_size: rng.pick(&[16, 8, 5, 32]),
-            kind: rng.pick(&[KvType::F16, KvType::F32]),
+            kind: rng.pick(&KINDS),
         };
         let (context, group) = (rng.between(1, 700), rng.between(1, 9));
         let window = if rng.below(2) == 0 { usize::MAX } else { rng.between(1, 400) };
@@ -61,11 +62,32 @@ impl Case {
         let (k, v) = (&self.k[position * dim..][..dim], &self.v[position * dim..][..dim]);
         let block = self.table[position / size] as usize;
         // SAFETY: key and value are as long as the head, and nobody else uses the cache.
-        unsafe { self.cache.write(LAYER, HEAD, block, position % size, k.as_ptr(), v.as_ptr()) };
+        unsafe { self.cache.write(Path::best(), LAYER, HEAD, block, position % size, k.as_ptr(), v.as_ptr()) };
     }
 
     /// Results of positions `start .. start + positions`, `[positions, group, head_dim]`.
     fn attend(&self, path: Path, start: usize, positions: usize, scratch: &mut Scratch) -> Vec<f32> {
+        self.results(start, positions, |queries| {
+            // SAFETY: the path is this processor's; the table names blocks for all positions.
+            unsafe { attend(path, &self.cache, queries, scratch) }
+        })
+    }
+
+    /// The same, each chunk by itself, the last first.
+    fn attend_in_parts(&self, path: Path, start: usize, positions: usize, scratch: &mut Scratch) -> Vec<f32> {
+        self.results(start, positions, |queries| {
+            let all = chunks(&self.cache.shape, start, positions, self.window);
+            let mut parts = vec![Partial::default(); all.len()];
+            for (chunk, part) in all.zip(&mut parts).rev() {
+                // SAFETY: as above.
+                unsafe { attend_to(path, &self.cache, queries, scratch, chunk, part) };
+            }
+            // SAFETY: as above.
+            unsafe { merge(path, &self.cache, queries, &mut parts) };
+        })
+    }
+
+    fn results(&self, start: usize, positions: usize, attend: impl FnOnce(&Queries)) -> Vec<f32> {
         let width = self.group * self.cache.shape.head_dim;
         let mut out = vec![f32::NAN; positions * (width + 3)];
         let queries = Queries {
@@ -82,23 +104,21 @@ impl Case {
             window: self.window,
             scale: self.scale,
         };
-        // SAFETY: the path is this processor's; the table names blocks for all positions.
-        unsafe { attend(path, &self.cache, &queries, scratch) };
+        attend(&queries);
         out.chunks_exact(width + 3).flat_map(|row| row[..width].to_vec()).collect()
     }
 
     /// The same of one position in float64, from keys and values as they are stored.
     fn reference(&self, position: usize) -> Vec<f64> {
         let (dim, kind) = (self.cache.shape.head_dim, self.cache.shape.kind);
-        let stored = |x: f32| f64::from(if kind == KvType::F16 { f16_to_f32(f32_to_f16(x)) } else { x });
+        let (k, v) = (stored(&self.k, dim, kind), stored(&self.v, dim, kind));
         let first = (position + 1).saturating_sub(self.window);
         let mut out = Vec::new();
         for h in 0..self.group {
             let q = &self.q[(position * self.group + h) * dim..][..dim];
             let scores: Vec<f64> = (first..=position)
                 .map(|t| {
-                    let k = &self.k[t * dim..][..dim];
-                    let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * stored(k)).sum();
+                    let dot: f64 = q.iter().zip(&k[t * dim..][..dim]).map(|(&q, &k)| f64::from(q) * k).sum();
                     dot * f64::from(self.scale)
                 })
                 .collect();
@@ -106,7 +126,7 @@ impl Case {
             let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
             let total: f64 = weights.iter().sum();
             out.extend((0..dim).map(|d| {
-                let sum: f64 = weights.iter().zip(first..).map(|(w, t)| w * stored(self.v[t * dim + d])).sum();
+                let sum: f64 = weights.iter().zip(first..).map(|(w, t)| w * v[t * dim + d]).sum();
                 sum / total
             }));
         }
@@ -118,6 +138,22 @@ impl Case {
     }
 }
 
+/// Keys or values as they are stored.
+fn stored(numbers: &[f32], dim: usize, kind: KvType) -> Vec<f64> {
+    let token = |numbers: &[f32]| -> Vec<f64> {
+        let greatest = numbers.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let one = |&x: &f32| match kind {
+            KvType::F32 => x.into(),
+            KvType::F16 => f16_to_f32(f32_to_f16(x)).into(),
+            KvType::Bf16 => bf16_to_f32(f32_to_bf16(x)).into(),
+            KvType::I8 => f64::from(greatest / 127.0) * f64::from((x * (127.0 / greatest)).round_ties_even()),
+        };
+        numbers.iter().map(one).collect()
+    };
+    numbers.chunks_exact(dim).flat_map(token).collect()
+}
+
+/// All of a cache, the scales of int8 included.
 fn fill(cache: &KvCache, value: f32) {
     let s = cache.shape;
     for layer in 0..s.layers {
@@ -128,12 +164,21 @@ fn fill(cache: &KvCache, value: f32) {
                     // SAFETY: a strip is as long as that, and nobody else uses the cache.
                     unsafe {
                         match s.kind {
+                            KvType::F32 => {
+                                std::slice::from_raw_parts_mut(data.cast::<f32>(), s.strip_len()).fill(value);
+                            }
                             KvType::F16 => {
                                 std::slice::from_raw_parts_mut(data.cast::<u16>(), s.strip_len())
                                     .fill(f32_to_f16(value));
                             }
-                            KvType::F32 => {
-                                std::slice::from_raw_parts_mut(data.cast::<f32>(), s.strip_len()).fill(value);
+                            KvType::Bf16 => {
+                                std::slice::from_raw_parts_mut(data.cast::<u16>(), s.strip_len())
+                                    .fill(f32_to_bf16(value));
+                            }
+                            KvType::I8 => {
+                                let bytes = s.strip_bytes() - s.scales_at();
+                                let scales = data.add(s.scales_at()).cast::<f32>();
+                                std::slice::from_raw_parts_mut(scales, bytes / size_of::<f32>()).fill(value);
                             }
                         }
                     }
@@ -203,6 +248,58 @@ fn contexts_around_the_ends_of_strips_and_splits_are_right() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn chunks_shared_between_threads_give_the_same_bits_and_are_right() {
+    let (mut rng, mut scratch) = (Rng::new(8), Scratch::default());
+    for (round, kind) in KINDS.into_iter().cycle().take(12).enumerate() {
+        let shape =
+            KvShape { layers: 2, heads: 2, head_dim: rng.pick(&[16, 24]), block_size: rng.pick(&[16, 5, 32]), kind };
+        let window = if round % 3 == 0 { rng.between(900, 1500) } else { usize::MAX };
+        let context = rng.between(1500, 4500);
+        let case = Case::new(&mut rng, shape, context, 3, window);
+        let positions = rng.between(1, 8);
+        let start = case.context - positions;
+        let wanted = case.attend(Path::best(), start, positions, &mut scratch);
+        let reference: Vec<f64> = (start..case.context).flat_map(|p| case.reference(p)).collect();
+        assert_near(&wanted, &reference, &case.describe());
+        for path in paths() {
+            let got = case.attend_in_parts(path, start, positions, &mut scratch);
+            assert_same(&got, &wanted, &format!("{} on {path}", case.describe()));
+        }
+        let alone = case.attend(Path::best(), case.context - 1, 1, &mut scratch);
+        assert_same(&wanted[(positions - 1) * alone.len()..], &alone, &case.describe());
+    }
+}
+
+#[test]
+fn keys_and_values_of_int8_that_are_not_finite_make_the_result_nan() {
+    let (mut rng, mut scratch) = (Rng::new(9), Scratch::default());
+    let shape = KvShape { layers: 2, heads: 2, head_dim: 16, block_size: 16, kind: KvType::I8 };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for of_key in [true, false] {
+            let mut case = Case::new(&mut rng, shape, 40, 2, usize::MAX);
+            *(if of_key { &mut case.k[20 * 16 + 3] } else { &mut case.v[20 * 16 + 3] }) = bad;
+            case.write(20);
+            for path in paths() {
+                assert!(case.attend(path, 39, 1, &mut scratch).iter().all(|y| y.is_nan()), "{bad} on {path}");
+                assert_near(&case.attend(path, 19, 1, &mut scratch), &case.reference(19), "before the bad token");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_of_int8_that_are_zero_or_next_to_it_count_as_zero() {
+    let (mut rng, mut scratch) = (Rng::new(10), Scratch::default());
+    let shape = KvShape { layers: 2, heads: 2, head_dim: 16, block_size: 16, kind: KvType::I8 };
+    for small in [0.0, 1e-40] {
+        let mut case = Case::new(&mut rng, shape, 1, 2, usize::MAX);
+        case.v.fill(small);
+        case.write(0);
+        assert_eq!(case.attend(Path::best(), 0, 1, &mut scratch), vec![0.0; 32]);
     }
 }
 

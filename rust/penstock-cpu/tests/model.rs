@@ -12,7 +12,7 @@ use penstock_cpu::{Error, Result};
 use std::collections::HashMap;
 use support::{Rng, Tensor, assert_same, paths};
 
-const POSITIONS: usize = 400;
+const POSITIONS: usize = 2600;
 
 struct Weights(HashMap<String, Tensor>);
 
@@ -271,6 +271,31 @@ fn reference(s: &Sizes, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f64>> {
     let head = weights.values(if s.tied { "embed.weight" } else { "head.weight" });
     let final_norm = weights.values("final_norm.weight");
     rows.iter().map(|row| times(&head, &norm(row, &final_norm, s.eps))).collect()
+}
+
+#[test]
+fn scores_after_long_contexts_have_the_same_bits_whether_or_not_threads_share_them() {
+    let mut rng = Rng::new(7);
+    let (sizes, weights) = models(&mut rng).swap_remove(0);
+    let model = pack(&sizes, &weights);
+    let tokens = random_tokens(&mut rng, sizes.vocab, 2500);
+    let mut wanted: Option<Vec<Vec<f32>>> = None;
+    for threads in [1, 2, 5] {
+        let mut stepper = Stepper::new(Path::best(), Precision::Int8, Pool::new(threads));
+        let cache = new_cache(&sizes, 16, 160);
+        let table: Vec<u32> = (0..160).rev().collect();
+        let mut rows = Vec::new();
+        let mut start = 0;
+        for count in [700, 700, 700, 397, 1, 2] {
+            let share = Share { tokens: tokens[start..start + count].to_vec(), start, table: table.clone() };
+            rows.push(step(&mut stepper, &model, &cache, &[share]).pop().unwrap());
+            start += count;
+        }
+        match &wanted {
+            None => wanted = Some(rows),
+            Some(wanted) => (0..rows.len()).for_each(|i| assert_same(&rows[i], &wanted[i], &format!("{threads}"))),
+        }
+    }
 }
 
 #[test]

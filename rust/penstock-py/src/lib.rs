@@ -138,11 +138,13 @@ struct Runner {
 
 #[pymethods]
 impl Runner {
-    /// `path` is an instruction path by name; without one the best is taken. `precision` is "int8" or "float32".
+    /// `path` is an instruction path by name; without one the best is taken, and one that was never run on real
+    /// hardware only if `unverified`. `precision` is "int8" or "float32".
     #[new]
-    #[pyo3(signature = (threads, precision, path=None))]
-    fn new(threads: usize, precision: &str, path: Option<&str>) -> PyResult<Runner> {
+    #[pyo3(signature = (threads, precision, path=None, unverified=false))]
+    fn new(threads: usize, precision: &str, path: Option<&str>, unverified: bool) -> PyResult<Runner> {
         let path = match path {
+            None if unverified => Path::supported().next().unwrap_or(Path::Scalar),
             None => Path::best(),
             Some(name) => name.parse().map_err(|e| NativeConfigError::new_err(format!("{e}")))?,
         };
@@ -159,6 +161,18 @@ impl Runner {
             other => return Err(NativeConfigError::new_err(format!("Unknown precision '{other}': int8 or float32."))),
         };
         Ok(Runner { stepper: Stepper::new(path, precision, Pool::new(threads)), model: None, cache: None })
+    }
+
+    /// Bytes that `load` would take for the packed weights.
+    #[staticmethod]
+    fn planned_bytes(
+        py: Python<'_>,
+        sizes: PySizes,
+        frequencies: Vec<f32>,
+        tensors: HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>,
+    ) -> PyResult<usize> {
+        let tensors = Buffers(tensors);
+        detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors))
     }
 
     /// Pack the weights: `tensors` has for each canonical name the type's name, the shape and the bytes.
@@ -207,6 +221,11 @@ impl Runner {
         self.stepper.path().name()
     }
 
+    /// Whether it was ever run on real hardware.
+    fn path_is_verified(&self) -> bool {
+        self.stepper.path().is_verified()
+    }
+
     /// Compute one step.
     fn execute(&mut self, py: Python<'_>, shares: Vec<PyShare>) -> PyResult<Vec<PyAnswer>> {
         let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
@@ -214,6 +233,17 @@ impl Runner {
         };
         let (model, cache) = (&*model, &*cache);
         detached(py, || Ok(step(stepper, model, cache, shares)))
+    }
+
+    /// Seconds that the steps since this was last asked spent in each phase, by its name.
+    fn phases(&mut self) -> HashMap<&'static str, f64> {
+        self.stepper.stopwatch().take().into_iter().map(|(phase, spent)| (phase.name(), spent.as_secs_f64())).collect()
+    }
+
+    /// Operations per second of which the threads are capable: int8 products, float32.
+    fn peak(&self, py: Python<'_>) -> PyResult<(f64, f64)> {
+        let (path, pool) = (self.stepper.path(), self.stepper.pool());
+        detached(py, || Ok(penstock_cpu::peak::measure(path, pool, 20))).map(|peak| (peak.int8, peak.float32))
     }
 
     /// Scores of the token after each of the given ones, `[len(tokens), vocab]` in rows; for comparisons.
@@ -239,9 +269,14 @@ impl Runner {
 
 fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape> {
     let kind = match kv_type {
-        "float16" => KvType::F16,
         "float32" => KvType::F32,
-        other => return Err(NativeConfigError::new_err(format!("Unknown KV type '{other}': float16 or float32."))),
+        "float16" => KvType::F16,
+        "bfloat16" => KvType::Bf16,
+        "int8" => KvType::I8,
+        other => {
+            let known = "float32, float16, bfloat16 or int8";
+            return Err(NativeConfigError::new_err(format!("Unknown KV type '{other}': {known}.")));
+        }
     };
     let s = &model.sizes;
     Ok(KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, block_size, kind })

@@ -126,6 +126,8 @@ ENGINE = Flags(
         Flag("runner", str, "What computes: our own code on CPUs, or PyTorch.", "auto", ("auto", "native", "torch")),
         Flag("device", str, "Where the model runs.", "auto", ("auto", "cpu", "cuda", "mps")),
         Flag("dtype", str, "Number format; auto: the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),
+        Flag("kv_cache_dtype", str, "Number format of the KV cache; auto: what suits --dtype.", "auto",
+             ("auto", "float32", "float16", "bfloat16", "int8")),
         Flag("threads", int, "CPU threads of the engine.", "every core"),
         Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
     ),

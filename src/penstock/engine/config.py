@@ -23,6 +23,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     runner: str = "auto"  # "native" and "torch" insist on one
     device: str = "auto"
     dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
     threads: int | None = None
     allow_unverified: bool = False
 

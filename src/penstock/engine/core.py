@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, PenstockError
+from penstock.core.sizes import format_size
 from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.select import make_runner
@@ -64,6 +65,7 @@ class EngineCore:
                 block_size=config.block_size,
                 device=config.device,
                 dtype=config.dtype,
+                kv_cache_dtype=config.kv_cache_dtype,
                 threads=config.threads,
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
@@ -300,6 +302,13 @@ def _kv_blocks(config: EngineConfig, capacity: KVCapacity, max_model_len: int) -
     blocks = given // capacity.bytes_per_block
     useful = config.max_num_seqs * -(-max_model_len // config.block_size)
     blocks = min(blocks, useful)
+    taken = blocks * capacity.bytes_per_block
+    if taken > capacity.free_bytes:
+        raise ConfigError(
+            f"A KV cache of {format_size(taken)} was asked for, and {format_size(capacity.free_bytes)} of memory are "
+            "free once the weights are loaded. Lower --kv-memory.",
+            param="kv_memory",
+        )
     if blocks < 2:
         raise ConfigError(
             f"{given} bytes for the KV cache hold fewer than two blocks of {capacity.bytes_per_block} bytes. "

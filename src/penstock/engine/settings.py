@@ -38,6 +38,9 @@ class EngineSettings(PenstockSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format; auto: the fastest."
     )
+    kv_cache_dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
+        "auto", description="Number format of the KV cache; auto: what suits dtype."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
     allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
 

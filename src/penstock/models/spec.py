@@ -86,10 +86,14 @@ class ModelSpec:
         return heads * self.vocab_size * self.hidden_size + self.n_layers * (attention + mlp)
 
     @property
+    def multiplied_parameters(self) -> int:
+        """Weights that a token is multiplied with: all but embeddings that are only looked up."""
+        return self.parameters - (0 if self.tied_embeddings else self.vocab_size * self.hidden_size)
+
+    @property
     def attention_span(self) -> int:
         """Tokens of context at which attending to them takes as many operations as all the products with weights."""
-        looked_up = 0 if self.tied_embeddings else self.vocab_size * self.hidden_size
-        return max(1, (self.parameters - looked_up) // (2 * self.n_layers * self.n_heads * self.head_dim))
+        return max(1, self.multiplied_parameters // (2 * self.n_layers * self.n_heads * self.head_dim))
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         """Bytes of K and V over all layers for one token whose elements take `itemsize` bytes."""

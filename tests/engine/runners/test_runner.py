@@ -216,7 +216,7 @@ def poisoned(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = load_file(file)
     tensors["model.embed_tokens.weight"][POISON] = float("inf")
     save_file(tensors, file, {"format": "pt"})
-    if kind != "native-int8":
+    if not kind.startswith("native-int8"):
         return directory
     return write_gguf_from_hf(directory, directory / "tiny.gguf", lambda n: "F32" if "embed" in n else "Q8_0")
 
@@ -290,11 +290,12 @@ def test_capacity_counts_both_keys_and_values_of_every_layer(kind: str, tiny: Pa
     runner = new_runner(tiny, kind, block_size=16)
     spec = runner.load()
     capacity = runner.kv_capacity()
-    number = 2 if kind == "native-int8" else 4
-    assert capacity.bytes_per_block == 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * 16 * number
-    assert capacity.available_bytes > 0
+    vector = spec.head_dim * {"native-int8": 2, "native-int8-kv": 1}.get(kind, 4)
+    scale = 4 if kind == "native-int8-kv" else 0
+    assert capacity.bytes_per_block == 2 * spec.n_layers * spec.n_kv_heads * 16 * (vector + scale)
+    assert 0 < capacity.available_bytes < capacity.free_bytes
     # of the quantized model the smallest type takes 4.5 bits for a weight, and none more than 10
-    least, most = (0.5, 1.3) if kind == "native-int8" else (4, 4.2)
+    least, most = (0.5, 1.3) if kind.startswith("native-int8") else (4, 4.2)
     vectors = 4 * spec.hidden_size * (2 * spec.n_layers + 1)
     assert least * spec.parameters - vectors < capacity.weight_bytes < most * spec.parameters + vectors
 
@@ -323,7 +324,7 @@ def test_untouched_cache_takes_no_memory(kind: str, tiny: Path) -> None:
 def test_the_runner_says_what_it_runs_on(kind: str, runner: ModelRunner) -> None:
     described = runner.describe()
     assert described["device"] == "cpu"
-    assert described["dtype"] == ("int8" if kind == "native-int8" else "float32")
+    assert described["dtype"] == ("int8" if kind.startswith("native-int8") else "float32")
     assert described["verified"] == "yes"
     assert described["threads"] == "1"
     assert all(described.values())

@@ -138,7 +138,8 @@ def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
 
 def test_without_any_limit_the_machine_decides(tmp_path: Path) -> None:
     assert memory.available_memory(tmp_path) > 0
-    assert device.kv_budget(torch.device("cpu"), 0.9) > 0
+    given, most = device.kv_budget(torch.device("cpu"), 0.9)
+    assert 0 < given < most
 
 
 def test_cores_are_cut_by_a_quota_and_never_below_one(tmp_path: Path) -> None:

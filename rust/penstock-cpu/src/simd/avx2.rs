@@ -44,6 +44,22 @@ unsafe fn byte<const N: i32>(a: __m256i) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(0xFF)))
 }
 
+/// Halves added until one lane is left.
+#[inline(always)]
+pub(super) unsafe fn sum_of_eight(a: __m256) -> f32 {
+    let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+    let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+}
+
+/// The greatest lane, if none is NaN.
+#[inline(always)]
+pub(super) unsafe fn greatest_of_eight(a: __m256) -> f32 {
+    let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+    let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+}
+
 /// The same operation on both registers.
 macro_rules! both {
     ($f:ident, $a:expr) => {
@@ -62,6 +78,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
         (_mm256_set1_ps(x), _mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> F {
@@ -87,6 +107,12 @@ impl Simd for Avx2 {
         (widen_bf16(_mm_loadu_si128(from.cast())), widen_bf16(_mm_loadu_si128(from.add(8).cast())))
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> F {
+        let bytes = _mm_loadu_si128(from.cast());
+        let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
+        (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+    }
+    #[inline(always)]
     unsafe fn add(a: F, b: F) -> F {
         both!(_mm256_add_ps, a, b)
     }
@@ -105,6 +131,17 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn fma(a: F, b: F, c: F) -> F {
         (_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
+    }
+    #[inline(always)]
+    unsafe fn sum(a: F) -> f32 {
+        sum_of_eight(_mm256_add_ps(a.0, a.1))
+    }
+    #[inline(always)]
+    unsafe fn greatest(a: F) -> f32 {
+        let least = _mm256_set1_ps(f32::NEG_INFINITY);
+        let low = _mm256_blendv_ps(least, a.0, _mm256_cmp_ps::<_CMP_ORD_Q>(a.0, a.0));
+        let high = _mm256_blendv_ps(least, a.1, _mm256_cmp_ps::<_CMP_ORD_Q>(a.1, a.1));
+        greatest_of_eight(_mm256_max_ps(low, high))
     }
     #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {

@@ -17,6 +17,10 @@ impl Simd for Avx512 {
         _mm512_set1_ps(x)
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> __m512 {
         _mm512_loadu_ps(from)
     }
@@ -37,6 +41,10 @@ impl Simd for Avx512 {
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+    }
+    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         _mm512_add_ps(a, b)
     }
@@ -55,6 +63,18 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         _mm512_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn sum(a: __m512) -> f32 {
+        let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+        super::avx2::sum_of_eight(a)
+    }
+    #[inline(always)]
+    unsafe fn greatest(a: __m512) -> f32 {
+        let numbers = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a);
+        let a = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), numbers, a);
+        let a = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+        super::avx2::greatest_of_eight(a)
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {

@@ -12,6 +12,8 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 mod path;
 pub mod scalar;
 
@@ -32,6 +34,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;
+    /// Ask for the cache line that holds this address, which need not be valid; where there is a way to.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
     /// Sixteen float32 from memory.
     unsafe fn load(from: *const f32) -> Self::F;
     /// Sixteen float32 to memory.
@@ -42,6 +47,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_f16(to: *mut u16, x: Self::F);
     /// Sixteen bfloat16, widened.
     unsafe fn load_bf16(from: *const u16) -> Self::F;
+    /// Sixteen int8, as float32.
+    unsafe fn load_i8(from: *const i8) -> Self::F;
     /// `a + b`
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`
@@ -97,7 +104,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         lanes[0]
     }
 
-    /// The greatest lane.
+    /// The greatest lane, NaN aside.
     #[inline(always)]
     unsafe fn greatest(a: Self::F) -> f32 {
         let mut lanes = [0f32; LANES];
@@ -146,7 +153,21 @@ macro_rules! dispatch {
             unsafe fn avx512($($arg: $type),*) $(-> $result)? {
                 $kernel::<$crate::simd::avx512::Avx512>($($arg),*)
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            unsafe fn neon($($arg: $type),*) $(-> $result)? {
+                $kernel::<$crate::simd::neon::Neon>($($arg),*)
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod,i8mm")]
+            unsafe fn neon_i8mm($($arg: $type),*) $(-> $result)? {
+                $kernel::<$crate::simd::neon::NeonI8mm>($($arg),*)
+            }
             match path {
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Path::NeonI8mm => neon_i8mm($($arg),*),
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Path::Neon => neon($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Path::Avx512 => avx512($($arg),*),
                 #[cfg(target_arch = "x86_64")]

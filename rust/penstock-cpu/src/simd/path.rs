@@ -12,10 +12,14 @@ pub enum Path {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// NEON with `dotprod`.
+    Neon,
+    /// NEON with `dotprod` and `i8mm`.
+    NeonI8mm,
 }
 
 /// Best first.
-const ALL: [Path; 3] = [Path::Avx512, Path::Avx2, Path::Scalar];
+const ALL: [Path; 5] = [Path::Avx512, Path::Avx2, Path::NeonI8mm, Path::Neon, Path::Scalar];
 
 impl Path {
     /// What this processor has, best first; the last is always [`Path::Scalar`].
@@ -23,9 +27,9 @@ impl Path {
         ALL.into_iter().filter(|path| path.is_supported())
     }
 
-    /// The best one that this processor has.
+    /// The best one that this processor has, of those that were run on real hardware.
     pub fn best() -> Path {
-        Path::supported().next().unwrap_or(Path::Scalar)
+        Path::supported().find(|path| path.is_verified()).unwrap_or(Path::Scalar)
     }
 
     /// Whether this processor has all its instructions.
@@ -45,9 +49,19 @@ impl Path {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Path::NeonI8mm => Path::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm"),
+            #[allow(unreachable_patterns)]
             _ => false,
         }
+    }
+
+    /// Whether its results were compared with the others' on real hardware; an emulator's word is not enough for a path
+    /// to be taken unasked.
+    pub fn is_verified(self) -> bool {
+        !matches!(self, Path::Neon | Path::NeonI8mm)
     }
 
     /// As it is written in settings and reports.
@@ -56,6 +70,8 @@ impl Path {
             Path::Scalar => "scalar",
             Path::Avx2 => "avx2",
             Path::Avx512 => "avx512",
+            Path::Neon => "neon",
+            Path::NeonI8mm => "neon-i8mm",
         }
     }
 }

@@ -47,6 +47,10 @@ impl Simd for Scalar {
         from.cast::<[u16; LANES]>().read_unaligned().map(half::bf16_to_f32)
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        from.cast::<[i8; LANES]>().read().map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| a + b)
     }

@@ -19,6 +19,7 @@ class RunnerConfig:
     block_size: int = 16  # tokens
     device: str = "auto"  # "auto", "cpu", "cuda", "mps"
     dtype: str = "auto"  # "auto", "float32", "bfloat16", "float16"
+    kv_cache_dtype: str = "auto"  # "auto", "float32", "float16", "bfloat16", "int8"
     threads: int | None = None  # None: every core the process may use
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
@@ -33,6 +34,7 @@ class KVCapacity:
 
     bytes_per_block: int
     available_bytes: int  # what the KV cache takes unless told otherwise: on a CPU a quarter of the free memory
+    free_bytes: int  # the most it can take
     weight_bytes: int  # what the loaded weights occupy
 
 

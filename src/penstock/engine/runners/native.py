@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native
 from penstock.core.errors import ConfigError, InvariantError, ModelFileError
+from penstock.core.sizes import format_size
 from penstock.engine.runners.base import KVCapacity, Pacing
 from penstock.engine.runners.frequencies import inverse_frequencies
 from penstock.engine.runners.memory import available_memory, usable_cores
@@ -46,8 +47,8 @@ _SIZES = (
 class NativeRunner:
     """A `ModelRunner`; see there for what each method promises.
 
-    `PENSTOCK_CPU_PATH` names the instructions to use ("avx512", "avx2", "scalar") instead of the best there are;
-    all give the same results, bit for bit.
+    `PENSTOCK_CPU_PATH` names the instructions to use ("avx512", "avx2", "neon-i8mm", "neon", "scalar") instead of the
+    best there are; all give the same results, bit for bit.
 
     Args:
         note: what a person should know about the choice of this runner.
@@ -70,9 +71,13 @@ class NativeRunner:
         self._config = config
         self._note = note
         self._precision, self._kv_type = _PRECISIONS[config.dtype]
+        if config.kv_cache_dtype != "auto":
+            self._kv_type = config.kv_cache_dtype
         self._threads = config.threads or usable_cores()
         with _own_errors():
-            self._runner = _native.Runner(self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"))
+            self._runner = _native.Runner(
+                self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"), config.allow_unverified
+            )
         self._spec: ModelSpec | None = None
         self._limits: Limits | None = None
 
@@ -85,6 +90,13 @@ class NativeRunner:
                 tensors[name] = (info.dtype, list(info.shape), weights.raw(name))
             sizes = {name: getattr(spec, name) for name in _SIZES}
             frequencies = inverse_frequencies(spec).tolist()
+            needed, free = self._runner.planned_bytes(sizes, frequencies, tensors), available_memory()
+            if needed > free:
+                raise ConfigError(
+                    f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. "
+                    "Free some, raise the container's limit, or choose a smaller quantization.",
+                    param="model",
+                )
             self._runner.load(sizes, frequencies, self._config.max_model_len, tensors)
             del tensors  # the file can't be closed while its bytes are lent out
         self._spec = spec
@@ -92,9 +104,11 @@ class NativeRunner:
 
     def kv_capacity(self) -> KVCapacity:
         self._loaded()
+        free = available_memory()
         return KVCapacity(
             bytes_per_block=self._runner.block_bytes(self._config.block_size, self._kv_type),
-            available_bytes=available_memory() // 4,
+            available_bytes=free // 4,
+            free_bytes=free,
             weight_bytes=self._runner.weight_bytes(),
         )
 
@@ -130,7 +144,7 @@ class NativeRunner:
             "dtype": self._precision if quantized else "float32",
             "attention": f"paged, {self._kv_type} KV",
             "instructions": self._runner.path(),
-            "verified": "yes",
+            "verified": "yes" if self._runner.path_is_verified() else "never run on such a processor",
             "threads": str(self._threads),
         }
         if self._note:

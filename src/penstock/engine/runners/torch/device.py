@@ -101,15 +101,16 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return False
 
 
-def kv_budget(device: torch.device, gpu_memory_utilization: float) -> int:
-    """Bytes the KV cache takes unless told otherwise, once the weights are loaded.
+def kv_budget(device: torch.device, gpu_memory_utilization: float) -> tuple[int, int]:
+    """Bytes the KV cache takes unless told otherwise, once the weights are loaded, and the most it can take.
 
     On a CPU a quarter of what the machine and our cgroups leave; on a GPU what remains of its utilized share.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return int(max(0.0, free - (1 - gpu_memory_utilization) * total))
+        return int(max(0.0, free - (1 - gpu_memory_utilization) * total)), free
     if device.type == "mps":
-        share = int(torch.mps.recommended_max_memory() * gpu_memory_utilization)
-        return max(0, share - int(torch.mps.driver_allocated_memory()))
-    return available_memory() // 4
+        most, taken = torch.mps.recommended_max_memory(), torch.mps.driver_allocated_memory()
+        return max(0, int(most * gpu_memory_utilization) - taken), max(0, most - taken)
+    free = available_memory()
+    return free // 4, free

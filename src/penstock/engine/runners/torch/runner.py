@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from penstock.core.errors import InvariantError
+from penstock.core.errors import ConfigError, InvariantError
 from penstock.engine.runners.base import KVCapacity, Pacing
 from penstock.engine.runners.memory import keep_freed_memory, usable_cores
 from penstock.engine.runners.torch.decoder import Decoder
@@ -41,6 +41,13 @@ class TorchRunner:
     def __init__(self, config: RunnerConfig) -> None:
         self._config = config
         self._placement = choose_placement(config)
+        computed = str(self._placement.dtype).removeprefix("torch.")
+        if config.kv_cache_dtype not in {"auto", computed}:
+            raise ConfigError(
+                f"The torch runner keeps keys and values as it computes, in {computed}: leave --kv-cache-dtype at "
+                "auto, or choose --runner native.",
+                param="kv_cache_dtype",
+            )
         self._threads = config.threads or usable_cores()
         self._model: _Model | None = None
         self._executor: StepExecutor | None = None
@@ -59,9 +66,11 @@ class TorchRunner:
     def kv_capacity(self) -> KVCapacity:
         model = self._loaded()
         per_token = model.spec.kv_bytes_per_token(self._placement.dtype.itemsize)
+        available, free = kv_budget(self._placement.device, self._config.gpu_memory_utilization)
         return KVCapacity(
             bytes_per_block=per_token * self._config.block_size,
-            available_bytes=kv_budget(self._placement.device, self._config.gpu_memory_utilization),
+            available_bytes=available,
+            free_bytes=free,
             weight_bytes=model.decoder.nbytes,
         )
 
