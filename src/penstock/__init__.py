@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.engine.llm import LLM, AsyncLLM
     from penstock.engine.types import SamplingParams
 
-__version__ = _version("penstock")
+    __version__: str
+
 __all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__"]
 
 _LAZY = {
@@ -27,6 +27,10 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     """Import the public names only when they are used, so that `penstock --help` stays instant."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("penstock")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")

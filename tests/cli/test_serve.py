@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from penstock.engine.spawn import CoreProcess
+
 Started = list[tuple[EngineConfig, ServerSettings]]
 
 
@@ -21,7 +23,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """What servers were started with; none really is."""
     seen: Started = []
 
-    async def serve(config: EngineConfig, settings: ServerSettings) -> None:
+    async def serve(config: EngineConfig, settings: ServerSettings, core: CoreProcess) -> None:
+        assert core.process.poll() is None
         seen.append((config, settings))
 
     monkeypatch.setattr("penstock.server.run.serve", serve)

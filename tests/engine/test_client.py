@@ -14,6 +14,7 @@ import pytest
 from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, ModelFileError, OverloadedError
 from penstock.engine.client import EngineClient, merge
 from penstock.engine.config import EngineConfig
+from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import RequestOutput, SamplingParams
 from support.eventually import eventually
 from support.tiny_chat import write_tiny_chat
@@ -279,3 +280,38 @@ def test_what_cannot_start_says_why(model: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"GGUF\x03\x00\x00\x00")
     with pytest.raises(ModelFileError):
         with_engine(broken, nothing)
+
+
+def test_a_kv_cache_larger_than_the_free_memory_is_refused_before_it_is_taken(model: Path) -> None:
+    async def nothing(_: EngineClient) -> None: ...
+
+    with pytest.raises(ConfigError, match="Lower --kv-memory") as caught:
+        with_engine(model, nothing, kv_memory=1 << 50, max_num_seqs=1 << 20)
+    assert caught.value.param == "kv_memory"
+
+
+def test_a_core_started_ahead_of_time_becomes_the_first_and_is_gone_at_the_end(model: Path) -> None:
+    async def work() -> None:
+        config = EngineConfig(model_path=str(model), dtype="float32", kv_memory=KV, threads=1)
+        client = EngineClient(config, core)
+        await client.start()
+        assert client.core_pid == core.process.pid
+        assert len((await collect(client, prompt_of(5), GREEDY))[0].token_ids) == 24
+        await client.close()
+
+    with CoreProcess() as core:
+        asyncio.run(work())
+        assert core.process.poll() == 0
+
+
+def test_a_core_nobody_took_ends_with_its_owner(model: Path) -> None:
+    with CoreProcess() as core:
+        assert core.process.poll() is None
+    assert core.process.poll() is not None
+
+    async def closed_before_it_was_started() -> None:
+        await EngineClient(EngineConfig(model_path=str(model)), unused).close()
+
+    with CoreProcess() as unused:
+        asyncio.run(closed_before_it_was_started())
+        assert unused.process.poll() is not None

@@ -136,15 +136,15 @@ def test_it_starts_says_what_it_found_answers_and_leaves_nothing_behind(model: P
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_streams_end_and_refuses_new_work(model: Path, number: signal.Signals) -> None:
     with server_process(engine_options(model)) as running, httpx.Client(base_url=running.url, timeout=60) as client:
-        body = {**ENDLESS, "max_tokens": 1000}
+        body = {**ENDLESS, "max_tokens": 3800}  # enough to outlast the questions below
         with client.stream("POST", COMPLETIONS, json=body) as response:
             parts = response.iter_text()
             text = next(parts)
             running.process.send_signal(number)
-            while (ready := httpx.get(running.url + "/ready")).status_code == 200:
+            while (ready := client.get("/ready")).status_code == 200:
                 pass
             assert error_of(ready)["code"] == "engine_draining"
-            refused = httpx.post(running.url + COMPLETIONS, json={"prompt": "a"})
+            refused = client.post(COMPLETIONS, json={"prompt": "a"})
             assert (refused.status_code, error_of(refused)["code"]) == (503, "engine_draining")
             text += "".join(parts)
         *_, last, done = events(text)

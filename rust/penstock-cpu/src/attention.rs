@@ -65,11 +65,16 @@ fn strip_of(shape: &KvShape, key: usize) -> usize {
 /// Memory of one thread.
 #[derive(Default)]
 pub struct Scratch {
+    work: Work,
+    chunk: Partial,
+    merged: Partial,
+}
+
+#[derive(Default)]
+struct Work {
     queries: Vec<f32>, // [head_dim, rows]
     scores: Vec<f32>,  // [rows, SPLIT * LANES]
     factor: Vec<f32>,  // [rows]
-    chunk: Partial,
-    merged: Partial,
 }
 
 /// For each row the weighted sum of values, the sum of the weights, and the score whose weight is 1.
@@ -161,70 +166,132 @@ impl Element for Byte {
     const SCALED: bool = true;
 }
 
-/// Scores of `R` queries with the sixteen keys of a strip. Meanwhile the strip at `next`, of which a dimension has
-/// `next_step` bytes, is asked for: strips lie apart, and each begins with lines that no processor foresees.
+/// Where a split's strips are, and how many keys of each count.
+type Strips<'a> = &'a [(*const u8, usize)];
+
+/// Scores of `R` queries with the keys of all strips of a split, `K` strips at a time: few queries alone are too few
+/// sums to keep a processor busy. Meanwhile the strips that come next, `after` the last, are asked for: strips lie
+/// apart, and each begins with lines that no processor foresees.
 #[inline(always)]
-unsafe fn score<S: Simd, E: Element, const R: usize>(
-    strip: *const u8,
-    head_dim: usize,
+unsafe fn score<S: Simd, E: Element, const R: usize, const K: usize>(
+    shape: &KvShape,
+    strips: Strips,
+    after: *const u8,
     q: *const f32,
     q_stride: usize,
-    scale: S::F,
-    next: *const u8,
-    next_step: usize,
+    scale: f32,
     to: *mut f32,
 ) {
-    let mut y = [S::splat(0.0); R];
-    for d in 0..head_dim {
-        S::prefetch(next.wrapping_add(d * next_step));
-        let keys = E::load::<S>(strip, d * LANES);
-        let q = q.add(d * q_stride);
-        unrolled!(R, |r| {
-            y[r] = S::fma(keys, S::splat(*q.add(r)), y[r]);
-        });
+    let next =
+        |s: usize| strips.get(s).map_or(if s == strips.len() { after } else { std::ptr::null() }, |strip| strip.0);
+    let mut s = 0;
+    while s + K <= strips.len() {
+        let now: [*const u8; K] = std::array::from_fn(|k| strips[s + k].0);
+        let then: [*const u8; K] = std::array::from_fn(|k| next(s + K + k));
+        score_some::<S, E, R, K>(shape, now, then, q, q_stride, scale, to.add(s * LANES));
+        s += K;
     }
-    for (r, y) in y.into_iter().enumerate() {
-        S::store(to.add(r * SPLIT * LANES), S::mul(y, scale));
+    while s < strips.len() {
+        score_some::<S, E, R, 1>(shape, [strips[s].0], [next(s + 1)], q, q_stride, scale, to.add(s * LANES));
+        s += 1;
     }
 }
 
-/// One vector of `R` weighted sums of values: `sums = sums * factor + weights * values`.
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Element, const R: usize>(
-    strips: &[(*const u8, usize)],
-    values_at: usize,
-    width: usize,
+unsafe fn score_some<S: Simd, E: Element, const R: usize, const K: usize>(
+    shape: &KvShape,
+    now: [*const u8; K],
+    then: [*const u8; K],
+    q: *const f32,
+    q_stride: usize,
+    scale: f32,
+    to: *mut f32,
+) {
+    let step = shape.strip_bytes() / shape.head_dim;
+    let mut y = [[S::splat(0.0); R]; K];
+    for d in 0..shape.head_dim {
+        let q = q.add(d * q_stride);
+        unrolled!(few K, |k| {
+            S::prefetch(then[k].wrapping_add(d * step));
+            let keys = E::load::<S>(now[k], d * LANES);
+            unrolled!(R, |r| {
+                y[k][r] = S::fma(keys, S::splat(*q.add(r)), y[k][r]);
+            });
+        });
+    }
+    for (k, y) in y.into_iter().enumerate() {
+        let mut by = S::splat(scale);
+        if E::SCALED {
+            by = S::mul(S::load(now[k].add(shape.scales_at()).cast()), by);
+        }
+        for (r, y) in y.into_iter().enumerate() {
+            S::store(to.add(r * SPLIT * LANES + k * LANES), S::mul(y, by));
+        }
+    }
+}
+
+/// `R` weighted sums of values, `K` vectors of each at a time: `sums = sums * factor + weights * values`.
+#[inline(always)]
+unsafe fn weigh<S: Simd, E: Element, const R: usize, const K: usize>(
+    shape: &KvShape,
+    strips: Strips,
     weights: *const f32,
     factor: *const f32,
     sums: *mut f32,
 ) {
-    let mut y = [S::splat(0.0); R];
-    for (s, &(strip, lanes)) in strips.iter().enumerate() {
-        for lane in 0..lanes {
-            let values = E::load::<S>(strip, values_at + lane * width);
-            let weights = weights.add(s * LANES + lane);
-            unrolled!(R, |r| {
-                y[r] = S::fma(S::splat(*weights.add(r * SPLIT * LANES)), values, y[r]);
-            });
-        }
+    let vectors = shape.value_width() / LANES;
+    let mut v = 0;
+    while v + K <= vectors {
+        weigh_some::<S, E, R, K>(shape, strips, v * LANES, weights, factor, sums.add(v * LANES));
+        v += K;
     }
-    for (r, y) in y.into_iter().enumerate() {
-        let to = sums.add(r * width);
-        S::store(to, S::fma(S::load(to), S::splat(*factor.add(r)), y));
+    while v < vectors {
+        weigh_some::<S, E, R, 1>(shape, strips, v * LANES, weights, factor, sums.add(v * LANES));
+        v += 1;
     }
 }
 
-/// `$f::<S, E, R>` for all rows, as many at a time as there are; `$row` is the first of each.
+#[inline(always)]
+unsafe fn weigh_some<S: Simd, E: Element, const R: usize, const K: usize>(
+    shape: &KvShape,
+    strips: Strips,
+    first: usize,
+    weights: *const f32,
+    factor: *const f32,
+    sums: *mut f32,
+) {
+    let (width, values_at) = (shape.value_width(), shape.strip_keys() + first);
+    let mut y = [[S::splat(0.0); R]; K];
+    for (s, &(strip, lanes)) in strips.iter().enumerate() {
+        for lane in 0..lanes {
+            let weights = weights.add(s * LANES + lane);
+            unrolled!(few K, |k| {
+                let values = E::load::<S>(strip, values_at + lane * width + k * LANES);
+                unrolled!(R, |r| {
+                    y[k][r] = S::fma(S::splat(*weights.add(r * SPLIT * LANES)), values, y[k][r]);
+                });
+            });
+        }
+    }
+    for (k, y) in y.into_iter().enumerate() {
+        for (r, y) in y.into_iter().enumerate() {
+            let to = sums.add(r * width + k * LANES);
+            S::store(to, S::fma(S::load(to), S::splat(*factor.add(r)), y));
+        }
+    }
+}
+
+/// `$f::<S, E, R, K>` for all rows, as many at a time as there are, with a `K` that makes a dozen sums of them; `$row`
+/// is the first of each.
 macro_rules! by_rows {
     ($rows:expr, |$row:ident| $f:ident($($arg:expr),* $(,)?)) => {{
         let mut $row = 0;
         while $row < $rows {
             match $rows - $row {
-                12.. => { $f::<S, E, 12>($($arg),*); $row += 12; }
-                6.. => { $f::<S, E, 6>($($arg),*); $row += 6; }
-                3.. => { $f::<S, E, 3>($($arg),*); $row += 3; }
-                2 => { $f::<S, E, 2>($($arg),*); $row += 2; }
-                _ => { $f::<S, E, 1>($($arg),*); $row += 1; }
+                12.. => { $f::<S, E, 12, 1>($($arg),*); $row += 12; }
+                6.. => { $f::<S, E, 6, 2>($($arg),*); $row += 6; }
+                3.. => { $f::<S, E, 3, 4>($($arg),*); $row += 3; }
+                _ => { $f::<S, E, 1, 4>($($arg),*); $row += 1; }
             }
         }
     }};
@@ -250,20 +317,18 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
     cache: &KvCache,
     t: &Queries,
     chunk: usize,
-    queries: &[f32],
-    scores: &mut Vec<f32>,
-    factor: &mut Vec<f32>,
+    work: &mut Work,
     to: &mut Partial,
 ) {
+    let Work { queries, scores, factor } = work;
     let shape = cache.shape;
-    let (dim, width, block_size) = (shape.head_dim, shape.value_width(), shape.block_size);
-    let (values_at, scales_at, per_block) = (shape.strip_keys(), shape.scales_at(), shape.strips());
+    let (width, block_size) = (shape.value_width(), shape.block_size);
+    let (scales_at, per_block) = (shape.scales_at(), shape.strips());
     let rows = t.positions * t.group;
     let row_len = SPLIT * LANES;
     scores.resize(rows * row_len, 0.0);
     factor.resize(rows, 0.0);
     to.reset(rows, width);
-    let scale = S::splat(t.scale);
 
     // The strips that any of the queries sees; the first split begins where splits do.
     let end = t.start + t.positions; // one past the last key
@@ -299,22 +364,15 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
             false => std::ptr::null(),
         };
 
-        for (s, &(strip, lanes)) in strips.iter().enumerate() {
-            if lanes > 0 {
-                let next = strips.get(s + 1).map_or(after, |&(strip, _)| strip);
-                let scale = if E::SCALED { S::mul(S::load(strip.add(scales_at).cast()), scale) } else { scale };
-                by_rows!(rows, |row| score(
-                    strip,
-                    dim,
-                    queries.as_ptr().add(row),
-                    rows,
-                    scale,
-                    next,
-                    shape.strip_bytes() / dim,
-                    scores.as_mut_ptr().add(row * row_len + s * LANES),
-                ));
-            }
-        }
+        by_rows!(rows, |row| score(
+            &shape,
+            strips,
+            after,
+            queries.as_ptr().add(row),
+            rows,
+            t.scale,
+            scores.as_mut_ptr().add(row * row_len),
+        ));
         for (row, factor) in factor.iter_mut().enumerate() {
             let position = t.start + row / t.group;
             let low = (position + 1).saturating_sub(t.window);
@@ -371,32 +429,15 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
                 }
             }
         }
-        for at in (0..width).step_by(LANES) {
-            by_rows!(rows, |row| weigh(
-                strips,
-                values_at + at,
-                width,
-                scores.as_ptr().add(row * row_len),
-                factor.as_ptr().add(row),
-                to.sums.as_mut_ptr().add(row * width + at),
-            ));
-        }
+        by_rows!(rows, |row| weigh(
+            &shape,
+            strips,
+            scores.as_ptr().add(row * row_len),
+            factor.as_ptr().add(row),
+            to.sums.as_mut_ptr().add(row * width),
+        ));
         split += SPLIT;
     }
-}
-
-/// All chunks, one after the other.
-#[inline(always)]
-unsafe fn attend_all<S: Simd, E: Element>(cache: &KvCache, t: &Queries, scratch: &mut Scratch) {
-    let Scratch { queries, scores, factor, chunk: partial, merged } = scratch;
-    take_queries(cache.shape.head_dim, t, queries);
-    let all = chunks(&cache.shape, t.start, t.positions, t.window);
-    attend_chunk::<S, E>(cache, t, all.start, queries, scores, factor, merged);
-    for chunk in all.skip(1) {
-        attend_chunk::<S, E>(cache, t, chunk, queries, scores, factor, partial);
-        merged.merge::<S>(partial);
-    }
-    write_results(cache, t, merged);
 }
 
 /// The weighted means.
@@ -418,52 +459,24 @@ unsafe fn first_lane<S: Simd>(x: S::F) -> f32 {
     lanes[0]
 }
 
-/// The part of one chunk.
 #[inline(always)]
-unsafe fn attend_one<S: Simd, E: Element>(
-    cache: &KvCache,
-    t: &Queries,
-    scratch: &mut Scratch,
-    chunk: usize,
-    to: &mut Partial,
-) {
-    let Scratch { queries, scores, factor, .. } = scratch;
-    take_queries(cache.shape.head_dim, t, queries);
-    attend_chunk::<S, E>(cache, t, chunk, queries, scores, factor, to);
-}
-
-#[inline(always)]
-unsafe fn whole<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
+unsafe fn chunk_of_kind<S: Simd>(cache: &KvCache, t: &Queries, chunk: usize, work: &mut Work, to: &mut Partial) {
     match cache.shape.kind {
-        KvType::F32 => attend_all::<S, Wide>(cache, queries, scratch),
-        KvType::F16 => attend_all::<S, Half>(cache, queries, scratch),
-        KvType::Bf16 => attend_all::<S, Brain>(cache, queries, scratch),
-        KvType::I8 => attend_all::<S, Byte>(cache, queries, scratch),
+        KvType::F32 => attend_chunk::<S, Wide>(cache, t, chunk, work, to),
+        KvType::F16 => attend_chunk::<S, Half>(cache, t, chunk, work, to),
+        KvType::Bf16 => attend_chunk::<S, Brain>(cache, t, chunk, work, to),
+        KvType::I8 => attend_chunk::<S, Byte>(cache, t, chunk, work, to),
     }
 }
 
 #[inline(always)]
-unsafe fn part<S: Simd>(cache: &KvCache, queries: &Queries, scratch: &mut Scratch, chunk: usize, to: &mut Partial) {
-    match cache.shape.kind {
-        KvType::F32 => attend_one::<S, Wide>(cache, queries, scratch, chunk, to),
-        KvType::F16 => attend_one::<S, Half>(cache, queries, scratch, chunk, to),
-        KvType::Bf16 => attend_one::<S, Brain>(cache, queries, scratch, chunk, to),
-        KvType::I8 => attend_one::<S, Byte>(cache, queries, scratch, chunk, to),
-    }
+unsafe fn merge_partials<S: Simd>(earlier: &mut Partial, later: &Partial) {
+    earlier.merge::<S>(later);
 }
 
-#[inline(always)]
-unsafe fn together<S: Simd>(cache: &KvCache, queries: &Queries, parts: &mut [Partial]) {
-    if let Some((merged, later)) = parts.split_first_mut() {
-        later.iter().for_each(|part| merged.merge::<S>(part));
-        write_results(cache, queries, merged);
-    }
-}
-
-dispatch!(fn attend_whole = whole; (cache: &KvCache, queries: &Queries, scratch: &mut Scratch));
-dispatch!(fn attend_part = part;
-    (cache: &KvCache, queries: &Queries, scratch: &mut Scratch, chunk: usize, to: &mut Partial));
-dispatch!(fn put_together = together; (cache: &KvCache, queries: &Queries, parts: &mut [Partial]));
+dispatch!(fn compute_chunk = chunk_of_kind;
+    (cache: &KvCache, t: &Queries, chunk: usize, work: &mut Work, to: &mut Partial));
+dispatch!(fn merge_into = merge_partials; (earlier: &mut Partial, later: &Partial));
 
 /// Attend.
 ///
@@ -471,7 +484,15 @@ dispatch!(fn put_together = together; (cache: &KvCache, queries: &Queries, parts
 /// The path must be supported; the table must name blocks of the cache for all keys up to the last query, all written
 /// by now and not being written; `q` and `out` must hold the queries.
 pub unsafe fn attend(path: Path, cache: &KvCache, queries: &Queries, scratch: &mut Scratch) {
-    attend_whole(path, cache, queries, scratch);
+    let Scratch { work, chunk: partial, merged } = scratch;
+    take_queries(cache.shape.head_dim, queries, &mut work.queries);
+    let all = chunks(&cache.shape, queries.start, queries.positions, queries.window);
+    compute_chunk(path, cache, queries, all.start, work, merged);
+    for chunk in all.skip(1) {
+        compute_chunk(path, cache, queries, chunk, work, partial);
+        merge_into(path, merged, partial);
+    }
+    write_results(cache, queries, merged);
 }
 
 /// Attend to one of the [`chunks`] only, so that threads can share a long context; [`merge`] gives the results.
@@ -486,7 +507,8 @@ pub unsafe fn attend_to(
     chunk: usize,
     to: &mut Partial,
 ) {
-    attend_part(path, cache, queries, scratch, chunk, to);
+    take_queries(cache.shape.head_dim, queries, &mut scratch.work.queries);
+    compute_chunk(path, cache, queries, chunk, &mut scratch.work, to);
 }
 
 /// Write the results from the parts of all chunks, in their order; the bits are those of [`attend`].
@@ -494,5 +516,8 @@ pub unsafe fn attend_to(
 /// # Safety
 /// See [`attend`]; each part must be [`attend_to`]'s of these queries.
 pub unsafe fn merge(path: Path, cache: &KvCache, queries: &Queries, parts: &mut [Partial]) {
-    put_together(path, cache, queries, parts);
+    if let Some((merged, later)) = parts.split_first_mut() {
+        later.iter().for_each(|part| merge_into(path, merged, part));
+        write_results(cache, queries, merged);
+    }
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.cli.flags import ENGINE, SERVER, complete_models, takes
 from penstock.cli.output import PullBar, note
+
+if TYPE_CHECKING:
+    from penstock.engine.spawn import CoreProcess
 
 Model = Annotated[
     str | None,
@@ -39,6 +42,15 @@ def serve(model: Model = None, *, offline: Offline = False, engine: dict[str, An
       penstock serve ./model.gguf --port 9000
       penstock serve hf:owner/name:Q4_K_M --alias gpt-3.5-turbo
     """
+    from penstock.engine.spawn import CoreProcess
+
+    with CoreProcess() as core:  # imports what it needs while this process imports its own
+        _serve(core, model, offline=offline, engine=engine, server=server)
+
+
+def _serve(
+    core: CoreProcess, model: str | None, *, offline: bool, engine: dict[str, Any], server: dict[str, Any]
+) -> None:
     import asyncio
 
     from penstock.core.settings import unknown_variables
@@ -57,4 +69,4 @@ def serve(model: Model = None, *, offline: Offline = False, engine: dict[str, An
         path = resolve(named, offline=offline or None, progress=bar)
     if settings.served_model_name is None and not Path(named).expanduser().exists():
         settings = ServerSettings.load(**server, served_model_name=named)
-    asyncio.run(run(engine_settings.config(path), settings))
+    asyncio.run(run(engine_settings.config(path), settings, core))

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 PREFIX = "PENSTOCK_"
 SECTIONS = ("engine", "server")
 # Variables that other parts of the program read.
-OTHER_VARIABLES = ("PENSTOCK_API_KEY", "PENSTOCK_CONFIG", "PENSTOCK_HOME", "PENSTOCK_OFFLINE")
+OTHER_VARIABLES = (
+    "PENSTOCK_API_KEY", "PENSTOCK_CONFIG", "PENSTOCK_CPU_PATH", "PENSTOCK_HOME", "PENSTOCK_OFFLINE",
+)  # fmt: skip
 
 
 def _split_commas(value: object) -> object:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +16,7 @@ from penstock.core import errors
 from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
 from penstock.engine import wire
 from penstock.engine.config import EngineStats
+from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import Request, RequestOutput
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.tokenizer import Tokenizer
@@ -75,13 +74,15 @@ class EngineClient:
 
     Args:
         config: the model and the engine's limits.
+        core: a core that was started ahead of time, to become the first one; it is the client's from here on.
     """
 
     spec: ModelSpec
     info: EngineInfo
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, core: CoreProcess | None = None) -> None:
         self.config = config
+        self._spare = core
         self.state: State = "starting"
         self.stats = EngineStats()
         self.restarts = 0
@@ -250,20 +251,9 @@ class EngineClient:
 
     async def _launch(self) -> asyncio.StreamReader:
         """Spawn a core and wait for its Ready. Raises what the core failed with, or EngineDeadError."""
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; nothing waits on the child here
-                [sys.executable, "-m", "penstock.engine.process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C must not reach it before the server has drained
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        core, self._spare = self._spare or CoreProcess(), None
+        self._process = core.process
+        reader, self._writer = await asyncio.open_connection(sock=core.socket)
         self._send(wire.Start(self.config))
         try:
             message = wire.from_core_decoder.decode(await wire.read_frame(reader))
@@ -274,7 +264,7 @@ class EngineClient:
             ) from error
         if isinstance(message, wire.Failed):
             await self._end_core()
-            raise _error_class(message.error_type)(message.message)
+            raise _error_class(message.error_type)(message.message, param=message.param)
         if not isinstance(message, wire.Ready):
             raise EngineDeadError(f"The engine core sent {type(message).__name__} before it was ready.")
         self.spec, self.info = message.spec, message.info
@@ -333,6 +323,9 @@ class EngineClient:
 
     async def _end_core(self) -> int | None:
         """Close the socket and reap the core, by force if it doesn't end by itself; its exit status."""
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None

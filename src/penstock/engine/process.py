@@ -30,6 +30,8 @@ GRACE_SECONDS = 5.0  # how long a step may go on after the client has gone
 
 def serve_core(sock: socket.socket) -> None:
     """Load what the first message says, then run until the other end closes."""
+    from penstock.engine.core import EngineCore  # while whoever starts us imports what it needs itself
+
     first = wire.receive(sock)
     if first is None:
         return
@@ -39,11 +41,9 @@ def serve_core(sock: socket.socket) -> None:
     inbox: queue.SimpleQueue[wire.ToCore | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), name="core-reader", daemon=True).start()
     try:
-        from penstock.engine.core import EngineCore  # torch and the model load here, after the socket is watched
-
         core = EngineCore(start.config)
     except PenstockError as error:
-        sock.sendall(wire.frame(wire.Failed(type(error).__name__, error.message)))
+        sock.sendall(wire.frame(wire.Failed(type(error).__name__, error.message, error.param)))
         return
     try:
         sock.sendall(wire.frame(wire.Ready(core.spec, core.info)))

@@ -52,6 +52,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     error_type: str
     message: str
+    param: str | None = None  # the setting at fault
 
 
 class Outputs(msgspec.Struct, frozen=True, tag=True):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from penstock.engine.config import EngineConfig, EngineInfo
+    from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.settings import ServerSettings
 
@@ -34,11 +35,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS_SECONDS = 2  # for answers to leave once the engine has finished
 
 
-async def serve(engine_config: EngineConfig, settings: ServerSettings) -> None:
+async def serve(engine_config: EngineConfig, settings: ServerSettings, core: CoreProcess | None = None) -> None:
     """Serve until a signal comes.
 
     The first SIGTERM or SIGINT drains: new requests get a 503, running ones `settings.drain_timeout` seconds, then
     everything stops. The second stops at once.
+
+    Args:
+        engine_config: the model and the engine's limits.
+        settings: where to listen, and for whom.
+        core: a core's process that was started ahead of time.
 
     Raises:
         ConfigError: the address can't be had or would need a key, or the engine's settings are wrong.
@@ -48,7 +54,7 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings) -> None:
     _configure_logging(settings)
     settings.check_exposure()
     listener = Listener(settings)
-    engine = EngineClient(engine_config)
+    engine = EngineClient(engine_config, core)
     stop = _StopSignals()
     try:
         with stop.watched():

@@ -16,7 +16,7 @@ from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.native import NativeRunner
 from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepBatch
 from support.gguf_files import tiny_spec, write_tiny_gguf
-from support.runners import GREEDY, NATIVE_KINDS, generate, make_requests, make_runner, random_prompts
+from support.runners import GREEDY, NATIVE_KINDS, generate, make_requests, make_runner, new_runner, random_prompts
 from support.tiny_models import write_tiny_variant
 
 if TYPE_CHECKING:
@@ -325,3 +325,41 @@ def test_steps_of_the_bare_module_before_loading_are_errors() -> None:
             call()
     with pytest.raises(_native.NativeConfigError, match="precision"):
         _native.Runner(1, "int4")
+
+
+def test_weights_that_need_more_than_the_free_memory_are_refused_before_they_are_packed(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = make_runner(tiny, "native-float32")
+    needed = loaded.kv_capacity().weight_bytes
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(native, "available_memory", lambda free=free: free)
+        runner = NativeRunner(RunnerConfig(model_path=str(tiny), threads=1))
+        if fits:
+            runner.load()
+            continue
+        with pytest.raises(ConfigError, match=r"take .* of memory; .* are free") as caught:
+            runner.load()
+        assert caught.value.param == "model"
+
+
+def test_the_time_of_steps_is_told_by_phase(tiny: Path) -> None:
+    runner = make_runner(tiny, "native-float32")
+    runner._runner.phases()
+    generate(runner, make_requests(PROMPTS, 5), 5)
+    spent = runner._runner.phases()
+    assert {"embed", "norm", "qkv", "rotate", "attend", "out", "gate", "down", "head"} == set(spent)
+    assert all(seconds > 0 for seconds in spent.values())
+    assert not any(runner._runner.phases().values())
+
+
+def test_peaks_are_of_this_processors_order_and_int8_is_no_slower(tiny: Path) -> None:
+    int8, float32 = make_runner(tiny, "native-float32")._runner.peak()
+    assert 1e9 < float32 < 1e13
+    assert float32 / 2 < int8 < 1e14
+
+
+def test_the_torch_runner_keeps_keys_and_values_as_it_computes(tiny: Path) -> None:
+    with pytest.raises(ConfigError, match="--runner native") as caught:
+        new_runner(tiny, "torch", kv_cache_dtype="int8")
+    assert caught.value.param == "kv_cache_dtype"

@@ -179,11 +179,14 @@ macro_rules! dispatch {
 }
 
 /// `body` for each `r` from 0 to `R - 1`, written out: the compiler leaves long loops over registers rolled up, and
-/// then keeps the registers in memory. `R` is a const generic of at most 12.
+/// then keeps the registers in memory. `R` is a const generic of at most 12, of at most 4 where `few` stands before it.
 #[macro_export]
 macro_rules! unrolled {
     ($R:ident, |$r:ident| $body:block) => {
         $crate::unrolled!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (few $R:ident, |$r:ident| $body:block) => {
+        $crate::unrolled!(@ $R, $r, $body, 0 1 2 3);
     };
     (@ $R:ident, $r:ident, $body:block, $($n:literal)*) => {
         $(if $R > $n {

@@ -1,0 +1,50 @@
+"""Starts the engine core's process. Imports next to nothing, so that it can be the first thing a command does."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class CoreProcess:
+    """A core that waits for its `Start` message, importing meanwhile.
+
+    As a context manager it ends one that nobody has taken over and ended.
+
+    Attributes:
+        process: the child.
+        socket: our end; when it is closed, the child ends by itself.
+    """
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "penstock.engine.process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C must not reach it before the server has drained
+            )
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """End it, unless it has ended."""
+        self.socket.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
