@@ -11,10 +11,10 @@ PORT ?= 8000
 MODEL ?= smollm2
 ARGS ?=
 
-.PHONY: help run test lint format lock services clean
+.PHONY: help run test test-arm lint format lock services clean
 
 help: ## what can be done here
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 run: $(VENV)/serve.stamp ## serve the default model on http://127.0.0.1:8000 (PORT=, MODEL=, ARGS=)
 	@exec $(BIN)/penstock serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
@@ -22,6 +22,9 @@ run: $(VENV)/serve.stamp ## serve the default model on http://127.0.0.1:8000 (PO
 test: $(VENV)/dev.stamp services ## run all tests (ARGS= goes to pytest)
 	@[ -n "$(ARGS)" ] || cargo test --quiet --locked --manifest-path rust/Cargo.toml --workspace
 	@$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+
+test-arm: ## run the Rust tests for Arm under an emulator
+	@scripts/test-arm
 
 lint: $(VENV)/dev.stamp ## style, types and the order of the rooms
 	$(BIN)/ruff check .

@@ -102,6 +102,15 @@ fn exp(path: Path, x: &[f32]) -> Vec<f32> {
     results
 }
 
+/// `scripts/test-arm` says which paths its processors have, so that none goes untested unseen.
+#[test]
+fn the_paths_under_test_are_those_that_the_environment_names() {
+    if let Ok(wanted) = std::env::var("PENSTOCK_TEST_PATHS") {
+        let found: Vec<&str> = paths().into_iter().map(Path::name).collect();
+        assert_eq!(found.join(","), wanted);
+    }
+}
+
 #[test]
 fn float_operations_give_the_scalar_bits_for_any_float() {
     let mut rng = Rng::new(1);

@@ -2,7 +2,7 @@
 //!
 //! The compiler has no stable functions for half floats and integer dot products, so those are inline assembly.
 
-use super::{LANES, Simd};
+use super::Simd;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -89,7 +89,7 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn prefetch(at: *const u8) {
-                asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, preserves_flags));
+                asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags));
             }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> F {
@@ -200,7 +200,6 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn byte<const N: i32>(a: I) -> F {
-                const { assert!(N >= 0 && (N as usize) < size_of::<u32>() && LANES == 16) };
                 each(a, |a| {
                     let lanes = vreinterpretq_u32_u8(a);
                     let shifted = vshlq_u32(lanes, vdupq_n_s32(-8 * N));
