@@ -40,12 +40,13 @@ unsafe fn floats<S: Simd, const CHAINS: usize>() -> usize {
 #[inline(always)]
 unsafe fn ints<S: Simd, const CHAINS: usize>() -> usize {
     let bytes = S::load_bytes(black_box([3u8; 4 * LANES]).as_ptr());
-    let x = black_box([1i8; 4]);
+    let x = black_box([1i8; 4 * (32 + 12)]);
     let mut sums = [S::zero_i(); CHAINS];
-    for _ in 0..TURNS {
+    for turn in 0..TURNS {
+        // Other numbers each turn, lest the products be taken out of the loop.
+        let x = x.as_ptr().add(4 * (turn % 32));
         unrolled!(CHAINS, |i| {
-            // Hidden, lest the products be taken out of the loop.
-            sums[i] = S::dot(sums[i], bytes, black_box(x.as_ptr()));
+            sums[i] = S::dot(sums[i], bytes, x.add(4 * i));
         });
     }
     black_box(sums.into_iter().map(|sum| S::sum(S::to_f32(sum))).sum::<f32>());
