@@ -345,16 +345,16 @@ def test_weights_that_need_more_than_the_free_memory_are_refused_before_they_are
 
 def test_the_time_of_steps_is_told_by_phase(tiny: Path) -> None:
     runner = make_runner(tiny, "native-float32")
-    runner._runner.phases()
+    runner.phases()
     generate(runner, make_requests(PROMPTS, 5), 5)
-    spent = runner._runner.phases()
+    spent = runner.phases()
     assert {"embed", "norm", "qkv", "rotate", "attend", "out", "gate", "down", "head"} == set(spent)
     assert all(seconds > 0 for seconds in spent.values())
-    assert not any(runner._runner.phases().values())
+    assert not any(runner.phases().values())
 
 
 def test_peaks_are_of_this_processors_order_and_int8_is_no_slower(tiny: Path) -> None:
-    int8, float32 = make_runner(tiny, "native-float32")._runner.peak()
+    int8, float32 = make_runner(tiny, "native-float32").peak()
     assert 1e9 < float32 < 1e13
     assert float32 / 2 < int8 < 1e14
 

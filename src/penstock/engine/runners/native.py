@@ -35,7 +35,7 @@ _PRECISIONS = {"auto": ("int8", "float16"), "float32": ("float32", "float32")}
 
 # Beside decodes: about what takes as long as a step of eight decodes. Attention takes three times as long for an
 # operation as the products with weights, which are of integers.
-_PREFILL_TOKENS = 48
+_PREFILL_TOKENS = 40
 _ATTENTION_COST = 3
 
 _SIZES = (
@@ -150,6 +150,17 @@ class NativeRunner:
         if self._note:
             described["note"] = self._note
         return described
+
+    def phases(self) -> dict[str, float]:
+        """Seconds that the steps since this was last asked spent in each phase (`rust/penstock-cpu/src/phases.rs`)."""
+        return self._runner.phases()
+
+    def peak(self) -> tuple[float, float]:
+        """Operations/s of arithmetic on registers alone, on all threads: int8 products, float32.
+
+        A multiplication and an addition count as two.
+        """
+        return self._runner.peak()
 
     def shutdown(self) -> None:
         self._limits = None
