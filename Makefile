@@ -65,7 +65,7 @@ $(VENV)/requirements.stamp: requirements/serve.txt $(VENV)/build.stamp
 
 $(VENV)/serve.stamp: pyproject.toml $(RUST) $(VENV)/requirements.stamp
 	@scripts/find-rust
-	@echo "penstock: building the native runner (half a minute the first time)"
+	@echo "penstock: building the native runner (a minute the first time)"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -19,5 +19,6 @@ pub mod pointwise;
 pub mod pool;
 pub mod sampler;
 pub mod simd;
+pub mod stepper;
 
 pub use error::{Error, Result};

@@ -1,0 +1,549 @@
+//! Steps of a model: hidden states of any mix of decodes and prompt chunks, and scores of the tokens that follow.
+
+use crate::activations::{Activations, GROUP, Precision, View, norm_row, quantize_groups};
+use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
+use crate::gemm::{Output, Part, product};
+use crate::kv_cache::KvCache;
+use crate::matrix::{Matrix, SendPtr};
+use crate::model::{Layer, Model, Sizes};
+use crate::phases::{Phase, Stopwatch};
+use crate::pointwise::{norm_head, swiglu};
+use crate::pool::Pool;
+use crate::simd::{LANES, Path};
+
+/// Rows of a step that a thread takes through a product before it turns to the next tiles: their activations and a
+/// tile's weights stay in its cache.
+const ROW_BLOCK: usize = 96;
+
+/// With fewer tasks of attention than this for each thread, threads share long contexts.
+const ENOUGH_TASKS: usize = 8;
+
+/// One sequence's share of a step: compute `tokens` at positions `start ..`.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Token ids, each in the vocabulary.
+    pub tokens: Vec<u32>,
+    /// The first one's position.
+    pub start: usize,
+    /// Blocks of the cache for all positions up to the last.
+    pub table: Vec<u32>,
+}
+
+/// A row of the step.
+#[derive(Clone, Copy)]
+struct Row {
+    share: usize,
+    token: u32,
+    position: usize,
+}
+
+/// Attention of a few positions of a sequence over a KV head.
+#[derive(Clone, Copy)]
+struct Task {
+    share: usize,
+    head: usize,
+    first: usize, // of the share's tokens
+    count: usize,
+    row: usize,
+}
+
+/// A part of a task whose context threads share.
+#[derive(Clone, Copy)]
+struct PartTask {
+    task: Task,
+    chunk: usize,
+    part: usize, // where its result goes
+}
+
+/// Runs steps. Its buffers grow to the largest step seen and stay.
+pub struct Stepper {
+    path: Path,
+    precision: Precision,
+    pool: Pool,
+    rows: Vec<Row>,
+    first_rows: Vec<usize>,
+    tasks: Vec<Task>,
+    long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
+    part_tasks: Vec<PartTask>,
+    parts: Vec<Partial>,
+    residual: Vec<f32>, // [rows, hidden_stride]
+    qkv: Vec<f32>,      // [rows, qkv_stride]
+    normed: Activations,
+    attended: Activations,
+    gated: Activations,
+    wanted: Activations,
+    logits: Vec<f32>, // [rows, vocab_stride]
+    scratch: Vec<ThreadScratch>,
+    stopwatch: Stopwatch,
+}
+
+#[derive(Default)]
+struct ThreadScratch {
+    attention: Scratch,
+    gate: Vec<f32>,
+}
+
+impl Stepper {
+    /// A stepper with threads of its own.
+    pub fn new(path: Path, precision: Precision, pool: Pool) -> Stepper {
+        let scratch = (0..pool.threads()).map(|_| ThreadScratch::default()).collect();
+        Stepper {
+            path,
+            precision,
+            pool,
+            rows: Vec::new(),
+            first_rows: Vec::new(),
+            tasks: Vec::new(),
+            long_tasks: Vec::new(),
+            part_tasks: Vec::new(),
+            parts: Vec::new(),
+            residual: Vec::new(),
+            qkv: Vec::new(),
+            normed: Activations::default(),
+            attended: Activations::default(),
+            gated: Activations::default(),
+            wanted: Activations::default(),
+            logits: Vec::new(),
+            scratch,
+            stopwatch: Stopwatch::default(),
+        }
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The instruction path.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// How products take their activations.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where the time of the steps went.
+    pub fn stopwatch(&mut self) -> &mut Stopwatch {
+        &mut self.stopwatch
+    }
+
+    /// The step's row of a share's last token.
+    pub fn last_row(&self, share: usize) -> usize {
+        self.first_rows[share + 1] - 1
+    }
+
+    /// The step's row of a share's first token.
+    pub fn first_row(&self, share: usize) -> usize {
+        self.first_rows[share]
+    }
+
+    /// Whether all of a row's hidden state is finite after the last step.
+    pub fn is_finite(&self, model: &Model, row: usize) -> bool {
+        let stride = model.sizes.hidden.next_multiple_of(LANES);
+        let hidden = &self.residual[row * stride..][..model.sizes.hidden];
+        hidden.iter().fold(true, |all, x| all & x.is_finite())
+    }
+
+    /// Compute the hidden states of all shares' tokens, and write their keys and values to the cache.
+    ///
+    /// # Panics
+    /// If a share has no token, one outside of the vocabulary, or a table that doesn't cover it.
+    pub fn forward(&mut self, model: &Model, cache: &KvCache, shares: &[Share]) {
+        self.stopwatch.start();
+        self.plan(model, cache, shares);
+        let rows = self.rows.len();
+        let s = &model.sizes;
+        let stride = s.hidden.next_multiple_of(LANES);
+        grow(&mut self.residual, rows * stride);
+        let (residual, all) = (SendPtr(self.residual.as_mut_ptr()), &self.rows);
+        run_rows(&self.pool, rows, |r| {
+            let residual = &residual;
+            // SAFETY: every row is one task's.
+            let to = unsafe { std::slice::from_raw_parts_mut(residual.0.add(r * stride), s.hidden) };
+            model.embed.read_row(all[r].token as usize, to);
+        });
+        grow(&mut self.qkv, rows * model.layers[0].qkv.tiles() * LANES);
+        self.normed.resize(rows, s.hidden);
+        self.attended.resize(rows, s.heads * s.head_dim);
+        self.gated.resize(rows, s.ffn);
+        self.stopwatch.lap(Phase::Embed);
+        for (i, layer) in model.layers.iter().enumerate() {
+            self.norm(rows, &layer.attn_norm, s);
+            self.stopwatch.lap(Phase::Norm);
+            self.multiply_qkv(layer, rows);
+            self.stopwatch.lap(Phase::Qkv);
+            self.rotate(model, layer, i, cache, shares);
+            self.stopwatch.lap(Phase::Rotate);
+            self.attend(model, layer, i, cache, shares);
+            self.stopwatch.lap(Phase::Attend);
+            self.add_product(&layer.o, Input::Attended, rows, stride);
+            self.stopwatch.lap(Phase::Out);
+            self.norm(rows, &layer.mlp_norm, s);
+            self.stopwatch.lap(Phase::Norm);
+            self.gate(layer, rows);
+            self.stopwatch.lap(Phase::Gate);
+            self.add_product(&layer.down, Input::Gated, rows, stride);
+            self.stopwatch.lap(Phase::Down);
+        }
+    }
+
+    /// Scores of the tokens that follow the given rows of the last step, `[rows.len(), vocab]` with a stride that
+    /// [`Stepper::scores`] knows.
+    pub fn score(&mut self, model: &Model, rows: &[usize]) {
+        self.stopwatch.start();
+        let s = &model.sizes;
+        let (path, int8) = (self.path, self.precision == Precision::Int8);
+        let stride = s.hidden.next_multiple_of(LANES);
+        self.wanted.resize(rows.len(), s.hidden);
+        let (view, residual) = (self.wanted.view(), self.residual.as_ptr());
+        for (i, &row) in rows.iter().enumerate() {
+            assert!(row < self.rows.len());
+            // SAFETY: the row is one of the last step's; the view has room for it.
+            unsafe {
+                norm_row(path, residual.add(row * stride), model.final_norm.as_ptr(), s.hidden, s.eps, view, i, int8)
+            };
+        }
+        let head = model.head();
+        let out_stride = head.tiles() * LANES;
+        grow(&mut self.logits, rows.len() * out_stride);
+        let out = SendPtr(self.logits.as_mut_ptr());
+        run_tiles(&self.pool, head.tiles(), rows.len(), |first_tile, tiles, _| {
+            let out = &out;
+            // SAFETY: tasks write different tiles of the rows that were made room for.
+            unsafe {
+                let to = Output { to: out.0.add(first_tile * LANES), stride: out_stride, accumulate: false };
+                product(
+                    path,
+                    head,
+                    view,
+                    self.precision,
+                    Part { first_tile, tiles, first_row: 0, rows: rows.len() },
+                    to,
+                );
+            }
+        });
+        self.stopwatch.lap(Phase::Head);
+    }
+
+    /// The scores of one of the rows that [`Stepper::score`] was given.
+    pub fn scores(&mut self, model: &Model, index: usize) -> &mut [f32] {
+        let stride = model.head().tiles() * LANES;
+        &mut self.logits[index * stride..][..model.sizes.vocab]
+    }
+
+    /// Run `job` on the scores of rows `0 .. count`, side by side.
+    pub fn with_scores(&mut self, model: &Model, count: usize, job: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        let stride = model.head().tiles() * LANES;
+        assert!(count * stride <= self.logits.len());
+        let logits = SendPtr(self.logits.as_mut_ptr());
+        let vocab = model.sizes.vocab;
+        self.pool.run(count, &|index, _| {
+            let logits = &logits;
+            // SAFETY: every task has a row of its own.
+            job(index, unsafe { std::slice::from_raw_parts_mut(logits.0.add(index * stride), vocab) });
+        });
+    }
+
+    fn plan(&mut self, model: &Model, cache: &KvCache, shares: &[Share]) {
+        let s = &model.sizes;
+        self.rows.clear();
+        self.first_rows.clear();
+        self.tasks.clear();
+        let together = positions_together(s.heads / s.kv_heads);
+        for (index, share) in shares.iter().enumerate() {
+            let end = share.start + share.tokens.len();
+            assert!(!share.tokens.is_empty() && end <= model.positions());
+            assert!(share.table.len() * cache.shape.block_size >= end);
+            assert!(share.table.iter().all(|&block| (block as usize) < cache.blocks));
+            let row = self.rows.len();
+            self.first_rows.push(row);
+            for (i, &token) in share.tokens.iter().enumerate() {
+                assert!((token as usize) < s.vocab);
+                self.rows.push(Row { share: index, token, position: share.start + i });
+            }
+            for first in (0..share.tokens.len()).step_by(together) {
+                let count = together.min(share.tokens.len() - first);
+                self.tasks.extend((0..s.kv_heads).map(|head| Task {
+                    share: index,
+                    head,
+                    first,
+                    count,
+                    row: row + first,
+                }));
+            }
+        }
+        self.first_rows.push(self.rows.len());
+        // The longest first, so that the threads end together.
+        self.tasks.sort_by_key(|t| std::cmp::Reverse(shares[t.share].start + t.first));
+        self.split_long_tasks(cache, shares, s.window.unwrap_or(usize::MAX));
+    }
+
+    /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
+    fn split_long_tasks(&mut self, cache: &KvCache, shares: &[Share], window: usize) {
+        self.long_tasks.clear();
+        self.part_tasks.clear();
+        let threads = self.pool.threads();
+        if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
+            return;
+        }
+        let mut parts = 0;
+        let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
+        self.tasks.retain(|&task| {
+            let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
+            if chunks.len() == 1 {
+                return true;
+            }
+            long_tasks.push((task, parts, chunks.len()));
+            part_tasks.extend(chunks.enumerate().map(|(i, chunk)| PartTask { task, chunk, part: parts + i }));
+            parts += part_tasks.len() - parts;
+            false
+        });
+        if self.parts.len() < parts {
+            self.parts.resize_with(parts, Partial::default);
+        }
+    }
+
+    fn norm(&mut self, rows: usize, weight: &[f32], s: &Sizes) {
+        let (path, int8) = (self.path, self.precision == Precision::Int8);
+        let stride = s.hidden.next_multiple_of(LANES);
+        let view = self.normed.view();
+        let residual = SendPtr(self.residual.as_mut_ptr());
+        run_rows(&self.pool, rows, |row| {
+            let residual = &residual;
+            // SAFETY: every row is written by one task.
+            unsafe { norm_row(path, residual.0.add(row * stride), weight.as_ptr(), s.hidden, s.eps, view, row, int8) };
+        });
+    }
+
+    fn multiply_qkv(&mut self, layer: &Layer, rows: usize) {
+        let (path, precision) = (self.path, self.precision);
+        let view = self.normed.view();
+        let stride = layer.qkv.tiles() * LANES;
+        let out = SendPtr(self.qkv.as_mut_ptr());
+        run_tiles(&self.pool, layer.qkv.tiles(), rows, |first_tile, tiles, _| {
+            let out = &out;
+            // SAFETY: tasks write different tiles.
+            unsafe { by_blocks(path, precision, &layer.qkv, view, first_tile, tiles, rows, out.0, stride, false) };
+            if !layer.qkv_bias.is_empty() {
+                let first = first_tile * LANES;
+                let last = (first + tiles * LANES).min(layer.qkv_bias.len());
+                for row in 0..rows {
+                    for (o, bias) in layer.qkv_bias[first..last].iter().enumerate() {
+                        // SAFETY: see above.
+                        unsafe { *out.0.add(row * stride + first + o) += bias };
+                    }
+                }
+            }
+        });
+    }
+
+    /// Rotate queries and keys, and write keys and values to the cache.
+    fn rotate(&mut self, model: &Model, layer: &Layer, index: usize, cache: &KvCache, shares: &[Share]) {
+        let s = &model.sizes;
+        let stride = layer.qkv.tiles() * LANES;
+        let qkv = SendPtr(self.qkv.as_mut_ptr());
+        let (rows, path) = (&self.rows, self.path);
+        let block_size = cache.shape.block_size;
+        run_rows(&self.pool, rows.len(), |r| {
+            let qkv = &qkv;
+            let row = rows[r];
+            // SAFETY: every row is one task's, and so is its slot in the cache.
+            let all = unsafe { std::slice::from_raw_parts_mut(qkv.0.add(r * stride), stride) };
+            let rotated = &mut all[..(s.heads + s.kv_heads) * s.head_dim];
+            if s.qk_norm {
+                for (h, head) in rotated.chunks_exact_mut(s.head_dim).enumerate() {
+                    norm_head(head, if h < s.heads { &layer.q_norm } else { &layer.k_norm }, s.eps);
+                }
+            }
+            // SAFETY: the stepper's path is supported.
+            unsafe { model.rotary.rotate(path, rotated, row.position) };
+            let block = shares[row.share].table[row.position / block_size] as usize;
+            for head in 0..s.kv_heads {
+                let key = (s.heads + head) * s.head_dim;
+                let value = key + s.kv_heads * s.head_dim;
+                // SAFETY: see above.
+                unsafe {
+                    let (key, value) = (all.as_ptr().add(key), all.as_ptr().add(value));
+                    cache.write(path, index, head, block, row.position % block_size, key, value);
+                }
+            }
+        });
+    }
+
+    fn attend(&mut self, model: &Model, layer: &Layer, index: usize, cache: &KvCache, shares: &[Share]) {
+        let s = &model.sizes;
+        let (path, int8) = (self.path, self.precision == Precision::Int8);
+        let (stride, group) = (layer.qkv.tiles() * LANES, s.heads / s.kv_heads);
+        let (qkv, view) = (SendPtr(self.qkv.as_mut_ptr()), self.attended.view());
+        let scratch = SendPtr(self.scratch.as_mut_ptr());
+        // Where a KV head's queries fill whole groups, its task rounds its own results.
+        let own_groups = int8 && (group * s.head_dim).is_multiple_of(GROUP);
+        // SAFETY: the first query and result of a task are within the buffers.
+        let queries = |task: Task| unsafe {
+            let (qkv, view) = (&qkv, &view);
+            let at = task.head * group * s.head_dim;
+            Queries {
+                layer: index,
+                head: task.head,
+                table: shares[task.share].table.as_ptr(),
+                start: shares[task.share].start + task.first,
+                positions: task.count,
+                group,
+                q: qkv.0.add(task.row * stride + at),
+                q_stride: stride,
+                out: view.wide.add(task.row * view.width + at),
+                out_stride: view.width,
+                window: s.window.unwrap_or(usize::MAX),
+                scale: 1.0 / (s.head_dim as f32).sqrt(),
+            }
+        };
+        // SAFETY: tasks write different heads or rows.
+        let round = |task: Task| unsafe {
+            if own_groups {
+                for row in task.row..task.row + task.count {
+                    quantize_groups(
+                        path,
+                        view,
+                        row,
+                        task.head * group * s.head_dim / GROUP,
+                        group * s.head_dim / GROUP,
+                    );
+                }
+            }
+        };
+        let (tasks, part_tasks, long_tasks) = (&self.tasks, &self.part_tasks, &self.long_tasks);
+        let parts = SendPtr(self.parts.as_mut_ptr());
+        self.pool.run(part_tasks.len() + tasks.len(), &|t, thread| {
+            let (scratch, parts) = (&scratch, &parts);
+            // SAFETY: a thread's scratch is its own; tasks write different heads, rows or parts; the cache is only
+            // read.
+            unsafe {
+                let scratch = &mut (*scratch.0.add(thread)).attention;
+                if let Some(p) = part_tasks.get(t) {
+                    attend_to(path, cache, &queries(p.task), scratch, p.chunk, &mut *parts.0.add(p.part));
+                } else {
+                    let task = tasks[t - part_tasks.len()];
+                    attend(path, cache, &queries(task), scratch);
+                    round(task);
+                }
+            }
+        });
+        self.pool.run(long_tasks.len(), &|t, _| {
+            let parts = &parts;
+            let (task, first, count) = long_tasks[t];
+            // SAFETY: tasks have different parts, and write different heads or rows.
+            unsafe {
+                merge(path, cache, &queries(task), std::slice::from_raw_parts_mut(parts.0.add(first), count));
+            }
+            round(task);
+        });
+        if int8 && !own_groups {
+            run_rows(&self.pool, self.rows.len(), |row| {
+                // SAFETY: every row is one task's.
+                unsafe { quantize_groups(path, view, row, 0, view.width / GROUP) };
+            });
+        }
+    }
+
+    /// `gate * sigmoid(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
+    fn gate(&mut self, layer: &Layer, rows: usize) {
+        let (path, precision) = (self.path, self.precision);
+        let (from, to) = (self.normed.view(), self.gated.view());
+        let pairs = layer.gate_up.tiles() / 2;
+        let scratch = SendPtr(self.scratch.as_mut_ptr());
+        self.pool.run(pairs.div_ceil(2), &|task, thread| {
+            let scratch = &scratch;
+            // SAFETY: a thread's scratch is its own; tasks write different groups.
+            unsafe {
+                let gate = &mut (*scratch.0.add(thread)).gate;
+                grow(gate, ROW_BLOCK * 4 * LANES);
+                let first = 2 * task;
+                let count = 2.min(pairs - first);
+                for block in (0..rows).step_by(ROW_BLOCK) {
+                    let block_rows = ROW_BLOCK.min(rows - block);
+                    let out = Output { to: gate.as_mut_ptr(), stride: 4 * LANES, accumulate: false };
+                    let part = Part { first_tile: 2 * first, tiles: 2 * count, first_row: block, rows: block_rows };
+                    product(path, &layer.gate_up, from, precision, part, out);
+                    for pair in 0..count {
+                        let gates = gate.as_ptr().add(2 * pair * LANES);
+                        let wide = to.wide.add(block * to.width + (first + pair) * LANES);
+                        swiglu(path, gates, gates.add(LANES), 4 * LANES, block_rows, wide, to.width);
+                    }
+                    if precision == Precision::Int8 {
+                        for row in block..block + block_rows {
+                            quantize_groups(path, to, row, task, 1);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    fn add_product(&mut self, matrix: &Matrix, input: Input, rows: usize, stride: usize) {
+        let (path, precision) = (self.path, self.precision);
+        let view = match input {
+            Input::Attended => self.attended.view(),
+            Input::Gated => self.gated.view(),
+        };
+        let out = SendPtr(self.residual.as_mut_ptr());
+        run_tiles(&self.pool, matrix.tiles(), rows, |first_tile, tiles, _| {
+            let out = &out;
+            // SAFETY: tasks write different tiles.
+            unsafe { by_blocks(path, precision, matrix, view, first_tile, tiles, rows, out.0, stride, true) };
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Input {
+    Attended,
+    Gated,
+}
+
+/// A product of some tiles with all rows, a block of rows after the other.
+unsafe fn by_blocks(
+    path: Path,
+    precision: Precision,
+    matrix: &Matrix,
+    x: View,
+    first_tile: usize,
+    tiles: usize,
+    rows: usize,
+    to: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    for first_row in (0..rows).step_by(ROW_BLOCK) {
+        let part = Part { first_tile, tiles, first_row, rows: ROW_BLOCK.min(rows - first_row) };
+        let out = Output { to: to.add(first_row * stride + first_tile * LANES), stride, accumulate };
+        product(path, matrix, x, precision, part, out);
+    }
+}
+
+/// Share tiles out in runs: few enough to be worth a claim, many enough that threads end together.
+fn run_tiles(pool: &Pool, tiles: usize, rows: usize, job: impl Fn(usize, usize, usize) + Sync) {
+    let runs = match (pool.threads(), rows) {
+        (1, _) => 1,
+        (threads, _) => (threads * 8).min(tiles),
+    };
+    let each = tiles.div_ceil(runs.max(1));
+    pool.run(tiles.div_ceil(each), &|task, thread| job(task * each, each.min(tiles - task * each), thread));
+}
+
+/// Share rows out, if there are enough of them to be worth it.
+fn run_rows(pool: &Pool, rows: usize, job: impl Fn(usize) + Sync) {
+    const EACH: usize = 4;
+    if rows <= EACH {
+        (0..rows).for_each(job);
+        return;
+    }
+    pool.run(rows.div_ceil(EACH), &|task, _| (task * EACH..rows.min((task + 1) * EACH)).for_each(&job));
+}
+
+fn grow(buffer: &mut Vec<f32>, size: usize) {
+    if buffer.len() < size {
+        buffer.resize(size, 0.0);
+    }
+}
