@@ -47,8 +47,8 @@ pub struct Group {
     pub half_sum: [[f32; 2]; ROWS],
     /// The same times the scale.
     pub scaled_half_sum: [[f32; 2]; ROWS],
-    /// A bit for each row: whether there is a [`Rest`]. The scaled sums include it.
-    pub rests: u32,
+    /// Whether a row has a [`Rest`], which its scaled sums then include. A byte each: threads round rows side by side.
+    pub has_rest: [bool; ROWS],
 }
 
 /// What rounding left of groups of four rows.
@@ -72,7 +72,7 @@ const EMPTY: Group = Group {
     scaled_sum: [0.0; ROWS],
     half_sum: [[0.0; 2]; ROWS],
     scaled_half_sum: [[0.0; 2]; ROWS],
-    rests: 0,
+    has_rest: [false; ROWS],
 };
 
 /// Rows of activations, each padded with zeros to whole groups.
@@ -164,7 +164,7 @@ unsafe fn quantize<S: Simd>(to: View, row: usize, first: usize, count: usize, is
         (*group).half_sum[r] = [low, high];
         let mut scaled = [scale * low, scale * high];
         let outlier = inverse > 0.0 && is_outlier(greatest, squares);
-        (*group).rests = (*group).rests & !(1 << r) | u32::from(outlier) << r;
+        (*group).has_rest[r] = outlier;
         if outlier {
             // Rounding leaves at most half a step, which is 127 of these.
             let (step, inverse) = (scale / 254.0, S::splat(254.0 * inverse));

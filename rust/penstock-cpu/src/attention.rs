@@ -336,6 +336,10 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
     let last_strip = strip_of(&shape, end - 1).min((chunk + 1) * CHUNK - 1);
     let mut split = (strip_of(&shape, lowest) / SPLIT * SPLIT).max(chunk * CHUNK);
     let first_split = split;
+    let strip_data = |strip: usize| {
+        let block = *t.table.add(strip / per_block) as usize;
+        cache.strip(t.layer, t.head, block, strip % per_block).cast_const()
+    };
     while split <= last_strip {
         let mut strips = [(std::ptr::null::<u8>(), 0usize); SPLIT];
         let mut first_keys = [0usize; SPLIT];
@@ -347,8 +351,7 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
             // Keys of this strip that were written, and that some query sees or an earlier one saw.
             let lanes = (block_size - within * LANES).min(LANES).min(end.saturating_sub(first_key));
             let seen = first_key + lanes > lowest;
-            let data = cache.strip(t.layer, t.head, *t.table.add(block) as usize, within);
-            *strip = (data, if seen { lanes } else { 0 });
+            *strip = (strip_data(split + s), if seen { lanes } else { 0 });
         }
         let strips = &strips[..count];
         if split == first_split {
@@ -356,13 +359,7 @@ unsafe fn attend_chunk<S: Simd, E: Element>(
                 S::prefetch(strips[0].0.add(at));
             }
         }
-        let after = match split + count <= last_strip {
-            true => {
-                let (block, within) = ((split + count) / per_block, (split + count) % per_block);
-                cache.strip(t.layer, t.head, *t.table.add(block) as usize, within).cast_const()
-            }
-            false => std::ptr::null(),
-        };
+        let after = if split + count <= last_strip { strip_data(split + count) } else { std::ptr::null() };
 
         by_rows!(rows, |row| score(
             &shape,

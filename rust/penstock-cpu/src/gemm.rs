@@ -113,7 +113,7 @@ unsafe fn int8_rows<
                 // Whole numbers below 2^24: exact.
                 y[r] = S::fma(S::fma(minus_zero, S::splat(sum), dot), step, y[r]);
             }
-            if (*group).rests >> (r % ROWS) & 1 != 0 {
+            if (*group).has_rest[r % ROWS] {
                 let rest = first_rest.add(r / ROWS * per_row);
                 let q = (&raw const (*rest).q[r % ROWS]).cast::<i8>().add(half * LEN);
                 let mut dot = S::zero_i();

@@ -52,7 +52,6 @@ struct Task {
 struct PartTask {
     task: Task,
     chunk: usize,
-    part: usize, // where its result goes
 }
 
 /// Runs steps. Its buffers grow to the largest step seen and stay.
@@ -65,9 +64,9 @@ pub struct Stepper {
     tasks: Vec<Task>,
     long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
     part_tasks: Vec<PartTask>,
-    parts: Vec<Partial>,
-    residual: Vec<f32>, // [rows, hidden_stride]
-    qkv: Vec<f32>,      // [rows, qkv_stride]
+    parts: Vec<Partial>, // of each part task
+    residual: Vec<f32>,  // [rows, hidden_stride]
+    qkv: Vec<f32>,       // [rows, qkv_stride]
     normed: Activations,
     attended: Activations,
     gated: Activations,
@@ -288,20 +287,18 @@ impl Stepper {
         if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
             return;
         }
-        let mut parts = 0;
         let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
         self.tasks.retain(|&task| {
             let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
             if chunks.len() == 1 {
                 return true;
             }
-            long_tasks.push((task, parts, chunks.len()));
-            part_tasks.extend(chunks.enumerate().map(|(i, chunk)| PartTask { task, chunk, part: parts + i }));
-            parts += part_tasks.len() - parts;
+            long_tasks.push((task, part_tasks.len(), chunks.len()));
+            part_tasks.extend(chunks.map(|chunk| PartTask { task, chunk }));
             false
         });
-        if self.parts.len() < parts {
-            self.parts.resize_with(parts, Partial::default);
+        if self.parts.len() < part_tasks.len() {
+            self.parts.resize_with(part_tasks.len(), Partial::default);
         }
     }
 
@@ -422,7 +419,7 @@ impl Stepper {
             unsafe {
                 let scratch = &mut (*scratch.0.add(thread)).attention;
                 if let Some(p) = part_tasks.get(t) {
-                    attend_to(path, cache, &queries(p.task), scratch, p.chunk, &mut *parts.0.add(p.part));
+                    attend_to(path, cache, &queries(p.task), scratch, p.chunk, &mut *parts.0.add(t));
                 } else {
                     let task = tasks[t - part_tasks.len()];
                     attend(path, cache, &queries(task), scratch);

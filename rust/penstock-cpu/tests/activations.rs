@@ -2,7 +2,8 @@
 
 mod support;
 
-use penstock_cpu::activations::{Activations, Group, norm_row};
+use penstock_cpu::activations::{Activations, Group, norm_row, quantize_groups};
+use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use support::{Rng, activations, assert_same, paths};
 
@@ -16,7 +17,7 @@ fn assert_same_groups(got: &[Group], wanted: &[Group], what: &str) {
     assert_eq!(got.len(), wanted.len());
     for (a, b) in got.iter().zip(wanted) {
         assert_eq!(a.q, b.q, "{what}");
-        assert_eq!(a.rests, b.rests, "{what}");
+        assert_eq!(a.has_rest, b.has_rest, "{what}");
         assert_same(&a.scale, &b.scale, what);
         assert_same(&a.sum, &b.sum, what);
         assert_same(&a.scaled_sum, &b.scaled_sum, what);
@@ -49,7 +50,7 @@ fn numbers_are_rounded_to_the_nearest_step_and_sums_are_those_of_the_steps() {
                 }
                 let halves = half_sums(&q);
                 assert_eq!((group.sum[i], group.half_sum[i]), (halves[0] + halves[1], halves));
-                if group.rests >> i & 1 == 0 {
+                if !group.has_rest[i] {
                     assert_eq!(group.scaled_half_sum[i], halves.map(|half| scale * half));
                 }
                 assert_eq!(group.scaled_sum[i], group.scaled_half_sum[i][0] + group.scaled_half_sum[i][1]);
@@ -77,7 +78,7 @@ fn groups_with_an_outlier_and_no_others_keep_what_rounding_left() {
             let view = all.view();
             // SAFETY: there is one group.
             let (group, rest) = unsafe { (*view.groups, *view.rests) };
-            assert_eq!(group.rests, u32::from(outlier), "{x:?} on {path}");
+            assert_eq!(group.has_rest[0], outlier, "{x:?} on {path}");
             if !outlier {
                 continue;
             }
@@ -92,6 +93,25 @@ fn groups_with_an_outlier_and_no_others_keep_what_rounding_left() {
                 let scaled = group.scale[0] * half + rest.scale[0] * rest.half_sum[0][i];
                 assert_eq!(group.scaled_half_sum[0][i], scaled);
             }
+        }
+    }
+}
+
+#[test]
+fn rows_rounded_side_by_side_each_keep_what_is_theirs() {
+    let pool = Pool::new(4);
+    for turn in 0..20_000 {
+        let mut x = vec![0.1; 4 * 32];
+        let outliers: [bool; 4] = std::array::from_fn(|row| (turn >> row) & 1 == 0);
+        (0..4).for_each(|row| x[row * 32] = if outliers[row] { 9.0 } else { 0.2 });
+        let mut all = Activations::default();
+        all.resize(4, 32);
+        let view = all.view();
+        // SAFETY: the view has room for four rows of 32 numbers, and each task rounds its own.
+        unsafe {
+            view.wide.copy_from_nonoverlapping(x.as_ptr(), x.len());
+            pool.run(4, &|row, _| quantize_groups(Path::best(), view, row, 0, 1));
+            assert_eq!((*view.groups).has_rest, outliers);
         }
     }
 }

@@ -79,7 +79,19 @@ impl From<PySizes> for Sizes {
 }
 
 /// Tensors in Python's memory, which the buffers keep where it is.
-struct Buffers(HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>);
+struct Buffers(PyTensors);
+
+/// For each canonical name the type's name, the shape and the bytes.
+type PyTensors = HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>;
+
+impl Buffers {
+    fn new(tensors: PyTensors) -> PyResult<Buffers> {
+        match tensors.iter().find(|(_, t)| !t.2.is_c_contiguous()) {
+            Some((name, _)) => Err(NativeError::new_err(format!("The bytes of {name} are not in one piece."))),
+            None => Ok(Buffers(tensors)),
+        }
+    }
+}
 
 impl Tensors for Buffers {
     fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
@@ -166,29 +178,21 @@ impl Runner {
 
     /// Bytes that `load` would take for the packed weights.
     #[staticmethod]
-    fn planned_bytes(
-        py: Python<'_>,
-        sizes: PySizes,
-        frequencies: Vec<f32>,
-        tensors: HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>,
-    ) -> PyResult<usize> {
-        let tensors = Buffers(tensors);
+    fn planned_bytes(py: Python<'_>, sizes: PySizes, frequencies: Vec<f32>, tensors: PyTensors) -> PyResult<usize> {
+        let tensors = Buffers::new(tensors)?;
         detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors))
     }
 
-    /// Pack the weights: `tensors` has for each canonical name the type's name, the shape and the bytes.
+    /// Pack the weights.
     fn load(
         &mut self,
         py: Python<'_>,
         sizes: PySizes,
         frequencies: Vec<f32>,
         positions: usize,
-        tensors: HashMap<String, (String, Vec<usize>, PyBuffer<u8>)>,
+        tensors: PyTensors,
     ) -> PyResult<()> {
-        if let Some(name) = tensors.iter().find(|(_, t)| !t.2.is_c_contiguous()).map(|(name, _)| name) {
-            return Err(NativeError::new_err(format!("The bytes of {name} are not in one piece.")));
-        }
-        let (tensors, pool) = (Buffers(tensors), self.stepper.pool());
+        let (tensors, pool) = (Buffers::new(tensors)?, self.stepper.pool());
         let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, pool))?;
         self.model = Some(model);
         Ok(())
