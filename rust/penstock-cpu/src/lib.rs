@@ -10,6 +10,7 @@ pub mod error;
 pub mod gemm;
 pub mod ggml;
 pub mod half;
+pub mod kept;
 pub mod kv_cache;
 pub mod matrix;
 pub mod model;

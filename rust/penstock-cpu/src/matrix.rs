@@ -9,8 +9,11 @@
 use crate::error::{Error, Result};
 use crate::ggml::{BlockType, Scheme};
 use crate::half;
+use crate::kept::KeptFile;
 use crate::pool::Pool;
 use crate::simd::LANES;
+use memmap2::Mmap;
+use std::sync::Arc;
 
 /// Inputs are padded to a multiple of this, the greatest group.
 pub const INPUT_ALIGN: usize = 32;
@@ -208,7 +211,54 @@ pub fn read_f32(stored: &Stored<'_>) -> Result<Vec<f32>> {
 /// Bytes aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub struct Line([u8; 64]);
+
+/// Where a matrix's tiles lie.
+#[derive(Clone)]
+pub enum Tiles {
+    /// Nowhere: the matrix is only planned.
+    Planned,
+    /// In memory of their own.
+    Packed(Arc<Vec<Line>>),
+    /// In a file that an earlier start wrote.
+    Mapped {
+        /// The whole file.
+        file: Arc<Mmap>,
+        /// Where this matrix begins, a multiple of 64.
+        at: usize,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+impl Tiles {
+    /// All of them, aligned to a cache line.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Tiles::Planned => &[],
+            // SAFETY: a line is as many bytes.
+            Tiles::Packed(lines) => unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 64) },
+            Tiles::Mapped { file, at, bytes } => &file[*at..at + bytes],
+        }
+    }
+}
+
+/// Where the tiles of a model's matrices come from.
+#[derive(Clone, Copy)]
+pub enum Packing<'a> {
+    /// Nowhere: only sizes are asked for.
+    Planned,
+    /// From the tensors, by these threads.
+    Fresh(&'a Pool),
+    /// From a file that an earlier start wrote; of the tensors only type and shape are looked at.
+    Kept(&'a KeptFile),
+}
+
+impl<'a> From<&'a Pool> for Packing<'a> {
+    fn from(pool: &'a Pool) -> Packing<'a> {
+        Packing::Fresh(pool)
+    }
+}
 
 /// A packed matrix.
 pub struct Matrix {
@@ -218,60 +268,65 @@ pub struct Matrix {
     pub outputs: usize,
     /// Columns, without padding.
     pub inputs: usize,
-    data: Vec<Line>,
+    data: Tiles,
 }
 
-/// Without a pool a matrix is only planned: it has its sizes, but no weights.
 impl Matrix {
     /// Pack tensors one below the other: their outputs follow each other.
-    pub fn stack<'a>(pool: impl Into<Option<&'a Pool>>, parts: &[Stored<'_>]) -> Result<Matrix> {
+    pub fn stack<'a>(packing: impl Into<Packing<'a>>, parts: &[Stored<'_>]) -> Result<Matrix> {
         let order: Vec<(usize, usize)> =
             parts.iter().enumerate().flat_map(|(p, part)| (0..part.outputs).map(move |row| (p, row))).collect();
-        Matrix::pack(pool.into(), parts, &order)
+        Matrix::pack(packing.into(), parts, &order)
     }
 
     /// Pack two tensors of the same shape tile by tile in turn, each padded to whole tiles: tile 2i is the first's
     /// tile i, tile 2i + 1 the second's.
-    pub fn interleave<'a>(pool: impl Into<Option<&'a Pool>>, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
+    pub fn interleave<'a>(packing: impl Into<Packing<'a>>, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
         let padded = first.outputs.next_multiple_of(LANES);
         let order: Vec<(usize, usize)> = (0..padded)
             .step_by(LANES)
             .flat_map(|at| (0..2).flat_map(move |p| (at..at + LANES).map(move |row| (p, row))))
             .collect();
-        Matrix::pack(pool.into(), &[first, second], &order)
+        Matrix::pack(packing.into(), &[first, second], &order)
     }
 
     /// `order` names for each output the tensor and the row; rows past a tensor's end are zero.
-    fn pack(pool: Option<&Pool>, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
+    fn pack(packing: Packing<'_>, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
         let inputs = parts[0].inputs;
         let mut format = parts[0].format()?;
-        let mut row_bytes = Vec::new();
         for part in parts {
             if part.inputs != inputs {
                 return Err(Error::Model(format!("{} has {} inputs, not {inputs}.", part.name, part.inputs)));
             }
             format = format.with(part.format()?);
-            row_bytes.push(part.row_bytes()?);
         }
-        let mut matrix = Matrix { format, outputs: order.len(), inputs, data: Vec::new() };
-        let tiles = matrix.tiles();
-        let Some(pool) = pool else { return Ok(matrix) };
-        matrix.data = vec![Line([0; 64]); tiles * matrix.tile_bytes() / 64];
-        let data = SendPtr(matrix.data.as_mut_ptr().cast::<u8>());
-        let (tile_bytes, shape) = (matrix.tile_bytes(), &matrix);
-        pool.run(tiles, &|tile, _| {
+        let mut matrix = Matrix { format, outputs: order.len(), inputs, data: Tiles::Planned };
+        matrix.data = match packing {
+            Packing::Planned => Tiles::Planned,
+            Packing::Kept(file) => file.take(matrix.nbytes())?,
+            Packing::Fresh(pool) => Tiles::Packed(Arc::new(matrix.pack_tiles(pool, parts, order)?)),
+        };
+        Ok(matrix)
+    }
+
+    fn pack_tiles(&self, pool: &Pool, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Vec<Line>> {
+        let row_bytes = parts.iter().map(Stored::row_bytes).collect::<Result<Vec<usize>>>()?;
+        let tile_bytes = self.tile_bytes();
+        let mut lines = vec![Line([0; 64]); self.nbytes() / 64];
+        let data = SendPtr(lines.as_mut_ptr().cast::<u8>());
+        pool.run(self.tiles(), &|tile, _| {
             let data = &data;
             // SAFETY: each task has a tile of its own, and the vector was made for all of them.
             let tile_data = unsafe { std::slice::from_raw_parts_mut(data.0.add(tile * tile_bytes), tile_bytes) };
-            let mut row = Row::new(inputs);
+            let mut row = Row::new(self.inputs);
             for (lane, &(p, index)) in order[tile * LANES..].iter().take(LANES).enumerate() {
                 if index < parts[p].outputs {
                     let bytes = &parts[p].bytes[index * row_bytes[p]..][..row_bytes[p]];
-                    shape.write_row(tile_data, lane, parts[p].dtype, bytes, &mut row);
+                    self.write_row(tile_data, lane, parts[p].dtype, bytes, &mut row);
                 }
             }
         });
-        Ok(matrix)
+        Ok(lines)
     }
 
     fn write_row(&self, tile: &mut [u8], lane: usize, dtype: &str, bytes: &[u8], row: &mut Row) {
@@ -337,11 +392,17 @@ impl Matrix {
         self.tiles() * self.tile_bytes()
     }
 
+    /// Where its tiles lie.
+    pub fn data(&self) -> &Tiles {
+        &self.data
+    }
+
     /// The beginning of a tile.
     pub fn tile(&self, index: usize) -> *const u8 {
-        assert!(index < self.tiles() && !self.data.is_empty());
+        let bytes = self.data.bytes();
+        assert!(index < self.tiles() && bytes.len() == self.nbytes());
         // SAFETY: the data holds all tiles.
-        unsafe { self.data.as_ptr().cast::<u8>().add(index * self.tile_bytes()) }
+        unsafe { bytes.as_ptr().add(index * self.tile_bytes()) }
     }
 
     /// One row as float32 into `to`, which has room for `inputs`: an embedding.

@@ -1,9 +1,8 @@
 //! A decoder-only transformer with RMSNorm, rotary positions and SwiGLU: its sizes and its packed weights.
 
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, Stored, read_f32};
+use crate::matrix::{Matrix, Packing, Stored, Tiles, read_f32};
 use crate::pointwise::Rotary;
-use crate::pool::Pool;
 
 /// A model's sizes.
 #[derive(Clone, Debug)]
@@ -68,22 +67,22 @@ pub trait Tensors {
 }
 
 impl Model {
-    /// Pack all weights.
+    /// Pack all weights, or map them if they were kept.
     ///
     /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence.
-    pub fn new(
+    pub fn new<'a>(
         sizes: Sizes,
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
-        pool: &Pool,
+        packing: impl Into<Packing<'a>>,
     ) -> Result<Model> {
-        Model::make(sizes, frequencies, positions, tensors, Some(pool))
+        Model::make(sizes, frequencies, positions, tensors, packing.into())
     }
 
-    /// What [`Model::nbytes`] would be, without packing anything.
+    /// What [`Model::nbytes`] would be, without packing anything; only types and shapes of the tensors are looked at.
     pub fn planned_bytes(sizes: Sizes, frequencies: &[f32], tensors: &dyn Tensors) -> Result<usize> {
-        Ok(Model::make(sizes, frequencies, 0, tensors, None)?.nbytes())
+        Ok(Model::make(sizes, frequencies, 0, tensors, Packing::Planned)?.nbytes())
     }
 
     fn make(
@@ -91,27 +90,36 @@ impl Model {
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
-        pool: Option<&Pool>,
+        packing: Packing<'_>,
     ) -> Result<Model> {
         sizes.check()?;
         if frequencies.len() != sizes.head_dim / 2 {
             return Err(Error::Internal("There must be a frequency for each pair of a head.".into()));
         }
-        let layers = (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, pool)).collect::<Result<_>>()?;
-        let embed = Matrix::stack(pool, &[expect(tensors, "embed.weight", sizes.vocab, sizes.hidden)?])?;
+        let layers = (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, packing)).collect::<Result<_>>()?;
+        let embed = Matrix::stack(packing, &[expect(tensors, "embed.weight", sizes.vocab, sizes.hidden)?])?;
         let head = match sizes.tied {
             true => None,
-            false => Some(Matrix::stack(pool, &[expect(tensors, "head.weight", sizes.vocab, sizes.hidden)?])?),
+            false => Some(Matrix::stack(packing, &[expect(tensors, "head.weight", sizes.vocab, sizes.hidden)?])?),
         };
-        let final_norm = vector(tensors, "final_norm.weight", sizes.hidden)?;
+        let final_norm = vector(tensors, "final_norm.weight", sizes.hidden, packing)?;
         Ok(Model { layers, embed, final_norm, head, rotary: Rotary::new(frequencies, positions), sizes })
+    }
+
+    /// All matrices in the order in which they are packed.
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
+        layers.chain([&self.embed]).chain(&self.head)
     }
 
     /// Bytes of all packed matrices.
     pub fn nbytes(&self) -> usize {
-        let layers: usize =
-            self.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]).map(Matrix::nbytes).sum();
-        layers + self.embed.nbytes() + self.head.as_ref().map_or(0, Matrix::nbytes)
+        self.matrices().map(Matrix::nbytes).sum()
+    }
+
+    /// The packed matrices, to be [kept](crate::kept::write) while the model is in use.
+    pub fn tiles(&self) -> Vec<Tiles> {
+        self.matrices().map(|matrix| matrix.data().clone()).collect()
     }
 
     /// The longest sequence there are rotary tables for.
@@ -136,33 +144,37 @@ fn expect<'a>(tensors: &'a dyn Tensors, name: &str, outputs: usize, inputs: usiz
     Ok(stored)
 }
 
-fn vector(tensors: &dyn Tensors, name: &str, size: usize) -> Result<Vec<f32>> {
-    read_f32(&expect(tensors, name, 1, size)?)
+fn vector(tensors: &dyn Tensors, name: &str, size: usize, packing: Packing<'_>) -> Result<Vec<f32>> {
+    let stored = expect(tensors, name, 1, size)?;
+    if let Packing::Planned = packing { Ok(Vec::new()) } else { read_f32(&stored) }
 }
 
-fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, pool: Option<&Pool>) -> Result<Layer> {
+fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, packing: Packing<'_>) -> Result<Layer> {
     let name = |part: &str| format!("layers.{i}.{part}");
     let matrix = |part: &str, outputs, inputs| expect(tensors, &name(&format!("{part}.weight")), outputs, inputs);
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let mut qkv_bias = Vec::new();
     if s.qkv_bias {
         for (part, size) in [("q", q), ("k", kv), ("v", kv)] {
-            qkv_bias.extend(vector(tensors, &name(&format!("{part}.bias")), size)?);
+            qkv_bias.extend(vector(tensors, &name(&format!("{part}.bias")), size, packing)?);
         }
     }
     let norm = |part: &str| match s.qk_norm {
-        true => vector(tensors, &name(part), s.head_dim),
+        true => vector(tensors, &name(part), s.head_dim, packing),
         false => Ok(Vec::new()),
     };
     Ok(Layer {
-        attn_norm: vector(tensors, &name("attn_norm.weight"), s.hidden)?,
-        qkv: Matrix::stack(pool, &[matrix("q", q, s.hidden)?, matrix("k", kv, s.hidden)?, matrix("v", kv, s.hidden)?])?,
+        attn_norm: vector(tensors, &name("attn_norm.weight"), s.hidden, packing)?,
+        qkv: Matrix::stack(
+            packing,
+            &[matrix("q", q, s.hidden)?, matrix("k", kv, s.hidden)?, matrix("v", kv, s.hidden)?],
+        )?,
         qkv_bias,
         q_norm: norm("q_norm.weight")?,
         k_norm: norm("k_norm.weight")?,
-        o: Matrix::stack(pool, &[matrix("o", s.hidden, q)?])?,
-        mlp_norm: vector(tensors, &name("mlp_norm.weight"), s.hidden)?,
-        gate_up: Matrix::interleave(pool, matrix("gate", s.ffn, s.hidden)?, matrix("up", s.ffn, s.hidden)?)?,
-        down: Matrix::stack(pool, &[matrix("down", s.hidden, s.ffn)?])?,
+        o: Matrix::stack(packing, &[matrix("o", s.hidden, q)?])?,
+        mlp_norm: vector(tensors, &name("mlp_norm.weight"), s.hidden, packing)?,
+        gate_up: Matrix::interleave(packing, matrix("gate", s.ffn, s.hidden)?, matrix("up", s.ffn, s.hidden)?)?,
+        down: Matrix::stack(packing, &[matrix("down", s.hidden, s.ffn)?])?,
     })
 }

@@ -3,8 +3,9 @@
 mod support;
 
 use penstock_cpu::activations::Precision;
+use penstock_cpu::kept::{self, KeptFile};
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
-use penstock_cpu::matrix::Stored;
+use penstock_cpu::matrix::{Packing, Stored};
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
@@ -389,4 +390,48 @@ fn models_whose_tensors_do_not_fit_are_refused_by_name() {
     let mut short = weights;
     short.0.get_mut("layers.1.down.weight").unwrap().bytes.pop();
     assert!(refuse(&sizes, &short).contains("layers.1.down.weight"));
+}
+
+#[test]
+fn kept_weights_give_the_same_bits_and_anything_else_is_packed_again() {
+    let mut rng = Rng::new(8);
+    let folder = std::env::temp_dir().join(format!("penstock-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (index, (sizes, weights)) in models(&mut rng).into_iter().enumerate() {
+        let (path, frequencies) = (folder.join(format!("{index}.packed")), frequencies(sizes.head_dim));
+        let packed = pack(&sizes, &weights);
+        kept::write(&path, "this model", &packed.tiles()).unwrap();
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left.len(), index + 1, "nothing partial is left: {left:?}");
+
+        // Of the matrices only type and shape are needed.
+        let mut vectors = Weights(weights.0);
+        for tensor in vectors.0.values_mut().filter(|tensor| tensor.outputs > 1) {
+            tensor.bytes.clear();
+        }
+        let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &vectors).unwrap();
+        assert_eq!(bytes, packed.nbytes());
+        let file = KeptFile::open(&path, "this model", bytes).unwrap();
+        let mapped = Model::new(sizes.clone(), &frequencies, POSITIONS, &vectors, Packing::Kept(&file)).unwrap();
+        drop(file);
+        let tokens = random_tokens(&mut rng, sizes.vocab, 9);
+        let wanted = alone(&packed, Precision::Int8, 16, &tokens);
+        for (got, wanted) in alone(&mapped, Precision::Int8, 16, &tokens).iter().zip(&wanted) {
+            assert_same(got, wanted, "from the file");
+        }
+
+        assert!(KeptFile::open(&path, "another model", bytes).is_none());
+        assert!(KeptFile::open(&path, "this model", bytes + 64).is_none());
+        assert!(KeptFile::open(&folder.join("nothing"), "this model", bytes).is_none());
+        let whole = std::fs::read(&path).unwrap();
+        for end in [0, 10, whole.len() / 2, whole.len() - 1] {
+            let cut = folder.join("cut");
+            std::fs::write(&cut, &whole[..end]).unwrap();
+            assert!(KeptFile::open(&cut, "this model", bytes).is_none(), "cut after {end} bytes");
+            std::fs::remove_file(cut).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let error = kept::write(&folder.join("x.packed"), "", &[]).unwrap_err();
+    assert!(error.to_string().contains("can't be kept"), "{error}");
 }

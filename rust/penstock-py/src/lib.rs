@@ -3,8 +3,9 @@
 
 use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
+use penstock_cpu::kept::{self, KeptFile};
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
-use penstock_cpu::matrix::Stored;
+use penstock_cpu::matrix::{Packing, Stored, Tiles};
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
@@ -16,6 +17,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 create_exception!(penstock._native, NativeError, PyException, "A promise inside the native runner was broken.");
@@ -176,7 +178,7 @@ impl Runner {
         Ok(Runner { stepper: Stepper::new(path, precision, Pool::new(threads)), model: None, cache: None })
     }
 
-    /// Bytes that `load` would take for the packed weights.
+    /// Bytes that `load` would take for the packed weights; of the tensors only types and shapes are looked at.
     #[staticmethod]
     fn planned_bytes(py: Python<'_>, sizes: PySizes, frequencies: Vec<f32>, tensors: PyTensors) -> PyResult<usize> {
         let tensors = Buffers::new(tensors)?;
@@ -196,6 +198,33 @@ impl Runner {
         let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, pool))?;
         self.model = Some(model);
         Ok(())
+    }
+
+    /// Map weights that were kept under this key; false if the file isn't there or holds anything else. Matrices need
+    /// no bytes in `tensors`, only vectors do.
+    fn load_kept(
+        &mut self,
+        py: Python<'_>,
+        sizes: PySizes,
+        frequencies: Vec<f32>,
+        positions: usize,
+        tensors: PyTensors,
+        path: PathBuf,
+        key: String,
+    ) -> PyResult<bool> {
+        let tensors = Buffers::new(tensors)?;
+        let sizes = Sizes::from(sizes);
+        self.model = detached(py, || {
+            let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &tensors)?;
+            let file = KeptFile::open(&path, &key, bytes);
+            file.map(|file| Model::new(sizes, &frequencies, positions, &tensors, Packing::Kept(&file))).transpose()
+        })?;
+        Ok(self.model.is_some())
+    }
+
+    /// The packed weights, to be written while the runner works.
+    fn packed_weights(&self) -> PyResult<PackedWeights> {
+        Ok(PackedWeights(self.loaded()?.tiles()))
     }
 
     /// Bytes of the packed weights.
@@ -269,6 +298,18 @@ impl Runner {
 impl Runner {
     fn loaded(&self) -> PyResult<&Model> {
         self.model.as_ref().ok_or_else(|| NativeError::new_err("The runner was asked for what only a model has."))
+    }
+}
+
+/// A model's packed matrices.
+#[pyclass(module = "penstock._native", frozen)]
+struct PackedWeights(Vec<Tiles>);
+
+#[pymethods]
+impl PackedWeights {
+    /// Write them to a file for `Runner.load_kept`.
+    fn write(&self, py: Python<'_>, path: PathBuf, key: String) -> PyResult<()> {
+        detached(py, || kept::write(&path, &key, &self.0))
     }
 }
 
@@ -348,6 +389,7 @@ fn supported_paths() -> Vec<&'static str> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<Runner>()?;
+    module.add_class::<PackedWeights>()?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
     module.add("NativeError", py.get_type::<NativeError>())?;
     module.add("NativeModelError", py.get_type::<NativeModelError>())?;

@@ -25,6 +25,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
     threads: int | None = None
+    keep_packed: bool = True  # packed weights on disk, for the next start
     allow_unverified: bool = False
 
 

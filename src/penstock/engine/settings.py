@@ -42,6 +42,9 @@ class EngineSettings(PenstockSettings):
         "auto", description="Number format of the KV cache; auto: what suits dtype."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
+    keep_packed: bool = Field(
+        default=True, description="Keep packed weights in the cache directory, for a faster next start."
+    )
     allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
 
     def config(self, model_path: Path) -> EngineConfig:

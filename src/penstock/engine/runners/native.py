@@ -17,10 +17,12 @@ from penstock.core.sizes import format_size
 from penstock.engine.runners.base import KVCapacity, Pacing
 from penstock.engine.runners.frequencies import inverse_frequencies
 from penstock.engine.runners.memory import available_memory, usable_cores
+from penstock.engine.runners.packed import LEAST_BYTES, PackedFile
 from penstock.engine.runners.randomness import uniform
 from penstock.engine.runners.refusal import NOT_FINITE, NOTHING_TO_CHOOSE, Limits, refusal
 from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, TokenLogprob
 from penstock.models.load import load
+from penstock.models.model_files import find_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from penstock._native import Answer, Choice, Logprobs, Share
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.types import SampleSpec, SequenceStep, StepBatch
-    from penstock.models.spec import ModelSpec
+    from penstock.models.spec import ModelSpec, Weights
 
 # How products take their activations, and what keys and values are stored as, by the dtype asked for.
 _PRECISIONS = {"auto": ("int8", "float16"), "float32": ("float32", "float32")}
@@ -78,27 +80,39 @@ class NativeRunner:
             self._runner = _native.Runner(
                 self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"), config.allow_unverified
             )
+        self._was_kept = False
         self._spec: ModelSpec | None = None
         self._limits: Limits | None = None
 
     def load(self) -> ModelSpec:
-        spec, weights = load(Path(self._config.model_path))
+        path = Path(self._config.model_path)
+        spec, weights = load(path)
         with weights, _own_errors():
-            tensors = {}
-            for name in weights.names():
-                info = weights.info(name)
-                tensors[name] = (info.dtype, list(info.shape), weights.raw(name))
             sizes = {name: getattr(spec, name) for name in _SIZES}
             frequencies = inverse_frequencies(spec).tolist()
-            needed, free = self._runner.planned_bytes(sizes, frequencies, tensors), available_memory()
+            # Of a matrix only what its header says, until it has to be packed.
+            described = {name: _described(weights, name) for name in weights.names()}
+            needed, free = self._runner.planned_bytes(sizes, frequencies, described), available_memory()
             if needed > free:
                 raise ConfigError(
                     f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. "
                     "Free some, raise the container's limit, or choose a smaller quantization.",
                     param="model",
                 )
-            self._runner.load(sizes, frequencies, self._config.max_model_len, tensors)
-            del tensors  # the file can't be closed while its bytes are lent out
+            positions = self._config.max_model_len
+            kept = None
+            if self._config.keep_packed and needed >= LEAST_BYTES:
+                kept = PackedFile(find_files(path).paths, f"for {self._precision} products")
+                self._was_kept = self._runner.load_kept(
+                    sizes, frequencies, positions, described, str(kept.path), kept.key
+                )
+            if not self._was_kept:
+                tensors = {name: (*described[name][:2], weights.raw(name)) for name in described}
+                self._runner.load(sizes, frequencies, positions, tensors)
+                del tensors
+                if kept is not None:
+                    kept.write_aside(self._runner.packed_weights(), needed)
+            del described  # the file can't be closed while its bytes are lent out
         self._spec = spec
         return spec
 
@@ -146,6 +160,7 @@ class NativeRunner:
             "instructions": self._runner.path(),
             "verified": "yes" if self._runner.path_is_verified() else "never run on such a processor",
             "threads": str(self._threads),
+            "weights": "packed by an earlier start" if self._was_kept else "packed at this start",
         }
         if self._note:
             described["note"] = self._note
@@ -183,6 +198,12 @@ def _own_errors() -> Iterator[None]:
         raise ConfigError(str(error)) from error
     except _native.NativeError as error:
         raise InvariantError(str(error)) from error
+
+
+def _described(weights: Weights, name: str) -> tuple[str, list[int], bytes | memoryview]:
+    """A tensor's type and shape, and its bytes if it is a vector."""
+    info = weights.info(name)
+    return info.dtype, list(info.shape), weights.raw(name) if len(info.shape) == 1 else b""
 
 
 def _share(s: SequenceStep, limits: Limits) -> Share:

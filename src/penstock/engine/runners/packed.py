@@ -1,0 +1,105 @@
+"""Packed weights between starts: for each model and way of packing one file in the cache directory.
+
+The key says which weights a file was made of and how; it stands in the file too, and is compared byte for byte, so a
+model that was changed is packed again. Files whose model is gone or was changed are removed when another is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock import _native
+from penstock.core.paths import cache_dir
+from penstock.core.sizes import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+log = logging.getLogger(__name__)
+
+# Packing less takes no time worth a file.
+LEAST_BYTES = 16 << 20
+_HEADER_BYTES = 1 << 16
+_STALE_SECONDS = 3600  # a partial file this old belongs to no process that still writes it
+
+
+class PackedFile:
+    """Where the packed weights of the model in `sources` are kept.
+
+    Args:
+        sources: the model's files.
+        how: what else the packed bytes depend on.
+
+    Attributes:
+        path: the file, whether or not it is there.
+        key: what must stand in it.
+
+    Raises:
+        OSError: one of the sources is gone.
+    """
+
+    def __init__(self, sources: Sequence[Path], how: str) -> None:
+        self.key = "\n".join([how, *(_identity(source) for source in sources)])
+        name = hashlib.sha256(self.key.encode(errors="surrogateescape")).hexdigest()[:24]
+        self.path = _folder() / f"{name}.packed"
+
+    def write_aside(self, weights: _native.PackedWeights, nbytes: int) -> threading.Thread:
+        """Write on a thread of its own; where that fails, the log says why, and nothing else is lost."""
+        thread = threading.Thread(target=self._write, args=(weights, nbytes), name="keep-packed", daemon=True)
+        thread.start()
+        return thread
+
+    def _write(self, weights: _native.PackedWeights, nbytes: int) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_outdated(self.path.parent)
+            free = shutil.disk_usage(self.path.parent).free
+            if free < 2 * nbytes:
+                log.warning(
+                    "The packed weights aren't kept for the next start: they take %s, and %s has %s left.",
+                    format_size(nbytes), self.path.parent, format_size(free),
+                )  # fmt: skip
+                return
+            weights.write(str(self.path), self.key)
+        except (OSError, _native.NativeError) as error:
+            log.warning("The packed weights aren't kept for the next start: %s", error)
+
+
+def _folder() -> Path:
+    return cache_dir() / "packed"
+
+
+def _identity(source: Path) -> str:
+    real = source.resolve(strict=True)
+    found = real.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {real}"
+
+
+def _remove_outdated(folder: Path) -> None:
+    for path in folder.glob("*.packed"):
+        if not all(_is_current(line) for line in _sources(path)):
+            path.unlink(missing_ok=True)
+    for path in folder.glob("*.partial"):
+        if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _sources(path: Path) -> Iterator[str]:
+    """The lines of a file's key that name the model's files."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES).partition(b"\0")[0]
+    yield from os.fsdecode(header).splitlines()[3:]  # after the magic, the size, and how it was packed
+
+
+def _is_current(identity: str) -> bool:
+    try:
+        return identity == _identity(Path(identity.split(" ", 2)[2]))
+    except (OSError, IndexError):
+        return False
