@@ -21,6 +21,8 @@ pub struct Part {
     pub first_row: usize,
     /// How many.
     pub rows: usize,
+    /// How many of them are computed together at most; a path that has registers for fewer takes fewer.
+    pub together: usize,
 }
 
 /// Where outputs go: row r of the activations, output o, to `to[(r - origin) * stride + o - 16 * first_tile]`.
@@ -254,12 +256,13 @@ struct Packed {
 /// Go through a part's rows in blocks as large as the path likes, and for each through its tiles.
 #[inline(always)]
 unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, out: Output) {
+    let most = S::ROWS.min(part.together);
     let mut done = 0;
     while done < part.rows {
         let left = part.rows - done;
         let block = match left {
-            12.. if S::ROWS >= 12 => 12,
-            8.. if S::ROWS >= 8 => 8,
+            12.. if most >= 12 => 12,
+            8.. if most >= 8 => 8,
             4.. => 4,
             few => few, // all that is left: a block begins at a multiple of four
         };

@@ -22,7 +22,7 @@ pub enum BlockType {
 }
 
 /// How a type's weights are written down once taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scheme {
     /// Bits that hold every `q`: 4 or 8.
     pub bits: u32,

@@ -18,8 +18,10 @@ pub mod peak;
 pub mod phases;
 pub mod pointwise;
 pub mod pool;
+mod products;
 pub mod sampler;
 pub mod simd;
 pub mod stepper;
+pub mod tuner;
 
 pub use error::{Error, Result};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub const INPUT_ALIGN: usize = 32;
 
 /// How the weights of a matrix are stored in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Numbers of 4 or 8 bits with scales for each group.
     Quantized(Scheme),
@@ -397,12 +397,16 @@ impl Matrix {
         &self.data
     }
 
+    /// All tiles from this one on.
+    pub fn bytes_from_tile(&self, index: usize) -> &[u8] {
+        &self.data.bytes()[index * self.tile_bytes()..]
+    }
+
     /// The beginning of a tile.
     pub fn tile(&self, index: usize) -> *const u8 {
-        let bytes = self.data.bytes();
-        assert!(index < self.tiles() && bytes.len() == self.nbytes());
-        // SAFETY: the data holds all tiles.
-        unsafe { bytes.as_ptr().add(index * self.tile_bytes()) }
+        let bytes = self.bytes_from_tile(index);
+        assert!(bytes.len() >= self.tile_bytes());
+        bytes.as_ptr()
     }
 
     /// One row as float32 into `to`, which has room for `inputs`: an embedding.

@@ -9,11 +9,10 @@ use crate::model::{Layer, Model, Sizes};
 use crate::phases::{Phase, Stopwatch};
 use crate::pointwise::{norm_head, swiglu};
 use crate::pool::Pool;
+use crate::products::Products;
 use crate::simd::{LANES, Path};
-
-/// Rows of a step that a thread takes through a product before it turns to the next tiles: their activations and a
-/// tile's weights stay in its cache.
-const ROW_BLOCK: usize = 96;
+use crate::tuner::{Plan, Tuner};
+use std::ops::Range;
 
 /// With fewer tasks of attention than this for each thread, threads share long contexts.
 const ENOUGH_TASKS: usize = 8;
@@ -59,6 +58,7 @@ pub struct Stepper {
     path: Path,
     precision: Precision,
     pool: Pool,
+    products: Products,
     rows: Vec<Row>,
     first_rows: Vec<usize>,
     tasks: Vec<Task>,
@@ -89,6 +89,7 @@ impl Stepper {
         Stepper {
             path,
             precision,
+            products: Products::new(pool.threads()),
             pool,
             rows: Vec::new(),
             first_rows: Vec::new(),
@@ -121,6 +122,11 @@ impl Stepper {
     /// How products take their activations.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// What chooses how products are cut up.
+    pub fn tuner(&mut self) -> &mut Tuner {
+        self.products.tuner()
     }
 
     /// Where the time of the steps went.
@@ -169,6 +175,7 @@ impl Stepper {
         self.gated.resize(rows, s.ffn);
         self.stopwatch.lap(Phase::Embed);
         for (i, layer) in model.layers.iter().enumerate() {
+            let next = model.layers.get(i + 1).map_or(model.head(), |layer| &layer.qkv);
             self.norm(rows, &layer.attn_norm, s);
             self.stopwatch.lap(Phase::Norm);
             self.multiply_qkv(layer, rows);
@@ -177,13 +184,13 @@ impl Stepper {
             self.stopwatch.lap(Phase::Rotate);
             self.attend(model, layer, i, cache, shares);
             self.stopwatch.lap(Phase::Attend);
-            self.add_product(&layer.o, Input::Attended, rows, stride);
+            self.add_product(&layer.o, &layer.gate_up, Input::Attended, rows, stride);
             self.stopwatch.lap(Phase::Out);
             self.norm(rows, &layer.mlp_norm, s);
             self.stopwatch.lap(Phase::Norm);
             self.gate(layer, rows);
             self.stopwatch.lap(Phase::Gate);
-            self.add_product(&layer.down, Input::Gated, rows, stride);
+            self.add_product(&layer.down, next, Input::Gated, rows, stride);
             self.stopwatch.lap(Phase::Down);
         }
     }
@@ -208,20 +215,11 @@ impl Stepper {
         let out_stride = head.tiles() * LANES;
         grow(&mut self.logits, rows.len() * out_stride);
         let out = SendPtr(self.logits.as_mut_ptr());
-        run_tiles(&self.pool, head.tiles(), rows.len(), |first_tile, tiles, _| {
+        let precision = self.precision;
+        self.products.run(&self.pool, head, None, 1, rows.len(), |tiles, plan, _| {
             let out = &out;
             // SAFETY: tasks write different tiles of the rows that were made room for.
-            unsafe {
-                let to = Output { to: out.0.add(first_tile * LANES), stride: out_stride, accumulate: false };
-                product(
-                    path,
-                    head,
-                    view,
-                    self.precision,
-                    Part { first_tile, tiles, first_row: 0, rows: rows.len() },
-                    to,
-                );
-            }
+            unsafe { by_blocks(path, precision, head, view, tiles, plan, rows.len(), out.0, out_stride, false) };
         });
         self.stopwatch.lap(Phase::Head);
     }
@@ -319,13 +317,12 @@ impl Stepper {
         let view = self.normed.view();
         let stride = layer.qkv.tiles() * LANES;
         let out = SendPtr(self.qkv.as_mut_ptr());
-        run_tiles(&self.pool, layer.qkv.tiles(), rows, |first_tile, tiles, _| {
-            let out = &out;
+        self.products.run(&self.pool, &layer.qkv, Some(&layer.o), 1, rows, |tiles, plan, _| {
+            let (out, first) = (&out, tiles.start * LANES);
+            let last = (tiles.end * LANES).min(layer.qkv_bias.len());
             // SAFETY: tasks write different tiles.
-            unsafe { by_blocks(path, precision, &layer.qkv, view, first_tile, tiles, rows, out.0, stride, false) };
+            unsafe { by_blocks(path, precision, &layer.qkv, view, tiles, plan, rows, out.0, stride, false) };
             if !layer.qkv_bias.is_empty() {
-                let first = first_tile * LANES;
-                let last = (first + tiles * LANES).min(layer.qkv_bias.len());
                 for row in 0..rows {
                     for (o, bias) in layer.qkv_bias[first..last].iter().enumerate() {
                         // SAFETY: see above.
@@ -448,29 +445,30 @@ impl Stepper {
     fn gate(&mut self, layer: &Layer, rows: usize) {
         let (path, precision) = (self.path, self.precision);
         let (from, to) = (self.normed.view(), self.gated.view());
-        let pairs = layer.gate_up.tiles() / 2;
         let scratch = SendPtr(self.scratch.as_mut_ptr());
-        self.pool.run(pairs.div_ceil(2), &|task, thread| {
-            let scratch = &scratch;
+        self.products.run(&self.pool, &layer.gate_up, Some(&layer.down), 4, rows, |tiles, plan, thread| {
+            let (scratch, block) = (&scratch, usize::from(plan.block));
             // SAFETY: a thread's scratch is its own; tasks write different groups.
             unsafe {
                 let gate = &mut (*scratch.0.add(thread)).gate;
-                grow(gate, ROW_BLOCK * 4 * LANES);
-                let first = 2 * task;
-                let count = 2.min(pairs - first);
-                for block in (0..rows).step_by(ROW_BLOCK) {
-                    let block_rows = ROW_BLOCK.min(rows - block);
-                    let out = Output { to: gate.as_mut_ptr(), stride: 4 * LANES, accumulate: false };
-                    let part = Part { first_tile: 2 * first, tiles: 2 * count, first_row: block, rows: block_rows };
-                    product(path, &layer.gate_up, from, precision, part, out);
-                    for pair in 0..count {
-                        let gates = gate.as_ptr().add(2 * pair * LANES);
-                        let wide = to.wide.add(block * to.width + (first + pair) * LANES);
-                        swiglu(path, gates, gates.add(LANES), 4 * LANES, block_rows, wide, to.width);
-                    }
-                    if precision == Precision::Int8 {
-                        for row in block..block + block_rows {
-                            quantize_groups(path, to, row, task, 1);
+                grow(gate, block * 4 * LANES);
+                for first_tile in tiles.clone().step_by(4) {
+                    let count = 4.min(tiles.end - first_tile);
+                    for first_row in (0..rows).step_by(block) {
+                        let block_rows = block.min(rows - first_row);
+                        let out = Output { to: gate.as_mut_ptr(), stride: 4 * LANES, accumulate: false };
+                        let together = usize::from(plan.together);
+                        let part = Part { first_tile, tiles: count, first_row, rows: block_rows, together };
+                        product(path, &layer.gate_up, from, precision, part, out);
+                        for pair in 0..count / 2 {
+                            let gates = gate.as_ptr().add(2 * pair * LANES);
+                            let wide = to.wide.add(first_row * to.width + (first_tile / 2 + pair) * LANES);
+                            swiglu(path, gates, gates.add(LANES), 4 * LANES, block_rows, wide, to.width);
+                        }
+                        if precision == Precision::Int8 {
+                            for row in first_row..first_row + block_rows {
+                                quantize_groups(path, to, row, first_tile / 4, 1);
+                            }
                         }
                     }
                 }
@@ -478,17 +476,17 @@ impl Stepper {
         });
     }
 
-    fn add_product(&mut self, matrix: &Matrix, input: Input, rows: usize, stride: usize) {
+    fn add_product(&mut self, matrix: &Matrix, next: &Matrix, input: Input, rows: usize, stride: usize) {
         let (path, precision) = (self.path, self.precision);
         let view = match input {
             Input::Attended => self.attended.view(),
             Input::Gated => self.gated.view(),
         };
         let out = SendPtr(self.residual.as_mut_ptr());
-        run_tiles(&self.pool, matrix.tiles(), rows, |first_tile, tiles, _| {
+        self.products.run(&self.pool, matrix, Some(next), 1, rows, |tiles, plan, _| {
             let out = &out;
             // SAFETY: tasks write different tiles.
-            unsafe { by_blocks(path, precision, matrix, view, first_tile, tiles, rows, out.0, stride, true) };
+            unsafe { by_blocks(path, precision, matrix, view, tiles, plan, rows, out.0, stride, true) };
         });
     }
 }
@@ -505,28 +503,25 @@ unsafe fn by_blocks(
     precision: Precision,
     matrix: &Matrix,
     x: View,
-    first_tile: usize,
-    tiles: usize,
+    tiles: Range<usize>,
+    plan: Plan,
     rows: usize,
     to: *mut f32,
     stride: usize,
     accumulate: bool,
 ) {
-    for first_row in (0..rows).step_by(ROW_BLOCK) {
-        let part = Part { first_tile, tiles, first_row, rows: ROW_BLOCK.min(rows - first_row) };
-        let out = Output { to: to.add(first_row * stride + first_tile * LANES), stride, accumulate };
+    let block = usize::from(plan.block);
+    for first_row in (0..rows).step_by(block) {
+        let part = Part {
+            first_tile: tiles.start,
+            tiles: tiles.len(),
+            first_row,
+            rows: block.min(rows - first_row),
+            together: usize::from(plan.together),
+        };
+        let out = Output { to: to.add(first_row * stride + tiles.start * LANES), stride, accumulate };
         product(path, matrix, x, precision, part, out);
     }
-}
-
-/// Share tiles out in runs: few enough to be worth a claim, many enough that threads end together.
-fn run_tiles(pool: &Pool, tiles: usize, rows: usize, job: impl Fn(usize, usize, usize) + Sync) {
-    let runs = match (pool.threads(), rows) {
-        (1, _) => 1,
-        (threads, _) => (threads * 8).min(tiles),
-    };
-    let each = tiles.div_ceil(runs.max(1));
-    pool.run(tiles.div_ceil(each), &|task, thread| job(task * each, each.min(tiles - task * each), thread));
 }
 
 /// Share rows out, if there are enough of them to be worth it.

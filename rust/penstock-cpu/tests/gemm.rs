@@ -33,7 +33,7 @@ fn multiply_part(path: Path, matrix: &Matrix, x: View, precision: Precision, par
 
 /// The whole product, `[rows, outputs]`.
 fn multiply(path: Path, matrix: &Matrix, x: View, precision: Precision, rows: usize) -> Vec<f32> {
-    let part = Part { first_tile: 0, tiles: matrix.tiles(), first_row: 0, rows };
+    let part = Part { first_tile: 0, tiles: matrix.tiles(), first_row: 0, rows, together: 16 };
     let y = multiply_part(path, matrix, x, precision, part);
     y.chunks_exact(16 * matrix.tiles()).flat_map(|row| row[..matrix.outputs].to_vec()).collect()
 }
@@ -99,7 +99,13 @@ fn check_matrix(rng: &mut Rng, matrix: &Matrix, values: &[f64], what: &str) {
                 let first_tile = rng.below(matrix.tiles());
                 let tiles = rng.between(1, matrix.tiles() - first_tile);
                 let first_row = 4 * rng.below(rows.div_ceil(4));
-                let part = Part { first_tile, tiles, first_row, rows: rng.between(1, rows - first_row) };
+                let part = Part {
+                    first_tile,
+                    tiles,
+                    first_row,
+                    rows: rng.between(1, rows - first_row),
+                    together: rng.pick(&[4, 8, 12, 16]),
+                };
                 let got = multiply_part(path, matrix, own.view(), precision, part);
                 for r in 0..part.rows {
                     let last = matrix.outputs.min(16 * (first_tile + tiles));
@@ -160,7 +166,7 @@ fn an_accumulating_product_adds_to_what_is_there() {
             let mut all = activations(path, &x, 256);
             let y = multiply(path, &matrix, all.view(), Precision::Int8, 7);
             let mut sums = before.clone();
-            let part = Part { first_tile: 0, tiles: 2, first_row: 0, rows: 7 };
+            let part = Part { first_tile: 0, tiles: 2, first_row: 0, rows: 7, together: 16 };
             let out = Output { to: sums.as_mut_ptr(), stride: 40, accumulate: true };
             // SAFETY: the path is this processor's, and there is room for the part.
             unsafe { product(path, &matrix, all.view(), Precision::Int8, part, out) };

@@ -10,6 +10,7 @@ use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
+use penstock_cpu::tuner::Plan;
 use penstock_cpu::{Error, Result};
 use std::collections::HashMap;
 use support::{Rng, Tensor, assert_same, paths};
@@ -390,6 +391,33 @@ fn models_whose_tensors_do_not_fit_are_refused_by_name() {
     let mut short = weights;
     short.0.get_mut("layers.1.down.weight").unwrap().bytes.pop();
     assert!(refuse(&sizes, &short).contains("layers.1.down.weight"));
+}
+
+#[test]
+fn every_plan_gives_the_same_bits() {
+    let mut rng = Rng::new(9);
+    for (sizes, weights) in models(&mut rng) {
+        let model = pack(&sizes, &weights);
+        for precision in [Precision::Int8, Precision::F32] {
+            for count in [1, 20, 210] {
+                let tokens = random_tokens(&mut rng, sizes.vocab, count);
+                let scores = |plan| {
+                    let mut stepper = Stepper::new(Path::best(), precision, Pool::new(3));
+                    stepper.tuner().fix(Some(plan));
+                    let share = Share { tokens: tokens.clone(), start: 0, table: (0..14).collect() };
+                    step(&mut stepper, &model, &new_cache(&sizes, 16, 14), &[share])
+                };
+                let wanted = scores(Plan { together: 4, block: 16, runs: 1 });
+                for rows in [1, 8, 100] {
+                    for &plan in Plan::candidates(rows) {
+                        for (got, wanted) in scores(plan).iter().zip(&wanted) {
+                            assert_same(got, wanted, &format!("{plan:?}, {count} tokens, {precision:?}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -11,11 +11,12 @@ use penstock_cpu::pool::Pool;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
+use penstock_cpu::tuner::Plan;
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -272,6 +273,23 @@ impl Runner {
     /// Seconds that the steps since this was last asked spent in each phase, by its name.
     fn phases(&mut self) -> HashMap<&'static str, f64> {
         self.stepper.stopwatch().take().into_iter().map(|(phase, spent)| (phase.name(), spent.as_secs_f64())).collect()
+    }
+
+    /// How products are cut up, as far as it was chosen: by a sentence that says for what, the fields of `Plan`.
+    fn plans(&mut self) -> BTreeMap<String, (u8, u16, u8)> {
+        let plain = |(case, plan): (&String, &Plan)| (case.clone(), (plan.together, plan.block, plan.runs));
+        self.stepper.tuner().choices().iter().map(plain).collect()
+    }
+
+    /// How many of `plans` there are.
+    fn count_plans(&mut self) -> usize {
+        self.stepper.tuner().choices().len()
+    }
+
+    /// Take plans that were chosen before; those that can't be are left out.
+    fn know_plans(&mut self, plans: HashMap<String, (u8, u16, u8)>) {
+        let plans = plans.into_iter().map(|(case, (together, block, runs))| (case, Plan { together, block, runs }));
+        self.stepper.tuner().know(plans);
     }
 
     /// Operations per second of which the threads are capable: int8 products, float32.

@@ -129,7 +129,7 @@ ENGINE = Flags(
         Flag("kv_cache_dtype", str, "Number format of the KV cache; auto: what suits --dtype.", "auto",
              ("auto", "float32", "float16", "bfloat16", "int8")),
         Flag("threads", int, "CPU threads of the engine.", "every core"),
-        Flag("keep_packed", bool, "Keep packed weights in the cache directory, for a faster next start.", "on"),
+        Flag("runner_cache", bool, "Keep packed weights and measured choices on disk for the next start.", "on"),
         Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
     ),
 )  # fmt: skip

@@ -90,7 +90,7 @@ def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> M
     """
     cpu_limit, memory_limit = cgroup_limits(root)
     return Machine(
-        cpu_model=_cpu_model(root),
+        cpu_model=cpu_model(root),
         architecture=platform.machine(),
         logical_cpus=os.cpu_count() or 0,
         usable_cpus=usable_cpus(),
@@ -178,7 +178,8 @@ def _cpuinfo(root: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _cpu_model(root: Path) -> str:
+def cpu_model(root: Path = Path("/")) -> str:
+    """The processor's name as it gives it."""
     info = _cpuinfo(root)
     if name := info.get("model name") or _command("sysctl", "-n", "machdep.cpu.brand_string"):
         return name

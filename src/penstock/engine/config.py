@@ -25,7 +25,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
     threads: int | None = None
-    keep_packed: bool = True  # packed weights on disk, for the next start
+    runner_cache: bool = True  # packed weights and measured choices on disk, for the next start
     allow_unverified: bool = False
 
 

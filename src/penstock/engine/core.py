@@ -71,7 +71,7 @@ class EngineCore:
                 max_num_batched_tokens=config.max_num_batched_tokens,
                 max_model_len=max_model_len,
                 gpu_memory_utilization=config.gpu_memory_utilization,
-                keep_packed=config.keep_packed,
+                runner_cache=config.runner_cache,
                 allow_unverified=config.allow_unverified,
             )
         )

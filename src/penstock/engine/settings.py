@@ -42,8 +42,8 @@ class EngineSettings(PenstockSettings):
         "auto", description="Number format of the KV cache; auto: what suits dtype."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
-    keep_packed: bool = Field(
-        default=True, description="Keep packed weights in the cache directory, for a faster next start."
+    runner_cache: bool = Field(
+        default=True, description="Keep packed weights and measured choices on disk for the next start."
     )
     allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
 

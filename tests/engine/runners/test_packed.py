@@ -45,7 +45,7 @@ def model(tmp_path: Path) -> Path:
 
 def start(model: Path, **fields: Any) -> tuple[str, list[list[float]]]:
     """Where the weights came from, and what they compute."""
-    config = RunnerConfig(model_path=str(model), keep_packed=True, threads=1, max_model_len=64)
+    config = RunnerConfig(model_path=str(model), runner_cache=True, threads=1, max_model_len=64)
     runner = NativeRunner(dataclasses.replace(config, **fields))
     runner.load()
     runner.allocate(4)
@@ -133,7 +133,7 @@ def test_a_model_whose_tensors_are_cut_is_refused_though_its_weights_were_kept(m
 def test_nothing_is_kept_unless_asked_for_or_if_it_is_small(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert start(model, keep_packed=False)[0] == "packed at this start"
+    assert start(model, runner_cache=False)[0] == "packed at this start"
     monkeypatch.setattr(native, "LEAST_BYTES", packed.LEAST_BYTES)
     assert start(model)[0] == "packed at this start"
     assert files(folder) == []

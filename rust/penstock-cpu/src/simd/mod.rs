@@ -133,6 +133,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// Ask for bytes that will soon be read.
+pub fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        // SAFETY: the bytes are there, and every processor of its kind has the instruction.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            avx512::Avx512::prefetch(line.as_ptr());
+            #[cfg(target_arch = "aarch64")]
+            neon::Neon::prefetch(line.as_ptr());
+        }
+    }
+}
+
 /// Call a generic kernel on the path chosen at run time: `dispatch!(path, kernel::<Path>(arguments))`.
 ///
 /// The kernel is a function `unsafe fn kernel<S: Simd>(...)`, marked `#[inline(always)]` all the way down. It is

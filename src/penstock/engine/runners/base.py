@@ -25,7 +25,7 @@ class RunnerConfig:
     max_num_batched_tokens: int = 2048
     max_model_len: int = 2048
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
-    keep_packed: bool = False  # write packed weights to the cache directory, and take them from there
+    runner_cache: bool = False  # keep packed weights and measured choices in the cache directory
     allow_unverified: bool = False  # run paths that were never tested on their hardware
 
 

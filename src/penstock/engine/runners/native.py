@@ -18,6 +18,7 @@ from penstock.engine.runners.base import KVCapacity, Pacing
 from penstock.engine.runners.frequencies import inverse_frequencies
 from penstock.engine.runners.memory import available_memory, usable_cores
 from penstock.engine.runners.packed import LEAST_BYTES, PackedFile
+from penstock.engine.runners.plans import PlansFile
 from penstock.engine.runners.randomness import uniform
 from penstock.engine.runners.refusal import NOT_FINITE, NOTHING_TO_CHOOSE, Limits, refusal
 from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, TokenLogprob
@@ -80,6 +81,11 @@ class NativeRunner:
             self._runner = _native.Runner(
                 self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"), config.allow_unverified
             )
+        self._plans = None
+        if config.runner_cache:
+            self._plans = PlansFile(path=self._runner.path(), threads=self._threads, precision=self._precision)
+            self._runner.know_plans(self._plans.read())
+        self._plans_kept = self._runner.count_plans()
         self._was_kept = False
         self._spec: ModelSpec | None = None
         self._limits: Limits | None = None
@@ -101,7 +107,7 @@ class NativeRunner:
                 )
             positions = self._config.max_model_len
             kept = None
-            if self._config.keep_packed and needed >= LEAST_BYTES:
+            if self._config.runner_cache and needed >= LEAST_BYTES:
                 kept = PackedFile(find_files(path).paths, f"for {self._precision} products")
                 self._was_kept = self._runner.load_kept(
                     sizes, frequencies, positions, described, str(kept.path), kept.key
@@ -147,7 +153,14 @@ class NativeRunner:
                 answers = self._runner.execute(shares)
             for i, answer in zip(valid, answers, strict=True):
                 outputs[i] = _output(answer)
+            self._keep_plans()
         return StepOutput(outputs)
+
+    def _keep_plans(self) -> None:
+        if self._plans is not None and self._runner.count_plans() != self._plans_kept:
+            plans = self._runner.plans()
+            self._plans.add(plans)
+            self._plans_kept = len(plans)
 
     def describe(self) -> dict[str, str]:
         spec = self._loaded()
