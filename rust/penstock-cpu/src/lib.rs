@@ -5,6 +5,7 @@
 //! instruction path. Every kernel is written once over [`simd::Simd`].
 
 pub mod activations;
+pub mod affinity;
 pub mod attention;
 pub mod error;
 pub mod gemm;
@@ -22,6 +23,7 @@ mod products;
 pub mod sampler;
 pub mod simd;
 pub mod stepper;
+pub mod topology;
 pub mod tuner;
 
 pub use error::{Error, Result};

@@ -5,6 +5,9 @@
 //!
 //! Between regions the threads spin for as long as the gaps within a step last, then they sleep.
 
+use crate::affinity::{Seat, Set, may_interleave, run_on};
+use crate::error::{Error, Result};
+use crate::topology::Placement;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -97,12 +100,38 @@ pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     handles: Vec<Thread>,
+    placement: Placement,
 }
 
 impl Pool {
-    /// A pool of at least one thread, the caller.
+    /// A pool of at least one thread, the caller; they run where the system puts them.
     pub fn new(threads: usize) -> Pool {
-        let others = threads.max(1) - 1;
+        Pool::start(Placement::anywhere(threads)).expect("nothing was asked of the system")
+    }
+
+    /// A pool whose threads run, and place memory, as was decided. Where the system refuses, they go on without, and
+    /// [`Pool::placement`] says so.
+    ///
+    /// The caller is placed only while it holds a [`Pool::seat`].
+    ///
+    /// # Errors
+    /// If the system refuses to pin threads although pinning was insisted on.
+    pub fn placed(mut placement: Placement) -> Result<Pool> {
+        if !placement.nodes().is_empty()
+            && let Err(why) = may_interleave(&Set::of(placement.nodes()))
+        {
+            placement = placement.uneven(&why);
+        }
+        match Pool::start(placement.clone()) {
+            Ok(pool) => Ok(pool),
+            Err(why) => Pool::start(placement.refused(&why)?).map_err(|why| Error::Config(why.to_string())),
+        }
+    }
+
+    /// Threads begin with the CPUs and the memory policy of the one that starts them, so this takes each one's seat
+    /// before it starts it: a refusal is seen here, and no thread ever runs elsewhere.
+    fn start(placement: Placement) -> std::io::Result<Pool> {
+        let others = placement.threads() - 1;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -111,17 +140,32 @@ impl Pool {
             stopping: AtomicBool::new(false),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
-        let workers: Vec<JoinHandle<()>> = (1..=others)
-            .map(|index| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("penstock-cpu-{index}"))
-                    .spawn(move || shared.work(index))
-                    .expect("the system starts a thread")
-            })
-            .collect();
-        let handles = workers.iter().map(|worker| worker.thread().clone()).collect();
-        Pool { shared, workers, handles }
+        let mut pool = Pool { shared, workers: Vec::new(), handles: Vec::new(), placement };
+        let _seat = Seat::take(pool.placement.cpu(0), pool.placement.nodes())?;
+        for index in 1..=others {
+            if let Some(cpu) = pool.placement.cpu(index) {
+                run_on(&Set::of(&[cpu]))?;
+            }
+            let shared = Arc::clone(&pool.shared);
+            let worker = thread::Builder::new()
+                .name(format!("penstock-cpu-{index}"))
+                .spawn(move || shared.work(index))
+                .expect("the system starts a thread");
+            pool.handles.push(worker.thread().clone());
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// The caller's place among the threads; none if its CPU is gone since. It is held for a step, not for good: what
+    /// the caller does between steps and the threads it starts meanwhile are free to run on any CPU.
+    pub fn seat(&self) -> Option<Seat> {
+        Seat::take(self.placement.cpu(0), self.placement.nodes()).ok()
+    }
+
+    /// Where the threads are.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Threads, the caller included.
@@ -215,6 +259,85 @@ mod tests {
                 both.wait();
             });
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pinned_threads_stay_on_their_cpus_and_the_caller_is_free_between_steps() {
+        use crate::affinity::allowed;
+        use crate::topology::{Pin, Topology, Wish};
+        let before = allowed().unwrap();
+        let wish = Wish { threads: Some(before.numbers().len()), reserve: 0, pin: Pin::On, quota: None };
+        let placement = Topology::here().place(&wish).unwrap();
+        let pool = Pool::placed(placement.clone()).unwrap();
+        assert_eq!(pool.placement(), &placement);
+        assert_eq!(allowed().unwrap(), before);
+        let seat = pool.seat().unwrap();
+        let together = std::sync::Barrier::new(pool.threads());
+        pool.run(pool.threads(), &|_, thread| {
+            together.wait();
+            assert_eq!(allowed().unwrap().numbers(), [placement.cpu(thread).unwrap()]);
+        });
+        drop(seat);
+        assert_eq!(allowed().unwrap(), before);
+        drop(pool);
+        assert_eq!(allowed().unwrap(), before);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn with_threads_on_two_nodes_every_thread_interleaves_and_the_caller_only_in_its_seat() {
+        use crate::affinity::allowed;
+        use crate::topology::{Pin, Topology, Wish};
+        let before = allowed().unwrap().numbers();
+        let node = Set::of(&[0]);
+        if let Err(refused) = may_interleave(&node) {
+            eprintln!("skipped: {refused}");
+            return;
+        }
+        let [first, second, ..] = before[..] else { return };
+        let root = std::env::temp_dir().join(format!("penstock-nodes-{}", std::process::id()));
+        for (file, text) in
+            [("online", "0-1"), ("node0/cpulist", &*first.to_string()), ("node1/cpulist", &*second.to_string())]
+        {
+            let path = root.join("sys/devices/system/node").join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let topology = Topology::read(&root, &[first, second]);
+        std::fs::remove_dir_all(&root).unwrap();
+        let wish = Wish { threads: None, reserve: 0, pin: Pin::Off, quota: None };
+        let pool = Pool::placed(topology.place(&wish).unwrap()).unwrap();
+        assert!(pool.placement().to_string().ends_with("memory interleaved over nodes 0-1"));
+        let seat = pool.seat().unwrap();
+        let together = std::sync::Barrier::new(2);
+        pool.run(2, &|_, _| {
+            together.wait();
+            assert!(may_interleave(&node).is_err(), "there is a policy already");
+        });
+        drop(seat);
+        may_interleave(&node).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_that_the_system_refuses_to_pin_run_anywhere_unless_that_was_insisted_on() {
+        use crate::affinity::{MAX, allowed};
+        use crate::topology::{Pin, Topology, Wish};
+        let before = allowed().unwrap();
+        // A CPU that no machine has, kept for the runner by a kernel that keeps all of them.
+        let root = std::env::temp_dir().join(format!("penstock-pool-{}", std::process::id()));
+        let folder = root.join("sys/devices/system/cpu");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("isolated"), format!("0-{}", MAX - 1)).unwrap();
+        let topology = Topology::read(&root, &[before.numbers()[0], MAX - 1]);
+        std::fs::remove_dir_all(&root).unwrap();
+        let wish = Wish { threads: None, reserve: 0, pin: Pin::Auto, quota: None };
+        let pool = Pool::placed(topology.place(&wish).unwrap()).unwrap();
+        assert_eq!((pool.threads(), pool.placement().cpu(0)), (2, None));
+        assert!(pool.placement().to_string().starts_with("not pinned: the system refused"));
+        assert!(Pool::placed(topology.place(&Wish { pin: Pin::On, ..wish }).unwrap()).is_err());
+        assert_eq!(allowed().unwrap(), before);
     }
 
     #[test]
