@@ -11,6 +11,7 @@ use penstock_cpu::pool::Pool;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
+use penstock_cpu::topology::{Pin, Placement, Topology, Wish};
 use penstock_cpu::tuner::Plan;
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
@@ -144,6 +145,28 @@ fn plain(logprobs: Logprobs) -> PyLogprobs {
 /// Rows whose scores exist at a time.
 const SCORED_ROWS: usize = 64;
 
+/// How many threads an engine on this machine's processor has, and where they run.
+#[pyclass(name = "Placement", module = "penstock._native", frozen)]
+struct PyPlacement(Placement);
+
+#[pymethods]
+impl PyPlacement {
+    /// Of `threads` (by default as many as there are cores but `reserve`), where this process gets the time of `quota`
+    /// CPUs; `pin` is "auto", "on" or "off".
+    #[new]
+    #[pyo3(signature = (threads=None, reserve=0, pin="auto", quota=None))]
+    fn new(threads: Option<usize>, reserve: usize, pin: &str, quota: Option<f64>) -> PyResult<PyPlacement> {
+        let pin: Pin = pin.parse().map_err(raise)?;
+        Topology::here().place(&Wish { threads, reserve, pin, quota }).map(PyPlacement).map_err(raise)
+    }
+
+    /// Threads.
+    #[getter]
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+}
+
 /// One model on this machine's processor.
 #[pyclass(module = "penstock._native")]
 struct Runner {
@@ -157,8 +180,8 @@ impl Runner {
     /// `path` is an instruction path by name; without one the best is taken, and one that was never run on real
     /// hardware only if `unverified`. `precision` is "int8" or "float32".
     #[new]
-    #[pyo3(signature = (threads, precision, path=None, unverified=false))]
-    fn new(threads: usize, precision: &str, path: Option<&str>, unverified: bool) -> PyResult<Runner> {
+    #[pyo3(signature = (placement, precision, path=None, unverified=false))]
+    fn new(placement: &PyPlacement, precision: &str, path: Option<&str>, unverified: bool) -> PyResult<Runner> {
         let path = match path {
             None if unverified => Path::supported().next().unwrap_or(Path::Scalar),
             None => Path::best(),
@@ -176,7 +199,8 @@ impl Runner {
             "float32" => Precision::F32,
             other => return Err(NativeConfigError::new_err(format!("Unknown precision '{other}': int8 or float32."))),
         };
-        Ok(Runner { stepper: Stepper::new(path, precision, Pool::new(threads)), model: None, cache: None })
+        let pool = Pool::placed(placement.0.clone()).map_err(raise)?;
+        Ok(Runner { stepper: Stepper::new(path, precision, pool), model: None, cache: None })
     }
 
     /// Bytes that `load` would take for the packed weights; of the tensors only types and shapes are looked at.
@@ -196,7 +220,10 @@ impl Runner {
         tensors: PyTensors,
     ) -> PyResult<()> {
         let (tensors, pool) = (Buffers::new(tensors)?, self.stepper.pool());
-        let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, pool))?;
+        let model = detached(py, || {
+            let _seat = pool.seat();
+            Model::new(sizes.into(), &frequencies, positions, &tensors, pool)
+        })?;
         self.model = Some(model);
         Ok(())
     }
@@ -261,13 +288,21 @@ impl Runner {
         self.stepper.path().is_verified()
     }
 
+    /// Whether threads are pinned and memory is interleaved, or why not.
+    fn placement(&self) -> String {
+        self.stepper.pool().placement().to_string()
+    }
+
     /// Compute one step.
     fn execute(&mut self, py: Python<'_>, shares: Vec<PyShare>) -> PyResult<Vec<PyAnswer>> {
         let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
             return Err(NativeError::new_err("A step came before the weights and the KV cache were there."));
         };
         let (model, cache) = (&*model, &*cache);
-        detached(py, || Ok(step(stepper, model, cache, shares)))
+        detached(py, || {
+            let _seat = stepper.pool().seat();
+            Ok(step(stepper, model, cache, shares))
+        })
     }
 
     /// Seconds that the steps since this was last asked spent in each phase, by its name.
@@ -295,7 +330,11 @@ impl Runner {
     /// Operations per second of which the threads are capable: int8 products, float32.
     fn peak(&self, py: Python<'_>) -> PyResult<(f64, f64)> {
         let (path, pool) = (self.stepper.path(), self.stepper.pool());
-        detached(py, || Ok(penstock_cpu::peak::measure(path, pool, 20))).map(|peak| (peak.int8, peak.float32))
+        let peak = detached(py, || {
+            let _seat = pool.seat();
+            Ok(penstock_cpu::peak::measure(path, pool, 20))
+        })?;
+        Ok((peak.int8, peak.float32))
     }
 
     /// Scores of the token after each of the given ones, `[len(tokens), vocab]` in rows; for comparisons.
@@ -305,6 +344,7 @@ impl Runner {
         };
         let (model, cache) = (&*model, &*cache);
         detached(py, || {
+            let _seat = stepper.pool().seat();
             let rows: Vec<usize> = (0..tokens.len()).collect();
             stepper.forward(model, cache, &[Share { tokens, start, table }]);
             stepper.score(model, &rows);
@@ -406,6 +446,7 @@ fn supported_paths() -> Vec<&'static str> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    module.add_class::<PyPlacement>()?;
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;

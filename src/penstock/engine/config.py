@@ -24,7 +24,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
-    threads: int | None = None
+    threads: int | None = None  # None: as many as cores the process may use but the reserved ones
+    reserve_cores: int = 0  # left to the server and others
+    pin_threads: str = "auto"  # "on" insists
     runner_cache: bool = True  # packed weights and measured choices on disk, for the next start
     allow_unverified: bool = False
 

@@ -67,6 +67,8 @@ class EngineCore:
                 dtype=config.dtype,
                 kv_cache_dtype=config.kv_cache_dtype,
                 threads=config.threads,
+                reserve_cores=config.reserve_cores,
+                pin_threads=config.pin_threads,
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
                 max_model_len=max_model_len,

@@ -42,6 +42,10 @@ class EngineSettings(PenstockSettings):
         "auto", description="Number format of the KV cache; auto: what suits dtype."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
+    reserve_cores: int = Field(0, ge=0, description="Cores left to the server and to others.")
+    pin_threads: Literal["auto", "on", "off"] = Field(
+        "auto", description="Keep each thread on a CPU of its own; auto: where it can do no harm."
+    )
     runner_cache: bool = Field(
         default=True, description="Keep packed weights and measured choices on disk for the next start."
     )

@@ -319,12 +319,12 @@ def test_a_cache_larger_than_any_memory_is_refused(tiny: Path) -> None:
 
 
 def test_steps_of_the_bare_module_before_loading_are_errors() -> None:
-    runner = _native.Runner(1, "float32")
+    runner = _native.Runner(_native.Placement(1), "float32")
     for call in (lambda: runner.execute([]), lambda: runner.logits([1], 0, [0]), runner.weight_bytes):
         with pytest.raises(_native.NativeError):
             call()
     with pytest.raises(_native.NativeConfigError, match="precision"):
-        _native.Runner(1, "int4")
+        _native.Runner(_native.Placement(1), "int4")
 
 
 def test_weights_that_need_more_than_the_free_memory_are_refused_before_they_are_packed(

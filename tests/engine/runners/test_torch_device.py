@@ -1,4 +1,4 @@
-"""Where a model runs: what is chosen, what is refused, and how much memory and how many cores it may take."""
+"""Where a model runs: what is chosen, what is refused, and how much memory it may take."""
 
 from __future__ import annotations
 
@@ -140,9 +140,3 @@ def test_without_any_limit_the_machine_decides(tmp_path: Path) -> None:
     assert memory.available_memory(tmp_path) > 0
     given, most = device.kv_budget(torch.device("cpu"), 0.9)
     assert 0 < given < most
-
-
-def test_cores_are_cut_by_a_quota_and_never_below_one(tmp_path: Path) -> None:
-    root = write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"})
-    assert memory.usable_cores(root) == 1
-    assert memory.usable_cores(tmp_path / "nowhere") >= 1

@@ -20,7 +20,9 @@ class RunnerConfig:
     device: str = "auto"  # "auto", "cpu", "cuda", "mps"
     dtype: str = "auto"  # "auto", "float32", "bfloat16", "float16"
     kv_cache_dtype: str = "auto"  # "auto", "float32", "float16", "bfloat16", "int8"
-    threads: int | None = None  # None: every core the process may use
+    threads: int | None = None  # None: every core the process may use but the reserved ones
+    reserve_cores: int = 0  # left to others
+    pin_threads: str = "auto"  # "auto", "on", "off"
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
     max_model_len: int = 2048

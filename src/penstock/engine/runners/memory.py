@@ -1,16 +1,13 @@
-"""How much memory and how many cores this process may use, containers' limits included."""
+"""How much memory this process may use, containers' limits included."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
-
-from penstock.core.machine import cgroup_limits, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +30,6 @@ def available_memory(root: Path = Path("/")) -> int:
         if limit.isdecimal() and usage.isdecimal():
             left = min(left, int(limit) - max(0, int(usage) - _droppable(folder)))
     return max(0, left)
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Cores this process may run on: its affinity mask, cut by the CPU quota of its cgroups."""
-    quota, _ = cgroup_limits(root)
-    cores = usable_cpus()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def keep_freed_memory() -> None:

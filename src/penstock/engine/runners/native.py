@@ -16,11 +16,12 @@ from penstock.core.errors import ConfigError, InvariantError, ModelFileError
 from penstock.core.sizes import format_size
 from penstock.engine.runners.base import KVCapacity, Pacing
 from penstock.engine.runners.frequencies import inverse_frequencies
-from penstock.engine.runners.memory import available_memory, usable_cores
+from penstock.engine.runners.memory import available_memory
 from penstock.engine.runners.packed import LEAST_BYTES, PackedFile
 from penstock.engine.runners.plans import PlansFile
 from penstock.engine.runners.randomness import uniform
 from penstock.engine.runners.refusal import NOT_FINITE, NOTHING_TO_CHOOSE, Limits, refusal
+from penstock.engine.runners.threads import place_threads
 from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, TokenLogprob
 from penstock.models.load import load
 from penstock.models.model_files import find_files
@@ -57,7 +58,8 @@ class NativeRunner:
         note: what a person should know about the choice of this runner.
 
     Raises:
-        ConfigError: a device or dtype that this runner doesn't have, or instructions that the CPU lacks.
+        ConfigError: a device or dtype that this runner doesn't have, instructions that the CPU lacks, or threads that
+            can't be placed as asked.
     """
 
     def __init__(self, config: RunnerConfig, note: str = "") -> None:
@@ -76,10 +78,11 @@ class NativeRunner:
         self._precision, self._kv_type = _PRECISIONS[config.dtype]
         if config.kv_cache_dtype != "auto":
             self._kv_type = config.kv_cache_dtype
-        self._threads = config.threads or usable_cores()
+        placement = place_threads(config)
+        self._threads = placement.threads
         with _own_errors():
             self._runner = _native.Runner(
-                self._threads, self._precision, os.environ.get("PENSTOCK_CPU_PATH"), config.allow_unverified
+                placement, self._precision, os.environ.get("PENSTOCK_CPU_PATH"), config.allow_unverified
             )
         self._plans = None
         if config.runner_cache:
@@ -173,6 +176,7 @@ class NativeRunner:
             "instructions": self._runner.path(),
             "verified": "yes" if self._runner.path_is_verified() else "never run on such a processor",
             "threads": str(self._threads),
+            "placement": self._runner.placement(),
             "weights": "packed by an earlier start" if self._was_kept else "packed at this start",
         }
         if self._note:

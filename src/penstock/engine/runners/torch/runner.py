@@ -10,7 +10,8 @@ import torch
 
 from penstock.core.errors import ConfigError, InvariantError
 from penstock.engine.runners.base import KVCapacity, Pacing
-from penstock.engine.runners.memory import keep_freed_memory, usable_cores
+from penstock.engine.runners.memory import keep_freed_memory
+from penstock.engine.runners.threads import place_threads
 from penstock.engine.runners.torch.decoder import Decoder
 from penstock.engine.runners.torch.device import choose_placement, kv_budget
 from penstock.engine.runners.torch.executor import StepExecutor
@@ -35,7 +36,8 @@ _GPU_PREFILL_TOKENS = 512
 class TorchRunner:
     """A `ModelRunner`; see there for what each method promises.
 
-    Raises ConfigError if the configured device or dtype isn't known, isn't there or isn't verified.
+    Raises ConfigError if the configured device or dtype isn't known, isn't there or isn't verified, or threads are to
+    be pinned.
     """
 
     def __init__(self, config: RunnerConfig) -> None:
@@ -48,7 +50,12 @@ class TorchRunner:
                 "auto, or choose --runner native.",
                 param="kv_cache_dtype",
             )
-        self._threads = config.threads or usable_cores()
+        if config.pin_threads == "on":
+            raise ConfigError(
+                "The torch runner's threads can't be pinned: leave --pin-threads at auto, or choose --runner native.",
+                param="pin_threads",
+            )
+        self._threads = place_threads(config).threads
         self._model: _Model | None = None
         self._executor: StepExecutor | None = None
 
