@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import report, roofline
+from benchmarks import prefill, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.processes import pin
@@ -83,6 +83,17 @@ def _roofline(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _prefill(arguments: argparse.Namespace) -> None:
+    place = _place(arguments)
+    install(place, list(prefill.PATHS.values()))
+    model = prepare_model(place, arguments.gguf)
+    pin(arguments.cores)
+    prompts = Prompts(model.tokenizer_json, arguments.seed)
+    for name, record in prefill.measure(place, model, prompts, arguments.lengths, arguments.repeats):
+        record.save(arguments.out / f"{name}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -126,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     roofline_command.add_argument("--streams", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128])
     roofline_command.add_argument("--contexts", nargs="+", type=int, default=[128, 1024, 4096, 8176])
     roofline_command.set_defaults(run=_roofline)
+
+    prefill_command = commands.add_parser(
+        "prefill", parents=[common], help="prompts by themselves beside llama.cpp, with AVX2 alone too"
+    )
+    prefill_command.add_argument("--lengths", nargs="+", type=int, default=[128, 512, 2048], help="tokens of a prompt")
+    prefill_command.add_argument("--repeats", type=int, default=7)
+    prefill_command.set_defaults(run=_prefill)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

@@ -48,6 +48,7 @@ def write(folder: Path) -> None:
             (plots / f"{folder.name}-{metric}.svg").write_text(drawn, encoding="utf-8")
         parts += _serving_section(serving)
     parts += _scenario_section(folder)
+    parts += _prefill_section(folder)
     parts += _roofline_section(folder)
     (folder / "SUMMARY.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {folder / 'SUMMARY.md'}")
@@ -154,6 +155,39 @@ def _scenario_section(folder: Path) -> list[str]:
             scenario = path.stem.removeprefix("scenario-")
             lines.append(_row(scenario, m.name, f"{centre:.4g}", f"{m.min:.4g}", f"{m.max:.4g}", m.unit, str(m.n)))
     return [*lines, "", "Of a share, the mean stands in place of the median.", ""]
+
+
+def _prefill_section(folder: Path) -> list[str]:
+    lines: list[str] = []
+    for path in sorted(folder.glob("prefill-*-penstock.json")):
+        ours = Record.load(path)
+        ratios = [metric for metric in ours.metrics if metric.name.startswith("ratio_to_")]
+        peer = ratios[0].name.split()[0].removeprefix("ratio_to_")
+        theirs = Record.load(path.with_name(path.name.replace("penstock", peer)))
+        for ratio in ratios:
+            tokens = ratio.name.split()[1]
+            speeds = [record.metric(f"throughput {tokens}").p50 for record in (ours, theirs)]
+            lines.append(
+                _row(
+                    str(ours.subject.configuration["instructions"]),
+                    peer,
+                    tokens.removeprefix("tokens="),
+                    *(f"{speed:.0f}" for speed in speeds),
+                    f"{ratio.p50:.2f} ({ratio.min:.2f} to {ratio.max:.2f})",
+                )
+            )
+    if not lines:
+        return []
+    return [
+        "## Prompts by themselves",
+        "",
+        "One prompt at a time up to its first token, without HTTP, prompt by prompt in turn: tokens/s, medians.",
+        "",
+        _row("Penstock's path", "peer", "prompt tokens", "Penstock", "peer's", "ratio (smallest to largest)"),
+        _row(*["---"] * 6),
+        *lines,
+        "",
+    ]
 
 
 def _roofline_section(folder: Path) -> list[str]:

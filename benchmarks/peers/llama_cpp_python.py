@@ -30,10 +30,12 @@ class LlamaCppPython(Peer):
     requirements: ClassVar[tuple[str, ...]] = ("llama-cpp-python[server]==0.3.36",)
     packed_weights: ClassVar[bool] = True
     one_at_a_time: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)  # as far as the processor has them
 
     def build_environment(self) -> dict[str, str]:
         flags = fingerprint().cpu_flags
-        options = {"GGML_NATIVE": False, **{option: flag in flags for option, flag in _OPTIONS.items()}}
+        on = {option: option in self.options and flag in flags for option, flag in _OPTIONS.items()}
+        options = {"GGML_NATIVE": False, **on}
         options |= dict.fromkeys(("GGML_AMX_TILE", "GGML_AMX_INT8", "GGML_AMX_BF16"), False)
         return {"CMAKE_ARGS": " ".join(f"-D{option}={'ON' if on else 'OFF'}" for option, on in options.items())}
 
@@ -61,3 +63,10 @@ class LlamaCppPython(Peer):
             takes_ids=False,
             extra={"logit_bias": dict.fromkeys(map(str, _END_TOKENS), -100.0), "top_k": 1},
         )
+
+
+class LlamaCppPythonAvx2(LlamaCppPython):
+    """The same as a processor without AVX-512 would run it."""
+
+    name: ClassVar[str] = "llama-cpp-python-avx2"
+    options: ClassVar[tuple[str, ...]] = ("GGML_AVX2", "GGML_FMA", "GGML_F16C")
