@@ -70,6 +70,22 @@ pub struct Scratch {
     merged: Partial,
 }
 
+impl Scratch {
+    /// Make room for tasks of [`positions_together`]`(group)` tokens, so that none has to.
+    pub fn reserve(&mut self, shape: &KvShape, group: usize) {
+        let rows = positions_together(group) * group;
+        for (numbers, len) in [
+            (&mut self.work.queries, rows * shape.head_dim),
+            (&mut self.work.scores, rows * SPLIT * LANES),
+            (&mut self.work.factor, rows),
+        ] {
+            numbers.reserve(len.saturating_sub(numbers.len()));
+        }
+        self.chunk.reserve(shape, group);
+        self.merged.reserve(shape, group);
+    }
+}
+
 #[derive(Default)]
 struct Work {
     queries: Vec<f32>, // [head_dim, rows]
@@ -86,6 +102,12 @@ pub struct Partial {
 }
 
 impl Partial {
+    /// As [`Scratch::reserve`].
+    pub fn reserve(&mut self, shape: &KvShape, group: usize) {
+        let rows = positions_together(group) * group;
+        self.reset(rows, shape.value_width());
+    }
+
     fn reset(&mut self, rows: usize, width: usize) {
         for (numbers, len, value) in [
             (&mut self.sums, rows * width, 0.0),

@@ -277,8 +277,13 @@ impl Stepper {
         }
         self.first_rows.push(self.rows.len());
         // The longest first, so that the threads end together.
-        self.tasks.sort_by_key(|t| std::cmp::Reverse(shares[t.share].start + t.first));
+        self.tasks
+            .sort_unstable_by_key(|t| (std::cmp::Reverse(shares[t.share].start + t.first), t.share, t.first, t.head));
         self.split_long_tasks(cache, shares, s.window.unwrap_or(usize::MAX));
+        // Whichever thread or place a task comes to, there is room for it.
+        let group = s.heads / s.kv_heads;
+        self.scratch.iter_mut().for_each(|scratch| scratch.attention.reserve(&cache.shape, group));
+        self.parts[..self.part_tasks.len()].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
     }
 
     /// Where there are few tasks for each thread, cut those with long contexts into their chunks.

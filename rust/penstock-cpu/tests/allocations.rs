@@ -1,0 +1,114 @@
+//! A step takes no memory from the system once its buffers have grown to their sizes.
+
+mod support;
+
+use penstock_cpu::activations::Precision;
+use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
+use penstock_cpu::matrix::Stored;
+use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::pool::Pool;
+use penstock_cpu::simd::Path;
+use penstock_cpu::stepper::{Share, Stepper};
+use penstock_cpu::tuner::Plan;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::{Rng, Tensor};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all is done by the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Random(HashMap<String, Tensor>);
+
+impl Tensors for Random {
+    fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
+        Ok(self.0[name].stored())
+    }
+}
+
+#[test]
+fn steps_allocate_nothing_once_they_are_warm() {
+    let sizes = Sizes {
+        vocab: 70,
+        hidden: 96,
+        ffn: 160,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 16,
+        eps: 1e-5,
+        window: None,
+        tied: true,
+        qkv_bias: false,
+        qk_norm: false,
+    };
+    let mut rng = Rng::new(1);
+    let mut tensors = HashMap::new();
+    for (name, outputs, inputs) in [("embed.weight", 70, 96), ("final_norm.weight", 1, 96)] {
+        let dtype = if outputs == 1 { "F32" } else { "Q4_0" };
+        tensors.insert(name.into(), Tensor::random(&mut rng, dtype, outputs, inputs, 0.1));
+    }
+    for layer in 0..2 {
+        for (part, outputs, inputs) in [
+            ("attn_norm", 1, 96),
+            ("mlp_norm", 1, 96),
+            ("q", 96, 96),
+            ("k", 32, 96),
+            ("v", 32, 96),
+            ("o", 96, 96),
+            ("gate", 160, 96),
+            ("up", 160, 96),
+            ("down", 96, 160),
+        ] {
+            let dtype = if outputs == 1 { "F32" } else { "Q4_0" };
+            let tensor = Tensor::random(&mut rng, dtype, outputs, inputs, 0.1);
+            tensors.insert(format!("layers.{layer}.{part}.weight"), tensor);
+        }
+    }
+    let model = Model::new(sizes.clone(), &[0.1; 8], 2100, &Random(tensors), &Pool::new(2)).unwrap();
+    let shape = KvShape { layers: 2, heads: 2, head_dim: 16, block_size: 16, kind: KvType::I8 };
+    let cache = KvCache::new(shape, 200).unwrap();
+    let mut stepper = Stepper::new(Path::best(), Precision::Int8, Pool::new(2));
+    stepper.tuner().fix(Some(Plan::DEFAULT));
+
+    // Decodes, one of them after a context that threads share, and chunks of prompts.
+    let share = |tokens: usize, start: usize, first: u32| Share {
+        tokens: vec![7; tokens],
+        start,
+        table: (first..first + (start + tokens).div_ceil(16) as u32).collect(),
+    };
+    let steps = [
+        vec![share(1, 2050, 0)],
+        (0..30).map(|i| share(1, 20 + i, 3 * i as u32)).collect(),
+        vec![share(90, 0, 0), share(1, 40, 150), share(33, 10, 160)],
+    ];
+    let mut run = |counted: bool| {
+        for shares in &steps {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            stepper.forward(&model, &cache, shares);
+            let rows: Vec<usize> = (0..shares.len()).map(|share| stepper.last_row(share)).collect();
+            stepper.score(&model, &rows);
+            let taken = ALLOCATIONS.load(Ordering::Relaxed) - before - 1; // the list of rows is the test's
+            assert!(!counted || taken == 0, "{taken} allocations in a step of {} shares", shares.len());
+        }
+    };
+    run(false);
+    run(false); // whichever thread took a task the first time, it need not be the one that takes it now
+    run(true);
+}
