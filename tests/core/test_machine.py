@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from penstock.core import machine
-from penstock.core.machine import Machine, cgroup_limits, fingerprint, read_bandwidth, usable_cpus
+from penstock.core.limits import cgroup_limits, usable_cpus
+from penstock.core.machine import Machine, fingerprint, read_bandwidth
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,17 +8,17 @@ Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 from __future__ import annotations
 
 import logging
+import math
+from array import array
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from penstock.core.errors import ModelFileError
 from penstock.models.pre_tokenizers import pre_tokenizer_rule
 from penstock.models.tokenizer_parts import TokenizerParts, enclosing_processor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import tokenizers
 
@@ -56,8 +56,8 @@ class _Builder:
         self._tokens: list[str] = self._list("tokens", str)
         if not self._tokens:
             raise self._error("the file has no vocabulary (tokenizer.ggml.tokens)")
-        self._types = self._numbers("token_type", TokenType.NORMAL).tolist()
-        self._vocab = {token: token_id for token_id, token in enumerate(self._tokens)}
+        self._types = self._numbers("token_type", TokenType.NORMAL)
+        self._vocab = dict(zip(self._tokens, range(len(self._tokens)), strict=True))
         if len(self._vocab) != len(self._tokens):
             twice = next(token for token_id, token in enumerate(self._tokens) if self._vocab[token] != token_id)
             raise self._error(f"the token {twice!r} is in the vocabulary twice")
@@ -101,7 +101,7 @@ class _Builder:
             _log.warning("%s names no pre-tokenizer (tokenizer.ggml.pre): GPT-2's is used", self._source)
         rule = pre_tokenizer_rule(name or "default", self._source)
         merges = self._list("merges", str)
-        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+        pairs = [merge.partition(" ")[::2] for merge in merges]
         backend = Tokenizer(self._bpe(models.BPE, merges=pairs, ignore_merges=rule.ignore_merges))
         normalizer = rule.normalizer()
         if normalizer is not None:
@@ -144,7 +144,7 @@ class _Builder:
         longest = max(map(len, self._tokens))
         if longest > MAX_SENTENCEPIECE_CHARACTERS:
             raise self._error(f"a token has {longest} characters, more than the {MAX_SENTENCEPIECE_CHARACTERS} allowed")
-        scores = self._numbers("scores", 0.0).tolist()
+        scores = self._numbers("scores", 0.0)
         vocab = self._vocab
         merges = [
             (-scores[token_id], -cut, cut - len(token), left, right)
@@ -166,14 +166,15 @@ class _Builder:
         """Tokens that are found in text before any merging: control tokens, and those a user defined."""
         from tokenizers import AddedToken
 
-        special, plain = [], []
-        for token_id, (token, kind) in enumerate(zip(self._tokens, self._types, strict=True)):
-            if kind in {TokenType.CONTROL, TokenType.UNKNOWN} or token_id in enclosing:
-                special.append(AddedToken(token, special=True, normalized=False))
-            elif kind == TokenType.USER_DEFINED:
-                plain.append(AddedToken(token, special=False, normalized=False))
-        backend.add_special_tokens(special)
-        backend.add_tokens(plain)
+        marked = self._of_type(TokenType.CONTROL, TokenType.UNKNOWN)
+        special = sorted(enclosing.union(marked))
+        plain = [token_id for token_id in self._of_type(TokenType.USER_DEFINED) if token_id not in enclosing]
+        backend.add_special_tokens([AddedToken(self._tokens[i], special=True, normalized=False) for i in special])
+        backend.add_tokens([AddedToken(self._tokens[i], special=False, normalized=False) for i in plain])
+
+    def _of_type(self, *kinds: int) -> list[int]:
+        kinds = tuple(map(int, kinds))  # an enum's members hash and compare far slower than integers
+        return [token_id for token_id, kind in enumerate(self._types) if kind in kinds]
 
     def _special_ids(self, defaults: Mapping[str, int]) -> dict[str, int]:
         ids = {}
@@ -218,17 +219,18 @@ class _Builder:
 
     def _list(self, name: str, kind: type) -> list[Any]:
         values: Any = self._metadata.get(f"tokenizer.ggml.{name}", [])
-        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        if not isinstance(values, list) or not {*map(type, values)} <= {kind}:
             raise self._error(f"tokenizer.ggml.{name} isn't a list of type {kind.__name__}")
         return values
 
-    def _numbers(self, name: str, default: float) -> Any:
+    def _numbers(self, name: str, default: float) -> list[float]:
         """One finite number per token, `default` for each if the key isn't there."""
-        values: Sequence[float] | None = self._metadata.get(f"tokenizer.ggml.{name}")
+        values = self._metadata.get(f"tokenizer.ggml.{name}")
         if values is None:
-            return np.full(len(self._tokens), default)
-        numbers = np.asarray(values)
-        if numbers.shape != (len(self._tokens),) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+            return [default] * len(self._tokens)
+        numbers: list[Any] = list(values) if isinstance(values, array | list) else []
+        numeric = {*map(type, numbers)} <= {int, float} and all(map(math.isfinite, numbers))
+        if not numeric or len(numbers) != len(self._tokens):
             raise self._error(f"tokenizer.ggml.{name} isn't one number for each of the {len(self._tokens)} tokens")
         return numbers
 

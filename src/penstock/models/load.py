@@ -6,18 +6,18 @@ refused here, before anything is computed with it.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from penstock.core.errors import ModelFileError
 from penstock.models.architectures.base import gguf_name, hf_name, tensor_shapes
 from penstock.models.architectures.gguf_metadata import spec_from_gguf
 from penstock.models.architectures.hf_config import spec_from_hf
-from penstock.models.dequantize import DECODERS, dequantize
+from penstock.models.ggml_types import SUPPORTED_TYPES
 from penstock.models.gguf import GGUFFile
 from penstock.models.mapped_weights import MappedWeights, Source
 from penstock.models.model_files import find_files, model_name
@@ -64,7 +64,7 @@ def _from_gguf(parts: Sequence[GGUFFile]) -> tuple[ModelSpec, Weights]:
     infos = {name: file.tensors[name] for name, file in stored.items()}
     factors = _rope_factors(stored[ROPE_FACTORS]) if ROPE_FACTORS in stored else ()
     architecture, spec = spec_from_gguf(first.metadata, infos, factors, model_name(first.path), str(first.path))
-    binder = _Binder(spec, stored, gguf_name, tuple(DECODERS), str(first.path))
+    binder = _Binder(spec, stored, gguf_name, SUPPORTED_TYPES, str(first.path))
     heads = {"q": spec.n_heads, "k": spec.n_kv_heads} if architecture.gguf_interleaved_qk else {}
     return _finish(spec, parts, binder.bind(heads, ignored={ROPE_FACTORS}))
 
@@ -118,10 +118,10 @@ def _rope_factors(file: TensorFile) -> tuple[float, ...]:
     info = file.tensors[ROPE_FACTORS]
     if len(info.shape) != 1 or info.shape[0] > 1 << 16 or info.dtype != "F32":
         raise ModelFileError(f"{file.path}: {ROPE_FACTORS} is {info.dtype} of shape {info.shape}, not a row of F32.")
-    factors = dequantize(file.data(ROPE_FACTORS), info.dtype)
-    if not (np.isfinite(factors) & (factors > 0)).all():
+    factors: tuple[float, ...] = struct.unpack(f"<{info.shape[0]}f", file.data(ROPE_FACTORS))
+    if not all(0 < factor < math.inf for factor in factors):
         raise ModelFileError(f"{file.path}: {ROPE_FACTORS} holds numbers that no frequency can be divided by.")
-    return tuple(factors.tolist())
+    return factors
 
 
 def _same_bytes(stored: Mapping[str, TensorFile], one: str, other: str) -> bool:

@@ -89,7 +89,7 @@ class NativeRunner:
                 info = weights.info(name)
                 tensors[name] = (info.dtype, list(info.shape), weights.raw(name))
             sizes = {name: getattr(spec, name) for name in _SIZES}
-            frequencies = inverse_frequencies(spec).tolist()
+            frequencies = inverse_frequencies(spec)
             needed, free = self._runner.planned_bytes(sizes, frequencies, tensors), available_memory()
             if needed > free:
                 raise ConfigError(
