@@ -74,7 +74,7 @@ class EngineClient:
 
     Args:
         config: the model and the engine's limits.
-        core: a core that was started ahead of time, to become the first one; it is the client's from here on.
+        core: a core that is loading `config` already, to become the first one; it is the client's from here on.
     """
 
     spec: ModelSpec
@@ -251,10 +251,9 @@ class EngineClient:
 
     async def _launch(self) -> asyncio.StreamReader:
         """Spawn a core and wait for its Ready. Raises what the core failed with, or EngineDeadError."""
-        core, self._spare = self._spare or CoreProcess(), None
+        core, self._spare = self._spare or _loading(self.config), None
         self._process = core.process
         reader, self._writer = await asyncio.open_connection(sock=core.socket)
-        self._send(wire.Start(self.config))
         try:
             message = wire.from_core_decoder.decode(await wire.read_frame(reader))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -337,6 +336,12 @@ class EngineClient:
         except subprocess.TimeoutExpired:
             process.kill()
             return await asyncio.to_thread(process.wait)
+
+
+def _loading(config: EngineConfig) -> CoreProcess:
+    core = CoreProcess()
+    core.load(config)
+    return core
 
 
 def _error_class(name: str) -> type[PenstockError]:

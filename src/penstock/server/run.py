@@ -44,7 +44,7 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
     Args:
         engine_config: the model and the engine's limits.
         settings: where to listen, and for whom.
-        core: a core's process that was started ahead of time.
+        core: a core that is loading `engine_config` already.
 
     Raises:
         ConfigError: the address can't be had or would need a key, or the engine's settings are wrong.
