@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 from penstock.core.errors import ModelFileError
 from penstock.models.architectures.base import gguf_name, hf_name, tensor_shapes
 from penstock.models.architectures.gguf_metadata import spec_from_gguf
-from penstock.models.architectures.hf_config import spec_from_hf
 from penstock.models.ggml_types import SUPPORTED_TYPES
 from penstock.models.gguf import GGUFFile
 from penstock.models.mapped_weights import MappedWeights, Source
 from penstock.models.model_files import find_files, model_name
-from penstock.models.safetensors import SafetensorsFile
-from penstock.models.strict_json import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 
     from penstock.models.mapped_file import TensorFile
     from penstock.models.model_files import ModelFiles
+    from penstock.models.safetensors import SafetensorsFile
     from penstock.models.spec import ModelSpec, TensorInfo, Weights
 
 ROPE_FACTORS = "rope_freqs.weight"
@@ -51,6 +49,8 @@ def load(path: Path) -> tuple[ModelSpec, Weights]:
             parts = [opened.enter_context(GGUFFile.open(part)) for part in found.paths]
             model = _from_gguf(parts)
         else:
+            from penstock.models.safetensors import SafetensorsFile
+
             shards = [opened.enter_context(SafetensorsFile.open(shard)) for shard in found.paths]
             model = _from_safetensors(path, found, shards)
         opened.pop_all()  # from here on the weights own the files
@@ -72,6 +72,9 @@ def _from_gguf(parts: Sequence[GGUFFile]) -> tuple[ModelSpec, Weights]:
 def _from_safetensors(
     directory: Path, found: ModelFiles, shards: Sequence[SafetensorsFile]
 ) -> tuple[ModelSpec, Weights]:
+    from penstock.models.architectures.hf_config import spec_from_hf
+    from penstock.models.strict_json import read_object
+
     stored = _stored_tensors(shards)
     for name, shard in found.shard_of.items():
         if name not in stored or stored[name].path.name != shard:
