@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from penstock.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COMMANDS = [
     [], ["serve"], ["chat"], ["generate"], ["version"], ["models"], ["models", "list"], ["models", "pull"],
@@ -29,7 +29,7 @@ COMMANDS = [
 HEAVY = (
     "torch",
     "numpy",
-    "pydantic_settings",
+    "pydantic",
     "huggingface_hub",
     "httpx",
     "starlette",
@@ -58,6 +58,14 @@ def test_a_group_without_a_command_shows_its_help(penstock: Callable[..., Any]) 
         ran = penstock(*group)
         assert ran.code == 2
         assert "Commands:" in ran.out
+
+
+def test_the_version_is_that_of_the_package_and_of_its_rust_code() -> None:
+    import penstock as package
+
+    root = Path(__file__).parents[2]
+    for file in ("pyproject.toml", "rust/Cargo.toml"):
+        assert f'\nversion = "{package.__version__}"\n' in (root / file).read_text(encoding="utf-8")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,12 @@ def start_server(model: str | None, *, offline: bool, engine: Mapping[str, Any],
 
     Raises what `penstock.server.run.serve` does, and what a model can't be resolved with.
     """
-    with CoreProcess() as core:  # imports what it needs while this process imports its own
-        _serve(core, model, offline=offline, engine=engine, server=server)
+    gc.disable()  # nothing that a start makes is garbage soon; `serve` enables it once it listens
+    try:
+        with CoreProcess() as core:  # imports what it needs while this process imports its own
+            _serve(core, model, offline=offline, engine=engine, server=server)
+    finally:
+        gc.enable()
 
 
 def _serve(

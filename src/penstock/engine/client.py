@@ -19,6 +19,7 @@ from penstock.engine.config import EngineStats
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import Request, RequestOutput
 from penstock.models.chat_template import ChatTemplate
+from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ class EngineClient:
         path = Path(self.config.model_path)
         launched = asyncio.create_task(self._launch())
         try:
-            self.tokenizer = await asyncio.to_thread(Tokenizer.load, path)
-            self.chat_template = await asyncio.to_thread(ChatTemplate.load, path, self.tokenizer)
+            self.tokenizer, self.chat_template = await asyncio.to_thread(_read_text_parts, path)
             reader = await launched
         except BaseException:
             launched.cancel()
@@ -336,6 +336,15 @@ class EngineClient:
         except subprocess.TimeoutExpired:
             process.kill()
             return await asyncio.to_thread(process.wait)
+
+
+def _read_text_parts(path: Path) -> tuple[Tokenizer, ChatTemplate | None]:
+    if path.is_dir():
+        tokenizer = Tokenizer.load(path)
+        return tokenizer, ChatTemplate.load(path, tokenizer)
+    with GGUFFile.open(path) as file:
+        tokenizer = Tokenizer.of(file)
+        return tokenizer, ChatTemplate.of(file, tokenizer)
 
 
 def _loading(config: EngineConfig) -> CoreProcess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -69,6 +70,8 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
             if await _first_of(serving, server.listening):
                 serving.result()
                 return
+            gc.freeze()  # what is there now stays to the end: no collection need look at it again
+            gc.enable()
             for line in start_up_lines(engine.spec, engine.info, settings, listener.url, time.monotonic() - began):
                 _say(line)
             if await stop.or_done(serving):
