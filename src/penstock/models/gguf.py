@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,10 +122,7 @@ class _LazyArray:
         view = self.file.view(self.start, self.stop)
         if self.kind == STRING:
             return self._strings(bytes(view))
-        values = array(SCALARS[self.kind], bytes(view))
-        if sys.byteorder == "big":
-            values.byteswap()
-        return values
+        return array(SCALARS[self.kind], bytes(view))  # processors with a runner are little-endian, as the file is
 
     def _strings(self, data: bytes) -> list[str]:
         strings = []
