@@ -60,7 +60,7 @@ $(VENV)/build.stamp: requirements/build.txt
 
 $(VENV)/requirements.stamp: requirements/serve.txt $(VENV)/build.stamp
 	@echo "penstock: installing what serving needs"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r $<
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r $<
 	@touch $@
 
 $(VENV)/serve.stamp: pyproject.toml $(RUST) $(VENV)/requirements.stamp

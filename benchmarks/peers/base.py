@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles, Prompt
 
 _READY_TIMEOUT_S = 900.0
-_RETRY_S = 0.05
+_RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)

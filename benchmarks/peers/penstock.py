@@ -42,11 +42,12 @@ class PenstockEngine(HttpEngine):
 
 @dataclass(frozen=True)
 class Penstock(Peer):
-    """`penstock serve` with its defaults, but for `options`."""
+    """`penstock serve` with its defaults, but for `options`, and for `cache` in place of the user's."""
 
     name: ClassVar[str] = "penstock"
     packed_weights: ClassVar[bool] = True
     options: tuple[str, ...] = ("--no-enable-prefix-caching",)
+    cache: Path | None = None
 
     def install(self, place: Place) -> None:
         """Nothing to do: it is imported here already."""
@@ -62,7 +63,9 @@ class Penstock(Peer):
             self.name,
             version("penstock"),
             configuration,
-            Child(command, place.logs / f"{self.name}.log"),
+            Child(
+                command, place.logs / f"{self.name}.log", env={"PENSTOCK_HOME": str(self.cache)} if self.cache else {}
+            ),
             port=port,
             takes_ids=True,
             extra={"ignore_eos": True, "stream_options": {"include_usage": True}},

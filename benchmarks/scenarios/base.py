@@ -11,6 +11,7 @@ from penstock.core.record import Record, Subject, Workload, git_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from benchmarks.peers import Place
     from benchmarks.workload import ModelFiles, Prompts
@@ -30,9 +31,9 @@ class Setting:
 
 
 @contextmanager
-def penstock(setting: Setting, *options: str) -> Iterator[PenstockEngine]:
-    """Penstock, up and answering, at its defaults but for `options`."""
-    with Penstock(options).running(setting.place, setting.model, setting.prompts.take(1, "probe")[0]) as engine:
+def penstock(setting: Setting, *options: str, cache: Path | None = None) -> Iterator[PenstockEngine]:
+    """Penstock, up and answering, at its defaults but for `options`; with `cache` in place of the user's."""
+    with Penstock(options, cache).running(setting.place, setting.model, setting.prompts.take(1, "probe")[0]) as engine:
         assert isinstance(engine, PenstockEngine)
         yield engine
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from penstock.engine.llm import LLM, AsyncLLM
     from penstock.engine.types import SamplingParams
 
-    __version__: str
-
+__version__ = "0.1.0"  # here too: asking the package's metadata takes as long as reading a model
 __all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__"]
 
 _LAZY = {
@@ -27,10 +26,6 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     """Import the public names only when they are used, so that `penstock --help` stays instant."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("penstock")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")

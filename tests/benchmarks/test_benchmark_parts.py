@@ -18,6 +18,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import _checked
 from benchmarks.processes import Child, CpuShares, CpuWatch, Memory
+from benchmarks.scenarios import installed
 from benchmarks.serving import Plan, Run, Series, bandwidth_limit, write_records
 from benchmarks.workload import ModelFiles, Prompt, Prompts
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -226,3 +227,9 @@ def test_a_peer_that_did_other_work_is_not_measured(tokens: int, finish: str | N
     assert _checked("peer", prompt, good, 128) == good
     with pytest.raises(BenchmarkError, match="peer"):
         _checked("peer", prompt, Answer(0.0, (1.0, 2.0), tokens, "x", finish, prompt_tokens), 128)
+
+
+def test_what_is_installed_counts_requirements_of_requirements_but_no_extras() -> None:
+    needed = installed.required("penstock")
+    assert {"penstock", "starlette", "anyio", "tokenizers"} <= needed
+    assert not {"torch", "pytest", "transformers"} & needed

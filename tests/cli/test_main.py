@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from penstock.cli import main as cli
 from penstock.cli.flags import ENGINE, SERVER
-from penstock.core.errors import EngineDeadError
+from penstock.core.errors import ConfigError, EngineDeadError
 from penstock.engine.config import EngineConfig
 from penstock.engine.settings import EngineSettings
 from penstock.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COMMANDS = [
     [], ["serve"], ["chat"], ["generate"], ["version"], ["models"], ["models", "list"], ["models", "pull"],
@@ -27,7 +29,7 @@ COMMANDS = [
 HEAVY = (
     "torch",
     "numpy",
-    "pydantic_settings",
+    "pydantic",
     "huggingface_hub",
     "httpx",
     "starlette",
@@ -56,6 +58,14 @@ def test_a_group_without_a_command_shows_its_help(penstock: Callable[..., Any]) 
         ran = penstock(*group)
         assert ran.code == 2
         assert "Commands:" in ran.out
+
+
+def test_the_version_is_that_of_the_package_and_of_its_rust_code() -> None:
+    import penstock as package
+
+    root = Path(__file__).parents[2]
+    for file in ("pyproject.toml", "rust/Cargo.toml"):
+        assert f'\nversion = "{package.__version__}"\n' in (root / file).read_text(encoding="utf-8")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -174,7 +184,7 @@ def test_the_version_is_told_with_what_it_stands_on(penstock: Callable[..., Any]
 @pytest.mark.parametrize("table", [ENGINE, SERVER], ids=["engine", "server"])
 def test_every_setting_has_a_flag_that_shows_its_default(table: Any) -> None:
     settings: Any = EngineSettings if table is ENGINE else ServerSettings
-    fields = {name: field for name, field in settings.model_fields.items() if name != "model"}
+    fields = {field.name: field for field in dataclasses.fields(settings) if field.name != "model"}
     assert [row.name for row in table.rows] == list(fields)
     for row in table.rows:
         default = fields[row.name].default
@@ -184,13 +194,15 @@ def test_every_setting_has_a_flag_that_shows_its_default(table: Any) -> None:
             assert row.default == str(default), row.name
         elif row.choices:
             assert row.default == default
-            assert row.choices == fields[row.name].annotation.__args__, row.name
+            with pytest.raises(ConfigError) as refused:
+                settings(**{row.name: "?"})
+            assert tuple(re.findall(r"'(\w+)'", refused.value.message)) == row.choices
 
 
 def test_the_engines_settings_are_the_engines_configuration(tmp_path: Path) -> None:
     defaults = EngineConfig(model_path=str(tmp_path))
     assert EngineSettings().config(tmp_path) == defaults
-    assert set(EngineSettings.model_fields) == {*EngineConfig.__struct_fields__} - {"model_path"} | {"model"}
+    assert set(EngineSettings.names()) == {*EngineConfig.__struct_fields__} - {"model_path"} | {"model"}
 
 
 def test_main_reads_the_processs_own_arguments(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -61,7 +61,7 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         kv_cache_dtype="int8", threads=2, reserve_cores=1, pin_threads="on", runner_cache=False,
         allow_unverified=True,
     )  # fmt: skip
-    unchanged = [name for name, value in ServerSettings() if getattr(settings, name) == value]
+    unchanged = [name for name, value in vars(ServerSettings()).items() if getattr(settings, name) == value]
     assert unchanged == []
     assert (settings.api_keys, settings.aliases, settings.max_body_bytes) == (("a", "b"), ("x", "y"), 2 << 20)
 

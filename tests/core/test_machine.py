@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from penstock.core import machine
-from penstock.core.machine import Machine, cgroup_limits, fingerprint, read_bandwidth, usable_cpus
+from penstock.core import processor
+from penstock.core.limits import cgroup_limits, usable_cpus
+from penstock.core.machine import Machine, fingerprint, read_bandwidth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +138,7 @@ def test_a_driver_tool_without_a_gpu_gives_none(root: Path, script: str) -> None
 
 def test_a_driver_tool_that_hangs_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_tool(root, "nvidia-smi", "exec /bin/sleep 60")
-    monkeypatch.setattr(machine, "_COMMAND_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(processor, "_COMMAND_TIMEOUT_S", 0.1)
     start = time.monotonic()
     assert fingerprint(root=root).gpus == ()
     assert time.monotonic() - start < 30

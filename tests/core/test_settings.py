@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
 
+from penstock.core import setting_kinds as kinds
 from penstock.core.errors import ConfigError
-from penstock.core.settings import Names, PenstockSettings, Size, config_file, unknown_variables
+from penstock.core.setting_kinds import choice, integer, names, setting, size, text
+from penstock.core.settings import PenstockSettings, config_file, unknown_variables
 from penstock.core.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+Level = Literal["low", "high"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Example(PenstockSettings):
     section: ClassVar[str] = "server"
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    api_keys: Names = ()
-    memory: Size | None = None
-    level: Literal["low", "high"] = "low"
+    host: str = setting("127.0.0.1", text)
+    port: int = setting(8000, integer(0, 65535))
+    api_keys: tuple[str, ...] = setting((), names, secret=True)
+    memory: int | None = setting(None, size())
+    level: Level = setting("low", choice(Level))
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_without_any_source_the_defaults_hold() -> None:
-    assert Example.load() == Example.model_construct()
+    assert Example.load() == Example()
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
@@ -88,7 +95,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 def test_a_table_of_another_class_is_left_to_it(alone: Path) -> None:
     write(alone / "penstock.toml", "[engine]\nthreads = 3\n")
-    assert Example.load() == Example.model_construct()
+    assert Example.load() == Example()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,64 @@ def test_a_variable_that_nobody_reads_is_pointed_out(monkeypatch: pytest.MonkeyP
     (sentence,) = unknown_variables(Example)
     assert "PENSTOCK_PROT" in sentence
     assert "Did you mean 'PENSTOCK_PORT'?" in sentence
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "value"),
+    [
+        (kinds.integer(0, 9), " 7 ", 7),
+        (kinds.integer(1), 1, 1),
+        (kinds.number(0, 1), "0.5", 0.5),
+        (kinds.number(0), 2, 2.0),
+        (kinds.number(0, above=True), "inf", math.inf),
+        (kinds.switch, True, True),
+        (kinds.switch, "Off", False),
+        (kinds.switch, "YES", True),
+        (kinds.switch, 0, False),
+        (kinds.path, "a/b", Path("a/b")),
+        (kinds.path, Path("a"), Path("a")),
+        (kinds.names, ["a", "b"], ("a", "b")),
+        (kinds.names, "a, b,", ("a", "b")),
+        (kinds.size(1024), "1KiB", 1024),
+    ],
+)
+def test_what_people_write_becomes_the_value(read: Callable[[object], object], given: object, value: object) -> None:
+    assert read(given) == value
+    assert type(read(given)) is type(value)
+    assert read(value) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "reason"),
+    [
+        (kinds.integer(0, 9), 10, "an integer from 0 to 9"),
+        (kinds.integer(1), 0, "an integer of at least 1"),
+        (kinds.integer(1), 1.5, "integer"),
+        (kinds.integer(1), True, "integer"),
+        (kinds.number(0, 1, above=True), 0, "above 0 and at most 1"),
+        (kinds.number(0), "nan", "a number of at least 0"),
+        (kinds.number(0), "x", "number"),
+        (kinds.number(0), False, "number"),
+        (kinds.choice(Level), "mid", "must be 'low' or 'high'"),
+        (kinds.switch, "perhaps", "true or false"),
+        (kinds.switch, 2, "true or false"),
+        (kinds.text, 1, "string"),
+        (kinds.path, 1, "path"),
+        (kinds.names, [1], "list of strings"),
+        (kinds.size(1024), "1000", "at least 1024 bytes"),
+        (kinds.size(), None, "size"),
+    ],
+)
+def test_what_a_setting_cant_be_is_refused_with_a_reason(
+    read: Callable[[object], object], given: object, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        read(given)
+
+
+def test_settings_made_without_any_source_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"^port: must be an integer from 0 to 65535 \(it is -1\)"):
+        Example(port=-1)
 
 
 @pytest.mark.parametrize(

@@ -291,8 +291,9 @@ def test_a_kv_cache_larger_than_the_free_memory_is_refused_before_it_is_taken(mo
 
 
 def test_a_core_started_ahead_of_time_becomes_the_first_and_is_gone_at_the_end(model: Path) -> None:
+    config = EngineConfig(model_path=str(model), dtype="float32", kv_memory=KV, threads=1)
+
     async def work() -> None:
-        config = EngineConfig(model_path=str(model), dtype="float32", kv_memory=KV, threads=1)
         client = EngineClient(config, core)
         await client.start()
         assert client.core_pid == core.process.pid
@@ -300,6 +301,7 @@ def test_a_core_started_ahead_of_time_becomes_the_first_and_is_gone_at_the_end(m
         await client.close()
 
     with CoreProcess() as core:
+        core.load(config)
         asyncio.run(work())
         assert core.process.poll() == 0
 

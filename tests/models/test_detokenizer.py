@@ -243,7 +243,7 @@ def test_each_push_looks_at_its_own_token_only(name: str, monkeypatch: pytest.Mo
             looked_up.append(token_id)
             return super().__getitem__(token_id)
 
-    counted = Counted(tokenizer._backend, "counted")
+    counted = Counted.of_backend(tokenizer._backend, "counted")
     monkeypatch.setattr(tokenizer, "pieces", counted)
     detokenizer = IncrementalDetokenizer(tokenizer, prompt_token_ids=ids)
     assert len(looked_up) < 12  # of a long prompt, only the end

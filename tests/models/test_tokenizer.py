@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.core.errors import InvalidRequestError, ModelFileError, NotFoundError
-from penstock.models.gguf_tokenizer import tokenizer_from_gguf
+from penstock.models.gguf_tokenizer import tokenizer_from_gguf, vocabulary_from_gguf
 from penstock.models.pre_tokenizers import RULES
 from penstock.models.tokenizer import Tokenizer
+from penstock.models.vocabulary import load_vocabulary
 from support.text_corpus import CORPUS
 from support.tiny_tokenizers import (
     CONTROL,
@@ -27,6 +28,7 @@ from support.tiny_tokenizers import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from penstock.models.vocabulary import Vocabulary
     from support.tiny_tokenizers import TinyFiles
 
 
@@ -87,6 +89,37 @@ def test_the_default_model_loads_in_well_under_a_second(smollm2_path: Path) -> N
     Tokenizer.load(smollm2_path)
 
     assert time.process_time() - start < 0.6
+
+
+# The vocabulary alone
+
+
+def assert_same_text(vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+    """The tokens of both come out alike, and so does an id that has none."""
+    assert vocabulary.eos_token_ids == tokenizer.eos_token_ids
+    assert vocabulary.special_token_ids == tokenizer.special_token_ids
+    ids = range(tokenizer.vocab_size + 1)
+    assert [vocabulary.pieces[i] for i in ids] == [tokenizer.pieces[i] for i in ids]
+    for name in ("byte_level", "byte_fallback", "strips_leading_space"):
+        assert getattr(vocabulary.pieces, name) == getattr(tokenizer.pieces, name)
+
+
+@pytest.mark.parametrize("form", ["gguf", "directory"])
+def test_a_vocabulary_has_the_tokens_of_its_tokenizer(tiny: TinyFiles, form: str) -> None:
+    path = getattr(tiny, form)
+    assert_same_text(load_vocabulary(path), Tokenizer.load(path))
+
+
+def test_the_default_models_vocabulary_has_the_tokens_of_its_tokenizer(smollm2_path: Path) -> None:
+    assert_same_text(load_vocabulary(smollm2_path), Tokenizer.load(smollm2_path))
+
+
+@pytest.mark.parametrize("changes", [{}, {"add_space_prefix": False}, {"eot_token_id": 300}], ids=str)
+def test_a_sentencepiece_vocabulary_has_the_tokens_of_its_tokenizer(
+    sentencepiece_keys: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in (sentencepiece_keys | changes).items()}
+    assert_same_text(vocabulary_from_gguf(metadata, "some.gguf"), build(sentencepiece_keys, **changes))
 
 
 # Text to tokens and back

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from penstock.models.dequantize import CHUNK_ELEMENTS, DECODERS, dequantize
+from penstock.models.ggml_types import SUPPORTED_TYPES
 
 pytestmark = pytest.mark.oracle
 
@@ -54,7 +55,7 @@ def block_bytes(dtype: str) -> int:
 
 
 def test_every_type_of_the_issue_is_supported() -> None:
-    assert set(DECODERS) == {"F32", "F16", "BF16", *HALVES}
+    assert set(DECODERS) == {*SUPPORTED_TYPES} == {"F32", "F16", "BF16", *HALVES}
 
 
 @pytest.mark.parametrize("dtype", DECODERS)

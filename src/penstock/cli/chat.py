@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.flags import CHAT_SAMPLING, ENGINE, takes
+from penstock.cli.flags import CHAT_SAMPLING, ENGINE
+from penstock.cli.options import takes
 from penstock.cli.output import PullBar, note, note_loading, printable, say_json
 from penstock.cli.serve import Model, Offline  # noqa: TC001 (Typer reads annotations when it runs)
 from penstock.core.errors import PenstockError

@@ -1,18 +1,9 @@
-"""Options that several commands share, as tables: one row a flag, put into a command's signature by `takes`."""
+"""Options that several commands share, as tables: one row a flag."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from penstock.core.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +27,15 @@ class Flag:
     metavar: str | None = None
 
     @property
-    def declaration(self) -> str:
+    def names(self) -> tuple[str, ...]:
+        """What it is called on the command line; the second name of a switch turns it off."""
         option = self.option or "--" + self.name.replace("_", "-")
-        return f"{option}/--no-{option[2:]}" if self.kind is bool else option
+        return (option, f"--no-{option[2:]}") if self.kind is bool else (option,)
 
-    def parameter(self, panel: str) -> inspect.Parameter:
-        """For a command's signature; None when the flag is not given."""
-        option = typer.Option(
-            self.declaration,
-            help=f"{self.help} [default: {self.default}]" if self.default else self.help,
-            show_default=False,
-            metavar="|".join(self.choices) or self.metavar,
-            parser=one_of(*self.choices) if self.choices else None,
-            autocompletion=(lambda: list(self.choices)) if self.choices else None,
-            rich_help_panel=panel,
-        )
-        annotation = Annotated.__class_getitem__((self.kind | None, option))  # type: ignore[attr-defined]
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    @property
+    def declaration(self) -> str:
+        """The names as Typer wants them."""
+        return "/".join(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +44,6 @@ class Flags:
 
     panel: str
     rows: tuple[Flag, ...]
-
-
-def takes(**tables: Flags) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the flags of `tables`; it gets those that were given as a dict under each table's name."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in tables]
-        added = [row.parameter(table.panel) for table in tables.values() for row in table.rows]
-
-        @wraps(command)
-        def wrapper(**values: Any) -> Any:
-            groups = {name: {row.name: values.pop(row.name) for row in table.rows} for name, table in tables.items()}
-            given = {name: {k: v for k, v in group.items() if v not in (None, [])} for name, group in groups.items()}
-            return command(**values, **given)
-
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
-
-    return decorate
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A parser that takes these words only, and names the nearest for another."""
-
-    def parse(value: str) -> str:
-        if value in choices:
-            return value
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}.{did_you_mean(value, choices)}")
-
-    return parse
-
-
-def complete_models(incomplete: str) -> list[tuple[str, str]]:
-    """Names for the shell to complete: those in the store, and those that can be pulled by a short name."""
-    from penstock.models.store import CATALOG, list_models
-
-    names = {model.name: "in the store" for model in list_models()}
-    names = {name: model.description for name, model in CATALOG.items()} | names
-    return [(name, words) for name, words in sorted(names.items()) if name.startswith(incomplete)]
 
 
 ENGINE = Flags(

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli.flags import ENGINE, GENERATE_SAMPLING, complete_models, takes
+from penstock.cli.flags import ENGINE, GENERATE_SAMPLING
+from penstock.cli.options import complete_models, takes
 from penstock.cli.output import CountBar, PullBar, note, note_loading, say, say_json
 from penstock.cli.serve import Offline  # noqa: TC001 (Typer reads annotations when it runs)
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.flags import complete_models
 from penstock.cli.help import help_alone
+from penstock.cli.options import complete_models
 from penstock.cli.output import PullBar, note, say, say_json, table
 from penstock.core.sizes import format_size
 

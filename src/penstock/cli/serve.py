@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from penstock.cli.flags import ENGINE, SERVER, complete_models, takes
-from penstock.cli.output import PullBar, note
-
-if TYPE_CHECKING:
-    from penstock.engine.spawn import CoreProcess
+from penstock.cli.flags import ENGINE, SERVER
+from penstock.cli.options import complete_models, takes
 
 Model = Annotated[
     str | None,
@@ -42,31 +38,6 @@ def serve(model: Model = None, *, offline: Offline = False, engine: dict[str, An
       penstock serve ./model.gguf --port 9000
       penstock serve hf:owner/name:Q4_K_M --alias gpt-3.5-turbo
     """
-    from penstock.engine.spawn import CoreProcess
+    from penstock.cli.start_server import start_server
 
-    with CoreProcess() as core:  # imports what it needs while this process imports its own
-        _serve(core, model, offline=offline, engine=engine, server=server)
-
-
-def _serve(
-    core: CoreProcess, model: str | None, *, offline: bool, engine: dict[str, Any], server: dict[str, Any]
-) -> None:
-    import asyncio
-
-    from penstock.core.settings import unknown_variables
-    from penstock.engine.settings import EngineSettings
-    from penstock.models.store import resolve
-    from penstock.server.run import serve as run
-    from penstock.server.settings import ServerSettings
-
-    engine_settings = EngineSettings.load(model=model, **engine)
-    named = engine_settings.model
-    settings = ServerSettings.load(**server)
-    settings.check_exposure()
-    for sentence in unknown_variables(EngineSettings, ServerSettings):
-        note(f"penstock: {sentence}")
-    with PullBar() as bar:
-        path = resolve(named, offline=offline or None, progress=bar)
-    if settings.served_model_name is None and not Path(named).expanduser().exists():
-        settings = ServerSettings.load(**server, served_model_name=named)
-    asyncio.run(run(engine_settings.config(path), settings, core))
+    start_server(model, offline=offline, engine=engine, server=server)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from penstock.core.limits import cgroup_limits, read_text, usable_cpus
+from penstock.core.processor import command_output, cpu_model, cpuinfo
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -51,7 +52,6 @@ _FLAGS_THAT_MATTER = {
     "sve2": "sve2",
     "sme": "sme",
 }
-_COMMAND_TIMEOUT_S = 10.0
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,29 +107,6 @@ def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> M
     )
 
 
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def cgroup_limits(root: Path = Path("/")) -> tuple[float | None, int | None]:
-    """(cores, bytes) that this process's cgroup and those above it allow; None where nothing limits.
-
-    See the kernel's `admin-guide/cgroup-v2` (`cpu.max`, `memory.max`) and `cgroup-v1`.
-    """
-    cpus: list[float] = []
-    memory: list[int] = []
-    for folder in _cgroup_folders(root):
-        quota, _, period = (_read(folder / "cpu.max") or _v1_cpu_max(folder)).partition(" ")
-        if quota.isdecimal() and period.isdecimal() and int(period):
-            cpus.append(int(quota) / int(period))
-        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
-        if limit.isdecimal() and int(limit) < 1 << 60:  # v1 says "no limit" with a number near 2**63
-            memory.append(int(limit))
-    return min(cpus, default=None), min(memory, default=None)
-
-
 def read_bandwidth(nbytes: int = 1 << 30, *, threads: int | None = None, repeats: int = 5) -> float:
     """Bytes/s that `threads` threads read from an array of `nbytes` bytes: the best of `repeats` passes.
 
@@ -152,44 +129,8 @@ def read_bandwidth(nbytes: int = 1 << 30, *, threads: int | None = None, repeats
     return best
 
 
-def _read(path: Path) -> str:
-    """The file's text without surrounding whitespace; empty if it can't be read (a container may hide it)."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _command(*argv: str) -> str:
-    """What a system tool prints; empty if it is missing, fails or hangs."""
-    if shutil.which(argv[0]) is None:
-        return ""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def _cpuinfo(root: Path) -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo."""
-    first = _read(root / "proc/cpuinfo").partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def cpu_model(root: Path = Path("/")) -> str:
-    """The processor's name as it gives it."""
-    info = _cpuinfo(root)
-    if name := info.get("model name") or _command("sysctl", "-n", "machdep.cpu.brand_string"):
-        return name
-    if part := info.get("CPU part"):  # ARM kernels give numbers, not names
-        return f"ARM implementer {info.get('CPU implementer', '?')} part {part}"
-    return platform.processor()
-
-
 def _cpu_flags(root: Path) -> tuple[str, ...]:
-    info = _cpuinfo(root)
+    info = cpuinfo(root)
     present = (info.get("flags") or info.get("Features") or "").split()
     if not present and platform.machine() == "arm64":
         present = ["neon"]  # part of the base architecture, and macOS has no list of this kind
@@ -200,43 +141,28 @@ def _last_level_cache(root: Path) -> int:
     sizes = [
         int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
         for path in root.glob("sys/devices/system/cpu/cpu0/cache/index*/size")
-        if (match := re.fullmatch(r"(\d+)([KMG]?)", _read(path)))
+        if (match := re.fullmatch(r"(\d+)([KMG]?)", read_text(path)))
     ]
     return max(sizes, default=0)
 
 
 def _memory_bytes(root: Path) -> int:
-    if match := re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE):
+    if match := re.search(r"^MemTotal:\s+(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE):
         return int(match[1]) * 1024
-    total = _command("sysctl", "-n", "hw.memsize")
+    total = command_output("sysctl", "-n", "hw.memsize")
     return int(total) if total.isdecimal() else 0
 
 
 def _os_name(root: Path) -> str:
-    if match := re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', _read(root / "etc/os-release"), re.MULTILINE):
+    if match := re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', read_text(root / "etc/os-release"), re.MULTILINE):
         return match[1]
     return f"{platform.system()} {platform.mac_ver()[0]}".strip()
 
 
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """Every folder whose limits bind this process: its own and all above it, for each controller."""
-    mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        base = mount / controllers if controllers else mount  # v1 mounts one tree a controller, v2 one in all
-        own = base / path.strip("/")
-        while own.is_relative_to(base):
-            yield own
-            own = own.parent
-
-
-def _v1_cpu_max(folder: Path) -> str:
-    return f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
-
-
 def _nvidia_gpus() -> tuple[Gpu, ...]:
-    table = _command("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    table = command_output(
+        "nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"
+    )
     rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
     return tuple(Gpu(row[0], int(row[1]) << 20 if row[1].isdecimal() else 0, row[2]) for row in rows if len(row) == 3)
 
@@ -244,8 +170,8 @@ def _nvidia_gpus() -> tuple[Gpu, ...]:
 def _amd_gpus(root: Path) -> tuple[Gpu, ...]:
     found = []
     for device in sorted(root.glob("sys/class/drm/card[0-9]*/device")):
-        memory = _read(device / "mem_info_vram_total")
-        if _read(device / "vendor") == "0x1002" and memory.isdecimal():
-            name = _read(device / "product_name") or f"AMD {_read(device / 'device')}"
-            found.append(Gpu(name, int(memory), _read(root / "sys/module/amdgpu/version")))
+        memory = read_text(device / "mem_info_vram_total")
+        if read_text(device / "vendor") == "0x1002" and memory.isdecimal():
+            name = read_text(device / "product_name") or f"AMD {read_text(device / 'device')}"
+            found.append(Gpu(name, int(memory), read_text(root / "sys/module/amdgpu/version")))
     return tuple(found)

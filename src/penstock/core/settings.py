@@ -3,9 +3,10 @@
 The file is the one that `PENSTOCK_CONFIG` names, else `penstock.toml` in the working directory, else the one
 in the user's configuration directory. Each settings class reads one table of it:
 
+    @dataclass(frozen=True, kw_only=True)
     class ServerSettings(PenstockSettings):
-        section = "server"
-        host: str = "127.0.0.1"
+        section: ClassVar[str] = "server"
+        port: int = setting(8000, integer(0, 65535))
 
     ServerSettings.load(port=9000)  # flags; None means "not given"
 """
@@ -14,27 +15,17 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
-
-from pydantic import BeforeValidator, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.core.errors import ConfigError
 from penstock.core.paths import config_dir
-from penstock.core.sizes import parse_size
 from penstock.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
+    from collections.abc import Mapping
+    from typing import Self
 
 PREFIX = "PENSTOCK_"
 SECTIONS = ("engine", "server")
@@ -43,90 +34,68 @@ OTHER_VARIABLES = (
     "PENSTOCK_API_KEY", "PENSTOCK_CONFIG", "PENSTOCK_CPU_PATH", "PENSTOCK_HOME", "PENSTOCK_OFFLINE",
 )  # fmt: skip
 
-
-def _split_commas(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _bytes(value: object) -> object:
-    if not isinstance(value, str | int | float):
-        return value
-    try:
-        return parse_size(value)
-    except ConfigError as error:
-        raise ValueError(error.message) from error
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
-"""Several strings: a TOML list, or one comma-separated environment variable."""
-
-Size = Annotated[int, BeforeValidator(_bytes)]
-"""Bytes, also written as "2GiB"."""
-
-
 # A Kubernetes service called "penstock" puts PENSTOCK_PORT=tcp://10.0.0.1:80 and its like into every pod.
 _KUBERNETES_LINK = re.compile(rf"{PREFIX}(\w+_)?(PORT(_\d+_\w+)?|SERVICE_HOST|SERVICE_PORT(_\w+)?)")
 
 
-class _Environment(EnvSettingsSource):
-    """The environment without Kubernetes' service links."""
+@dataclass(frozen=True, kw_only=True)
+class PenstockSettings:
+    """Base of every settings class; `section` is its table in `penstock.toml`.
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        value, key, is_complex = super().get_field_value(field, field_name)
-        is_link = isinstance(value, str) and value.startswith(("tcp://", "udp://"))
-        return (None if is_link else value), key, is_complex
-
-
-class PenstockSettings(BaseSettings):
-    """Base of every settings class; `section` is its table in `penstock.toml`."""
+    Raises ConfigError, when one is made, for a value that its setting can't have.
+    """
 
     section: ClassVar[str]
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        extra="forbid",
-        frozen=True,
-        enable_decoding=False,
-        env_ignore_empty=True,
-        protected_namespaces=(),
-    )
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not field.default:
+                object.__setattr__(self, field.name, _read(field.name, value, field.metadata, field.name))
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the names are the library's)
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls), InitSettingsSource(settings_cls, _read_section(cls.section))
+    def names(cls) -> list[str]:
+        """The settings there are."""
+        return [field.name for field in fields(cls)]
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
         """Read all sources; a flag that is None was not given. Raises ConfigError naming the setting and its source."""
-        given = {name: value for name, value in flags.items() if value is not None}
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            raise cls._explain(error.errors()[0], given) from error
+        file, environment = _read_section(cls.section), _environment()
+        values = {}
+        for field in fields(cls):
+            name, variable = field.name, PREFIX + field.name.upper()
+            if (value := flags.get(name)) is not None:
+                where = "--" + name.replace("_", "-")
+            elif (value := environment.get(variable)) is not None:
+                where = f"The environment variable {variable}"
+            elif name in file:
+                value, where = file[name], f"[{cls.section}] {name} in {config_file()}"
+            else:
+                continue
+            values[name] = _read(name, value, field.metadata, where)
+        for name in file:
+            if name not in cls.names():
+                hint = did_you_mean(name, cls.names())
+                raise ConfigError(f"[{cls.section}] in {config_file()} has no setting {name!r}.{hint}", param=name)
+        return cls(**values)
 
-    @classmethod
-    def _explain(cls, error: ErrorDetails, flags: dict[str, Any]) -> ConfigError:
-        name = str(error["loc"][0]) if error["loc"] else ""
-        reason = error["msg"].removeprefix("Value error, ")
-        if error["type"] == "extra_forbidden":
-            hint = did_you_mean(name, cls.model_fields)
-            return ConfigError(f"[{cls.section}] in {config_file()} has no setting {name!r}.{hint}", param=name)
-        variable = PREFIX + name.upper()
-        if name in flags:
-            where = "--" + name.replace("_", "-")
-        elif variable in os.environ:
-            where = f"The environment variable {variable}"
-        else:
-            where = f"[{cls.section}] {name} in {config_file()}" if name else f"[{cls.section}]"
-        secret = not name or "key" in name
-        shown = "" if secret or error["type"] == "value_error" else f" (it is {error['input']!r})"
-        return ConfigError(f"{where}: {reason}{shown}", param=name or None)
+
+def _read(name: str, value: object, how: Mapping[str, Any], where: str) -> Any:
+    try:
+        return how["read"](value)
+    except ConfigError as error:
+        shown = "" if "key" in name or repr(value) in error.message else f" (it is {value!r})"
+        raise ConfigError(f"{where}: {error.message}{shown}", param=name) from error
+
+
+def _environment() -> dict[str, str]:
+    """What is set to something, by name in capitals, without Kubernetes' service links."""
+    return {
+        name.upper(): value
+        for name, value in os.environ.items()
+        if value and not value.startswith(("tcp://", "udp://"))
+    }
 
 
 def config_file() -> Path | None:
@@ -143,7 +112,7 @@ def config_file() -> Path | None:
 
 def unknown_variables(*classes: type[PenstockSettings]) -> list[str]:
     """A sentence for each `PENSTOCK_*` variable that none of `classes` reads: most often a slip of the pen."""
-    known = [*OTHER_VARIABLES, *(PREFIX + name.upper() for cls in classes for name in cls.model_fields)]
+    known = [*OTHER_VARIABLES, *(PREFIX + name.upper() for cls in classes for name in cls.names())]
     return [
         f"The environment variable {name} is not a setting and was ignored.{did_you_mean(name, known)}"
         for name in sorted(os.environ)
@@ -155,6 +124,8 @@ def _read_section(section: str) -> dict[str, Any]:
     path = config_file()
     if path is None:
         return {}
+    import tomllib
+
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +10,8 @@ if TYPE_CHECKING:
 
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
     """The member of `known` most like `wrong`, letter case aside, or None if none is near."""
+    from difflib import get_close_matches
+
     by_folded = {name.casefold(): name for name in known}
     found = get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[found[0]] if found else None

@@ -19,6 +19,7 @@ from penstock.engine.config import EngineStats
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import Request, RequestOutput
 from penstock.models.chat_template import ChatTemplate
+from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class EngineClient:
 
     Args:
         config: the model and the engine's limits.
-        core: a core that was started ahead of time, to become the first one; it is the client's from here on.
+        core: a core that is loading `config` already, to become the first one; it is the client's from here on.
     """
 
     spec: ModelSpec
@@ -100,8 +101,7 @@ class EngineClient:
         path = Path(self.config.model_path)
         launched = asyncio.create_task(self._launch())
         try:
-            self.tokenizer = await asyncio.to_thread(Tokenizer.load, path)
-            self.chat_template = await asyncio.to_thread(ChatTemplate.load, path, self.tokenizer)
+            self.tokenizer, self.chat_template = await asyncio.to_thread(_read_text_parts, path)
             reader = await launched
         except BaseException:
             launched.cancel()
@@ -251,10 +251,9 @@ class EngineClient:
 
     async def _launch(self) -> asyncio.StreamReader:
         """Spawn a core and wait for its Ready. Raises what the core failed with, or EngineDeadError."""
-        core, self._spare = self._spare or CoreProcess(), None
+        core, self._spare = self._spare or _loading(self.config), None
         self._process = core.process
         reader, self._writer = await asyncio.open_connection(sock=core.socket)
-        self._send(wire.Start(self.config))
         try:
             message = wire.from_core_decoder.decode(await wire.read_frame(reader))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -337,6 +336,21 @@ class EngineClient:
         except subprocess.TimeoutExpired:
             process.kill()
             return await asyncio.to_thread(process.wait)
+
+
+def _read_text_parts(path: Path) -> tuple[Tokenizer, ChatTemplate | None]:
+    if path.is_dir():
+        tokenizer = Tokenizer.load(path)
+        return tokenizer, ChatTemplate.load(path, tokenizer)
+    with GGUFFile.open(path) as file:
+        tokenizer = Tokenizer.of(file)
+        return tokenizer, ChatTemplate.of(file, tokenizer)
+
+
+def _loading(config: EngineConfig) -> CoreProcess:
+    core = CoreProcess()
+    core.load(config)
+    return core
 
 
 def _error_class(name: str) -> type[PenstockError]:

@@ -21,7 +21,7 @@ from penstock.engine.scheduler import Scheduler, SchedulerConfig
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import RequestOutput, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 from penstock.models.load import load
-from penstock.models.tokenizer import Tokenizer
+from penstock.models.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from penstock.engine.config import EngineConfig
@@ -56,7 +56,7 @@ class EngineCore:
         path = Path(config.model_path)
         spec, weights = load(path)
         weights.close()
-        self.tokenizer = Tokenizer.load(path)
+        self.vocabulary = load_vocabulary(path)
         max_model_len = _checked_model_len(config, spec)
         self.runner: ModelRunner = make_runner(
             RunnerConfig(
@@ -111,7 +111,7 @@ class EngineCore:
             runner=self.runner.describe(),
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
-        self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.tokenizer.eos_token_ids})
+        self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
         self._live: dict[str, _Live] = {}
         self._steps = 0
         self._prompt_tokens = 0
@@ -130,7 +130,7 @@ class EngineCore:
         params = request.params
         room = self.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
-            self.tokenizer,
+            self.vocabulary,
             params,
             request.prompt_token_ids,
             self._eos_token_ids,

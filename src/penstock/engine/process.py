@@ -7,6 +7,7 @@ closes, however that came about, the process ends.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -47,6 +48,8 @@ def serve_core(sock: socket.socket) -> None:
         return
     try:
         sock.sendall(wire.frame(wire.Ready(core.spec, core.info)))
+        gc.freeze()  # what is there now stays to the end: no collection need look at it again
+        gc.enable()
         _loop(core, sock, inbox)
     finally:
         core.shutdown()
@@ -101,6 +104,7 @@ def _read(sock: socket.socket, inbox: queue.SimpleQueue[wire.ToCore | None]) -> 
 
 def main() -> None:
     """Entry point of the core's process; its one argument is the inherited socket's descriptor."""
+    gc.disable()  # nothing that a start makes is garbage soon; `serve_core` enables it once it is ready
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine core: %(message)s", stream=sys.stderr)
     with socket.socket(fileno=int(sys.argv[1])) as sock:

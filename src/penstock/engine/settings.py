@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
-from penstock.core.settings import PenstockSettings, Size
+from penstock.core.setting_kinds import choice, integer, number, setting, size, switch, text
+from penstock.core.settings import PenstockSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.engine.config import EngineConfig
 
+Runner = Literal["auto", "native", "torch"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+PinThreads = Literal["auto", "on", "off"]
+KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSettings(PenstockSettings):
     """`EngineConfig` as people write it; `EngineSettings.load(**flags)` reads all sources."""
 
     section: ClassVar[str] = "engine"
 
-    model: str = Field("smollm2", description="A path, a short name, or hf:owner/name[:QUANT].")
-    max_model_len: int | None = Field(None, ge=1, description="Longest prompt and answer together, in tokens.")
-    max_num_seqs: int = Field(256, ge=1, description="Requests that run at the same time.")
-    max_num_batched_tokens: int = Field(2048, ge=1, description="Tokens computed in one step.")
-    max_prefill_tokens_while_decoding: int | None = Field(
-        None, ge=1, description="Prompt tokens a step may take while others are answered; by default as the device can."
-    )
-    max_waiting: int = Field(4096, ge=0, description="Requests that may queue before new ones are refused.")
-    block_size: int = Field(16, ge=1, le=1024, description="Tokens per block of the KV cache.")
-    kv_memory: Size | None = Field(None, description="Memory of the KV cache on a CPU.")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory to use.")
-    enable_prefix_caching: bool = Field(default=True, description="Reuse the KV of prompts that begin alike.")
-    runner: Literal["auto", "native", "torch"] = Field(
-        "auto", description="What computes: our own on CPUs, or PyTorch."
-    )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where the model runs.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format; auto: the fastest."
-    )
-    kv_cache_dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
-        "auto", description="Number format of the KV cache; auto: what suits dtype."
-    )
-    threads: int | None = Field(None, ge=1, description="CPU threads.")
-    reserve_cores: int = Field(0, ge=0, description="Cores left to the server and to others.")
-    pin_threads: Literal["auto", "on", "off"] = Field(
-        "auto", description="Keep each thread on a CPU of its own; auto: where it can do no harm."
-    )
-    runner_cache: bool = Field(
-        default=True, description="Keep packed weights and measured choices on disk for the next start."
-    )
-    allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
+    model: str = setting("smollm2", text)  # a path, a short name, or hf:owner/name[:QUANT]
+    max_model_len: int | None = setting(None, integer(1))  # longest prompt and answer together, in tokens
+    max_num_seqs: int = setting(256, integer(1))  # requests that run at the same time
+    max_num_batched_tokens: int = setting(2048, integer(1))  # tokens computed in one step
+    # Prompt tokens a step may take while others are answered; None: as the device can.
+    max_prefill_tokens_while_decoding: int | None = setting(None, integer(1))
+    max_waiting: int = setting(4096, integer(0))  # requests that may queue before new ones are refused
+    block_size: int = setting(16, integer(1, 1024))  # tokens per block of the KV cache
+    kv_memory: int | None = setting(None, size())  # bytes of the KV cache on a CPU
+    gpu_memory_utilization: float = setting(0.9, number(0, 1, above=True))  # share of a GPU's memory to use
+    enable_prefix_caching: bool = setting(default=True, read=switch)  # reuse the KV of prompts that begin alike
+    runner: Runner = setting("auto", choice(Runner))  # what computes: our own on CPUs, or PyTorch
+    device: Device = setting("auto", choice(Device))  # where the model runs
+    dtype: Dtype = setting("auto", choice(Dtype))  # number format; auto: the fastest
+    kv_cache_dtype: KvCacheDtype = setting("auto", choice(KvCacheDtype))  # of the KV cache; auto: what suits dtype
+    threads: int | None = setting(None, integer(1))  # CPU threads
+    reserve_cores: int = setting(0, integer(0))  # cores left to the server and to others
+    pin_threads: PinThreads = setting("auto", choice(PinThreads))  # a CPU for each; auto: where it can do no harm
+    # Keep packed weights and measured choices on disk for the next start.
+    runner_cache: bool = setting(default=True, read=switch)
+    allow_unverified: bool = setting(default=False, read=switch)  # run paths never tested on their hardware
 
     def config(self, model_path: Path) -> EngineConfig:
         """The engine's own message, for the model that `model` was resolved to."""
         from penstock.engine.config import EngineConfig
 
-        return EngineConfig(model_path=str(model_path), **self.model_dump(exclude={"model"}))
+        return EngineConfig(model_path=str(model_path), **{k: v for k, v in vars(self).items() if k != "model"})

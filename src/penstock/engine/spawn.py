@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Self
 
+    from penstock.engine.config import EngineConfig
+
 
 class CoreProcess:
-    """A core that waits for its `Start` message, importing meanwhile.
+    """A core that waits to be told what to load, importing meanwhile.
 
     As a context manager it ends one that nobody has taken over and ended.
 
@@ -35,6 +38,13 @@ class CoreProcess:
             raise
         finally:
             theirs.close()
+
+    def load(self, config: EngineConfig) -> None:
+        """Tell it, once; `Ready` or `Failed` comes over the socket. One that has died says so there too."""
+        from penstock.engine import wire
+
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendall(wire.frame(wire.Start(config)))
 
     def __enter__(self) -> Self:
         return self

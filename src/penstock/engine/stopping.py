@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Tokens
 
     from penstock.engine.types import FinishReason, SamplingParams
-    from penstock.models.tokenizer import Tokenizer
+    from penstock.models.vocabulary import Vocabulary
 
 
 class StopStrings:
@@ -60,7 +60,7 @@ class OutputStream:
     """Turns one sequence's sampled tokens into text and decides when it ends.
 
     Args:
-        tokenizer: the model's.
+        vocabulary: the model's.
         params: the request's.
         prompt_token_ids: context for decoding the first token.
         eos_token_ids: tokens that end the text unless `ignore_eos`.
@@ -69,14 +69,14 @@ class OutputStream:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
         params: SamplingParams,
         prompt_token_ids: Tokens[int],
         eos_token_ids: Tokens[int],
         max_tokens: int,
     ) -> None:
         self._detokenizer = IncrementalDetokenizer(
-            tokenizer, skip_special_tokens=params.skip_special_tokens, prompt_token_ids=prompt_token_ids
+            vocabulary, skip_special_tokens=params.skip_special_tokens, prompt_token_ids=prompt_token_ids
         )
         self._stop_strings = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._params = params

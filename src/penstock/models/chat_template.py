@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
+    from penstock.models.gguf import GGUFFile
     from penstock.models.tokenizer import Tokenizer
 
 MAX_SOURCE_CHARACTERS = 1 << 20
@@ -52,10 +53,23 @@ class ChatTemplate:
 
         Raises ModelFileError for a template that is damaged.
         """
-        from penstock.models.chat_template_files import chat_template_sources
+        if path.is_dir():
+            from penstock.models.chat_template_files import directory_sources
 
-        sources = chat_template_sources(path)
-        return cls(sources, tokenizer.named_tokens, str(path)) if sources else None
+            sources = directory_sources(path)
+            return cls(sources, tokenizer.named_tokens, str(path)) if sources else None
+        from penstock.models.gguf import GGUFFile
+
+        with GGUFFile.open(path) as file:
+            return cls.of(file, tokenizer)
+
+    @classmethod
+    def of(cls, file: GGUFFile, tokenizer: Tokenizer) -> Self | None:
+        """The template of an open GGUF file. Raises ModelFileError as `load` does."""
+        from penstock.models.chat_template_files import gguf_sources
+
+        sources = gguf_sources(file.metadata, str(file.path))
+        return cls(sources, tokenizer.named_tokens, str(file.path)) if sources else None
 
     def render(
         self,

@@ -14,28 +14,22 @@ if TYPE_CHECKING:
 GGUF_KEY = "tokenizer.chat_template"
 
 
-def chat_template_sources(path: Path) -> dict[str, str]:
-    """Jinja2 sources by name ("default", "tool_use", ...) of a GGUF file or a model directory.
+def gguf_sources(metadata: Mapping[str, Any], source: str) -> dict[str, str]:
+    """Jinja2 sources by name ("default", "tool_use", ...) in the metadata of the GGUF file `source`.
 
     Raises ModelFileError for a template that isn't text.
     """
-    if path.is_dir():
-        return _from_directory(path)
-    from penstock.models.gguf import GGUFFile
-
-    with GGUFFile.open(path) as file:
-        return _from_metadata(file.metadata, str(path))
-
-
-def _from_metadata(metadata: Mapping[str, Any], source: str) -> dict[str, str]:
     keys = {"default": GGUF_KEY}
     names = metadata.get("tokenizer.chat_templates", [])
     keys |= {name: f"{GGUF_KEY}.{name}" for name in names if isinstance(name, str)}
     return _only_text({name: metadata[key] for name, key in keys.items() if key in metadata}, source)
 
 
-def _from_directory(directory: Path) -> dict[str, str]:
-    """A file of its own comes before tokenizer_config.json, as transformers has it."""
+def directory_sources(directory: Path) -> dict[str, str]:
+    """Those of a model directory; a file of its own comes before tokenizer_config.json, as transformers has it.
+
+    Raises ModelFileError for a template that isn't text.
+    """
     configured = read_optional(directory / "tokenizer_config.json").get("chat_template")
     sources = _named(read_optional(directory / "chat_template.json").get("chat_template")) or _named(configured)
     for name, file in [("default", directory / "chat_template.jinja")] + [

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from penstock.models.token_pieces import Piece
-    from penstock.models.tokenizer import Tokenizer
+    from penstock.models.vocabulary import Vocabulary
 
 REPLACEMENT = "\ufffd"
 MAX_INCOMPLETE = 3  # bytes that UTF-8 can leave of an unfinished character
@@ -28,16 +28,16 @@ class IncrementalDetokenizer:
     the model chose it, not the user.
 
     Args:
-        tokenizer: the model's.
+        vocabulary: the model's, or its tokenizer.
         skip_special_tokens: leave control tokens out of the text.
         prompt_token_ids: what came before; only its end is looked at.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, prompt_token_ids: Sequence[int] = ()
+        self, vocabulary: Vocabulary, *, skip_special_tokens: bool = True, prompt_token_ids: Sequence[int] = ()
     ) -> None:
-        self._pieces = tokenizer.pieces
-        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
+        self._pieces = vocabulary.pieces
+        self._skipped = vocabulary.special_token_ids if skip_special_tokens else frozenset()
         before = (self._pieces[token] for token in reversed(prompt_token_ids) if token not in self._skipped)
         self._stream: _ByteLevelStream | _FallbackStream
         if self._pieces.byte_level:

@@ -58,6 +58,11 @@ GGML_TYPES: dict[int, GGMLType] = {
     )
 }
 
+# Those that `dequantize` and the runners can read.
+SUPPORTED_TYPES = (
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+)  # fmt: skip
+
 # Numbers that once meant something and were withdrawn from the format.
 WITHDRAWN_TYPES: dict[int, str] = {
     4: "Q4_2",

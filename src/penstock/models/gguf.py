@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from penstock.core.errors import ModelFileError
 from penstock.models.ggml_types import GGML_TYPES, WITHDRAWN_TYPES, GGMLType
@@ -34,20 +33,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 BOOL, STRING, ARRAY = 7, 8, 9
-# Value types of fixed size, by number: how they lie in the file.
-SCALARS: dict[int, np.dtype[Any]] = {
-    0: np.dtype("<u1"),
-    1: np.dtype("<i1"),
-    2: np.dtype("<u2"),
-    3: np.dtype("<i2"),
-    4: np.dtype("<u4"),
-    5: np.dtype("<i4"),
-    6: np.dtype("<f4"),
-    BOOL: np.dtype("<u1"),
-    10: np.dtype("<u8"),
-    11: np.dtype("<i8"),
-    12: np.dtype("<f8"),
-}
+# Value types of fixed size, by number: their codes in `struct` and `array`.
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "B", 10: "Q", 11: "q", 12: "d"}
+SCALAR_BYTES = {kind: struct.calcsize(f"<{code}") for kind, code in SCALARS.items()}
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
@@ -70,8 +58,9 @@ class GGUFFile:
     >>> with GGUFFile.open(path) as file:
     ...     file.metadata["general.architecture"], file.metadata["tokenizer.ggml.tokens"][:3]
 
-    `metadata` values are str, int, float or bool; arrays are a list of str, or a numpy array. `tensors`
-    gives shapes slowest dimension first. Everything is checked on opening but the strings inside arrays.
+    `metadata` values are str, int, float or bool; arrays are a list of str, or an `array` of numbers (bools
+    as 0 and 1). `tensors` gives shapes slowest dimension first. Everything is checked on opening but the strings
+    inside arrays.
     """
 
     def __init__(self, file: MappedFile) -> None:
@@ -133,8 +122,7 @@ class _LazyArray:
         view = self.file.view(self.start, self.stop)
         if self.kind == STRING:
             return self._strings(bytes(view))
-        values = np.frombuffer(view, SCALARS[self.kind]).copy()
-        return values.astype(np.bool_) if self.kind == BOOL else values
+        return array(SCALARS[self.kind], bytes(view))  # processors with a runner are little-endian, as the file is
 
     def _strings(self, data: bytes) -> list[str]:
         strings = []
@@ -265,9 +253,8 @@ class _Header:
             raise self._error(f"the metadata key {key!r} has the unknown value type {kind}. {DAMAGED}")
 
     def _scalar(self, key: str, kind: int) -> int | float | bool:
-        dtype = SCALARS[kind]
-        start = self._take(dtype.itemsize, f"the value of {key!r}")
-        value: int | float = np.frombuffer(self._buffer[start : self._position], dtype)[0].item()
+        start = self._take(SCALAR_BYTES[kind], f"the value of {key!r}")
+        value: int | float = struct.unpack_from(f"<{SCALARS[kind]}", self._buffer, start)[0]
         if kind != BOOL:
             return value
         if value not in {0, 1}:
@@ -288,7 +275,7 @@ class _Header:
         if kind == STRING:
             self._skip_strings(count, what)
         else:
-            self._take(count * SCALARS[kind].itemsize, what)
+            self._take(count * SCALAR_BYTES[kind], what)
         return _LazyArray(self._file, key, kind, count, start, self._position)
 
     def _skip_strings(self, count: int, what: str) -> None:

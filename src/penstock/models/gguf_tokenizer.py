@@ -8,17 +8,18 @@ Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 from __future__ import annotations
 
 import logging
+import math
+from array import array
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from penstock.core.errors import ModelFileError
-from penstock.models.pre_tokenizers import pre_tokenizer_rule
+from penstock.models.token_pieces import TokenPieces
 from penstock.models.tokenizer_parts import TokenizerParts, enclosing_processor
+from penstock.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import tokenizers
 
@@ -49,6 +50,11 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], source: str) -> TokenizerPa
     return _Builder(metadata, source).build()
 
 
+def vocabulary_from_gguf(metadata: Mapping[str, Any], source: str) -> Vocabulary:
+    """Its tokens alone, without merges. Raises ModelFileError as `tokenizer_from_gguf` does."""
+    return _Builder(metadata, source).vocabulary()
+
+
 class _Builder:
     def __init__(self, metadata: Mapping[str, Any], source: str) -> None:
         self._metadata = metadata
@@ -56,28 +62,39 @@ class _Builder:
         self._tokens: list[str] = self._list("tokens", str)
         if not self._tokens:
             raise self._error("the file has no vocabulary (tokenizer.ggml.tokens)")
-        self._types = self._numbers("token_type", TokenType.NORMAL).tolist()
-        self._vocab = {token: token_id for token_id, token in enumerate(self._tokens)}
+        self._types = self._numbers("token_type", TokenType.NORMAL)
+        self._vocab = dict(zip(self._tokens, range(len(self._tokens)), strict=True))
         if len(self._vocab) != len(self._tokens):
             twice = next(token for token_id, token in enumerate(self._tokens) if self._vocab[token] != token_id)
             raise self._error(f"the token {twice!r} is in the vocabulary twice")
-
-    def build(self) -> TokenizerParts:
         kind = self._value("model", str)
-        if kind == "gpt2":
-            backend, add_bos = self._byte_level()
-            ids = self._special_ids({})
-        elif kind == "llama":
-            backend, add_bos = self._sentencepiece(), True
-            ids = self._special_ids(SENTENCEPIECE_IDS)
-        else:
+        if kind not in {"gpt2", "llama"}:
             raise self._error(
                 f"the tokenizer model {kind!r} (tokenizer.ggml.model) isn't supported, only 'gpt2' (byte-level BPE) "
                 "and 'llama' (SentencePiece BPE) are",
                 damaged=False,
             )
-        # Not the padding token: some files name "!" or another word for it.
-        self._add_tokens(backend, {ids[name] for name in ("bos", "eos", "eot", "eom") if name in ids})
+        self._is_byte_level = kind == "gpt2"
+        self._prefix_space = self._value("add_space_prefix", bool, default=True)
+        self._ids = self._special_ids({} if self._is_byte_level else SENTENCEPIECE_IDS)
+
+    def vocabulary(self) -> Vocabulary:
+        tokens = self._tokens
+        return Vocabulary(
+            pieces=TokenPieces(
+                lambda token_id: tokens[token_id] if token_id < len(tokens) else None,
+                byte_level=self._is_byte_level,
+                byte_fallback=not self._is_byte_level,
+                strips_leading_space=not self._is_byte_level and self._prefix_space,
+            ),
+            special_token_ids=self._special_tokens(),
+            eos_token_ids=self._eos_ids(self._ids),
+        )
+
+    def build(self) -> TokenizerParts:
+        backend, add_bos = self._byte_level() if self._is_byte_level else (self._sentencepiece(), True)
+        ids = self._ids
+        self._add_tokens(backend)
         bos, eos = self._named(ids, "bos"), self._named(ids, "eos")
         backend.post_processor = enclosing_processor(
             bos if self._value("add_bos_token", bool, default=add_bos) else None,
@@ -96,12 +113,14 @@ class _Builder:
     def _byte_level(self) -> tuple[tokenizers.Tokenizer, bool]:
         from tokenizers import Tokenizer, decoders, models
 
+        from penstock.models.pre_tokenizers import pre_tokenizer_rule
+
         name = self._value("pre", str)
         if name is None:
             _log.warning("%s names no pre-tokenizer (tokenizer.ggml.pre): GPT-2's is used", self._source)
         rule = pre_tokenizer_rule(name or "default", self._source)
         merges = self._list("merges", str)
-        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+        pairs = [merge.partition(" ")[::2] for merge in merges]
         backend = Tokenizer(self._bpe(models.BPE, merges=pairs, ignore_merges=rule.ignore_merges))
         normalizer = rule.normalizer()
         if normalizer is not None:
@@ -113,7 +132,7 @@ class _Builder:
     def _sentencepiece(self) -> tokenizers.Tokenizer:
         from tokenizers import Tokenizer, decoders, models, normalizers
 
-        unknown = self._special_ids(SENTENCEPIECE_IDS).get("unknown")
+        unknown = self._ids.get("unknown")
         backend = Tokenizer(
             self._bpe(
                 models.BPE,
@@ -123,13 +142,12 @@ class _Builder:
                 byte_fallback=TokenType.BYTE in self._types,
             )
         )
-        prefix_space = self._value("add_space_prefix", bool, default=True)
         # SentencePiece puts its space before any text, even one that starts with a space, and so do the published
         # tokenizer.json files; the Metaspace pre-tokenizer wouldn't, and would lose that space.
         space = normalizers.Replace(" ", "▁")
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space]) if prefix_space else space
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space]) if self._prefix_space else space
         steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-        if prefix_space:
+        if self._prefix_space:
             steps.append(decoders.Strip(" ", 1, 0))
         backend.decoder = decoders.Sequence(steps)
         return backend
@@ -144,7 +162,7 @@ class _Builder:
         longest = max(map(len, self._tokens))
         if longest > MAX_SENTENCEPIECE_CHARACTERS:
             raise self._error(f"a token has {longest} characters, more than the {MAX_SENTENCEPIECE_CHARACTERS} allowed")
-        scores = self._numbers("scores", 0.0).tolist()
+        scores = self._numbers("scores", 0.0)
         vocab = self._vocab
         merges = [
             (-scores[token_id], -cut, cut - len(token), left, right)
@@ -162,18 +180,25 @@ class _Builder:
         except Exception as error:  # the library raises nothing narrower
             raise self._error(f"the merges don't fit the vocabulary: {error}") from error
 
-    def _add_tokens(self, backend: tokenizers.Tokenizer, enclosing: set[int]) -> None:
+    def _add_tokens(self, backend: tokenizers.Tokenizer) -> None:
         """Tokens that are found in text before any merging: control tokens, and those a user defined."""
         from tokenizers import AddedToken
 
-        special, plain = [], []
-        for token_id, (token, kind) in enumerate(zip(self._tokens, self._types, strict=True)):
-            if kind in {TokenType.CONTROL, TokenType.UNKNOWN} or token_id in enclosing:
-                special.append(AddedToken(token, special=True, normalized=False))
-            elif kind == TokenType.USER_DEFINED:
-                plain.append(AddedToken(token, special=False, normalized=False))
-        backend.add_special_tokens(special)
-        backend.add_tokens(plain)
+        special = self._special_tokens()
+        plain = [token_id for token_id in self._of_type(TokenType.USER_DEFINED) if token_id not in special]
+        marked = [AddedToken(self._tokens[i], special=True, normalized=False) for i in sorted(special)]
+        backend.add_special_tokens(marked)
+        backend.add_tokens([AddedToken(self._tokens[i], special=False, normalized=False) for i in plain])
+
+    def _special_tokens(self) -> frozenset[int]:
+        """Control tokens, and those that end or enclose texts whatever their type; not the padding token, as some
+        files name "!" or another word for it."""
+        named = (self._ids[name] for name in ("bos", "eos", "eot", "eom") if name in self._ids)
+        return frozenset([*self._of_type(TokenType.CONTROL, TokenType.UNKNOWN), *named])
+
+    def _of_type(self, *kinds: int) -> list[int]:
+        kinds = tuple(map(int, kinds))  # an enum's members hash and compare far slower than integers
+        return [token_id for token_id, kind in enumerate(self._types) if kind in kinds]
 
     def _special_ids(self, defaults: Mapping[str, int]) -> dict[str, int]:
         ids = {}
@@ -218,17 +243,18 @@ class _Builder:
 
     def _list(self, name: str, kind: type) -> list[Any]:
         values: Any = self._metadata.get(f"tokenizer.ggml.{name}", [])
-        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        if not isinstance(values, list) or not {*map(type, values)} <= {kind}:
             raise self._error(f"tokenizer.ggml.{name} isn't a list of type {kind.__name__}")
         return values
 
-    def _numbers(self, name: str, default: float) -> Any:
+    def _numbers(self, name: str, default: float) -> list[float]:
         """One finite number per token, `default` for each if the key isn't there."""
-        values: Sequence[float] | None = self._metadata.get(f"tokenizer.ggml.{name}")
+        values = self._metadata.get(f"tokenizer.ggml.{name}")
         if values is None:
-            return np.full(len(self._tokens), default)
-        numbers = np.asarray(values)
-        if numbers.shape != (len(self._tokens),) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+            return [default] * len(self._tokens)
+        numbers: list[Any] = list(values) if isinstance(values, array | list) else []
+        numeric = {*map(type, numbers)} <= {int, float} and all(map(math.isfinite, numbers))
+        if not numeric or len(numbers) != len(self._tokens):
             raise self._error(f"tokenizer.ggml.{name} isn't one number for each of the {len(self._tokens)} tokens")
         return numbers
 

@@ -6,23 +6,20 @@ refused here, before anything is computed with it.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from penstock.core.errors import ModelFileError
 from penstock.models.architectures.base import gguf_name, hf_name, tensor_shapes
 from penstock.models.architectures.gguf_metadata import spec_from_gguf
-from penstock.models.architectures.hf_config import spec_from_hf
-from penstock.models.dequantize import DECODERS, dequantize
+from penstock.models.ggml_types import SUPPORTED_TYPES
 from penstock.models.gguf import GGUFFile
 from penstock.models.mapped_weights import MappedWeights, Source
 from penstock.models.model_files import find_files, model_name
-from penstock.models.safetensors import SafetensorsFile
-from penstock.models.strict_json import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 
     from penstock.models.mapped_file import TensorFile
     from penstock.models.model_files import ModelFiles
+    from penstock.models.safetensors import SafetensorsFile
     from penstock.models.spec import ModelSpec, TensorInfo, Weights
 
 ROPE_FACTORS = "rope_freqs.weight"
@@ -51,6 +49,8 @@ def load(path: Path) -> tuple[ModelSpec, Weights]:
             parts = [opened.enter_context(GGUFFile.open(part)) for part in found.paths]
             model = _from_gguf(parts)
         else:
+            from penstock.models.safetensors import SafetensorsFile
+
             shards = [opened.enter_context(SafetensorsFile.open(shard)) for shard in found.paths]
             model = _from_safetensors(path, found, shards)
         opened.pop_all()  # from here on the weights own the files
@@ -64,7 +64,7 @@ def _from_gguf(parts: Sequence[GGUFFile]) -> tuple[ModelSpec, Weights]:
     infos = {name: file.tensors[name] for name, file in stored.items()}
     factors = _rope_factors(stored[ROPE_FACTORS]) if ROPE_FACTORS in stored else ()
     architecture, spec = spec_from_gguf(first.metadata, infos, factors, model_name(first.path), str(first.path))
-    binder = _Binder(spec, stored, gguf_name, tuple(DECODERS), str(first.path))
+    binder = _Binder(spec, stored, gguf_name, SUPPORTED_TYPES, str(first.path))
     heads = {"q": spec.n_heads, "k": spec.n_kv_heads} if architecture.gguf_interleaved_qk else {}
     return _finish(spec, parts, binder.bind(heads, ignored={ROPE_FACTORS}))
 
@@ -72,6 +72,9 @@ def _from_gguf(parts: Sequence[GGUFFile]) -> tuple[ModelSpec, Weights]:
 def _from_safetensors(
     directory: Path, found: ModelFiles, shards: Sequence[SafetensorsFile]
 ) -> tuple[ModelSpec, Weights]:
+    from penstock.models.architectures.hf_config import spec_from_hf
+    from penstock.models.strict_json import read_object
+
     stored = _stored_tensors(shards)
     for name, shard in found.shard_of.items():
         if name not in stored or stored[name].path.name != shard:
@@ -118,10 +121,10 @@ def _rope_factors(file: TensorFile) -> tuple[float, ...]:
     info = file.tensors[ROPE_FACTORS]
     if len(info.shape) != 1 or info.shape[0] > 1 << 16 or info.dtype != "F32":
         raise ModelFileError(f"{file.path}: {ROPE_FACTORS} is {info.dtype} of shape {info.shape}, not a row of F32.")
-    factors = dequantize(file.data(ROPE_FACTORS), info.dtype)
-    if not (np.isfinite(factors) & (factors > 0)).all():
+    factors: tuple[float, ...] = struct.unpack(f"<{info.shape[0]}f", file.data(ROPE_FACTORS))
+    if not all(0 < factor < math.inf for factor in factors):
         raise ModelFileError(f"{file.path}: {ROPE_FACTORS} holds numbers that no frequency can be divided by.")
-    return tuple(factors.tolist())
+    return factors
 
 
 def _same_bytes(stored: Mapping[str, TensorFile], one: str, other: str) -> bool:

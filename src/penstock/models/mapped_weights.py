@@ -6,10 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from penstock.core.errors import ModelFileError
-from penstock.models.dequantize import dequantize_into
 from penstock.models.spec import TensorInfo
 
 if TYPE_CHECKING:
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from penstock.models.mapped_file import TensorFile
@@ -54,6 +52,10 @@ class MappedWeights:
         return TensorInfo(name, stored.shape, stored.dtype, stored.nbytes)
 
     def read(self, name: str) -> NDArray[np.float32]:
+        import numpy as np  # here and below: a runner that reads raw bytes starts without it
+
+        from penstock.models.dequantize import dequantize_into
+
         source = self._source(name)
         stored = source.info
         out = np.empty(stored.shape, np.float32)
@@ -69,9 +71,13 @@ class MappedWeights:
         data = source.file.data(source.name)
         if not source.interleaved_heads:
             return data
+        rows = source.info.shape[0]
+        width, head = len(data) // rows, rows // source.interleaved_heads
         # [head, pair, half, bytes of a row] -> [head, half, pair, bytes of a row]
-        rows = np.frombuffer(data, np.uint8).reshape(source.interleaved_heads, -1, 2, len(data) // source.info.shape[0])
-        return memoryview(rows.swapaxes(1, 2).tobytes())
+        order = (
+            row for first in range(0, rows, head) for half in (0, 1) for row in range(first + half, first + head, 2)
+        )
+        return memoryview(b"".join([data[row * width : (row + 1) * width] for row in order]))
 
     def close(self) -> None:
         for file in self._files:
@@ -94,6 +100,10 @@ class MappedWeights:
 
 def _read_interleaved(source: Source, out: NDArray[np.float32]) -> None:
     """Fill `out` one head at a time, so that there is never a second copy of the tensor."""
+    import numpy as np
+
+    from penstock.models.dequantize import dequantize_into
+
     data = source.file.data(source.name)
     heads, columns = source.interleaved_heads, math.prod(out.shape[1:])
     head_bytes = len(data) // heads

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from penstock.core.errors import ModelFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
     import tokenizers
 
 _FALLBACK_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -39,26 +42,51 @@ class TokenPieces(dict[int, Piece]):
     UTF-8. SentencePiece-like ones join text, in which `byte_fallback` tokens ("<0xE2>") stand for bytes that
     are decoded run by run, and may drop one leading space.
 
-    Raises ModelFileError for any other decoder: its text couldn't be streamed without errors.
+    Args:
+        spelling: a token as the vocabulary has it; None or "" for an id without one.
+        byte_level: of the first family.
+        byte_fallback: of the second, with tokens for bytes.
+        strips_leading_space: of the second, and the text's first space is no text.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
+    def __init__(
+        self,
+        spelling: Callable[[int], str | None],
+        *,
+        byte_level: bool,
+        byte_fallback: bool = False,
+        strips_leading_space: bool = False,
+    ) -> None:
         super().__init__()
-        self._backend = backend
+        self._spelling = spelling
+        self.byte_level = byte_level
+        self.byte_fallback = byte_fallback
+        self.strips_leading_space = strips_leading_space
+
+    @classmethod
+    def of_backend(cls, backend: tokenizers.Tokenizer, source: str) -> Self:
+        """As the decoder of `backend` has them.
+
+        Raises ModelFileError for a decoder of another family: its text couldn't be streamed without errors.
+        """
         steps = _decoder_steps(backend)
         kinds = [step["type"] for step in steps]
-        self.byte_level = kinds == ["ByteLevel"]
-        self.byte_fallback = "ByteFallback" in kinds
-        self.strips_leading_space = "Strip" in kinds
+        byte_level = kinds == ["ByteLevel"]
         known = [step for step in _SENTENCEPIECE_STEPS if step["type"] in kinds]
-        if not self.byte_level and (steps != known or {"Replace", "Fuse"} - set(kinds)):
+        if not byte_level and (steps != known or {"Replace", "Fuse"} - set(kinds)):
             raise ModelFileError(
                 f"{source}: a tokenizer with the decoder {' + '.join(kinds) or 'none'} isn't supported, only "
                 "byte-level and SentencePiece-like BPE are. Use a model of one of these kinds."
             )
+        return cls(
+            backend.id_to_token,
+            byte_level=byte_level,
+            byte_fallback="ByteFallback" in kinds,
+            strips_leading_space="Strip" in kinds,
+        )
 
     def __missing__(self, token_id: int) -> Piece:
-        token = self._backend.id_to_token(token_id)
+        token = self._spelling(token_id)
         piece = self[token_id] = self._piece(token) if token else Piece(b"", "")
         return piece
 

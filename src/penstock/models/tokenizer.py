@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
 from penstock.models.token_pieces import TokenPieces
+from penstock.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     import tokenizers
 
+    from penstock.models.gguf import GGUFFile
     from penstock.models.tokenizer_parts import TokenizerParts
 
 
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """A model's tokenizer; safe to share between threads, and `encode` lets other threads run.
 
     >>> tokenizer = Tokenizer.load(path)
@@ -27,14 +29,16 @@ class Tokenizer:
     """
 
     def __init__(self, parts: TokenizerParts) -> None:
+        added = parts.backend.get_added_tokens_decoder()
+        super().__init__(
+            pieces=TokenPieces.of_backend(parts.backend, parts.source),
+            special_token_ids=frozenset(i for i, token in added.items() if token.special),
+            eos_token_ids=parts.eos_token_ids,
+        )
         self._backend = parts.backend
-        self.pieces = TokenPieces(parts.backend, parts.source)
         self.vocab_size: int = parts.vocab_size  # ids that may be named, padding included
         self.bos_token_id: int | None = parts.bos_token_id
-        self.eos_token_ids: tuple[int, ...] = parts.eos_token_ids
         self.named_tokens: Mapping[str, str] = parts.named_tokens  # "bos_token", "eos_token", ...: their text
-        added = parts.backend.get_added_tokens_decoder()
-        self.special_token_ids: frozenset[int] = frozenset(i for i, token in added.items() if token.special)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -48,10 +52,16 @@ class Tokenizer:
 
             return cls(tokenizer_from_directory(path))
         from penstock.models.gguf import GGUFFile
-        from penstock.models.gguf_tokenizer import tokenizer_from_gguf
 
         with GGUFFile.open(path) as file:
-            return cls(tokenizer_from_gguf(file.metadata, str(path)))
+            return cls.of(file)
+
+    @classmethod
+    def of(cls, file: GGUFFile) -> Self:
+        """From an open GGUF file. Raises ModelFileError as `load` does."""
+        from penstock.models.gguf_tokenizer import tokenizer_from_gguf
+
+        return cls(tokenizer_from_gguf(file.metadata, str(file.path)))
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text, as transformers' tokenizer gives them.

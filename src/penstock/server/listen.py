@@ -41,8 +41,10 @@ class Listener:
 
 def _bind_host(host: str, port: int) -> list[socket.socket]:
     """One socket for each address of the host: "localhost" is often two."""
+    # As bytes: a string would be put through a codec for international names, which takes longer than all of this.
+    name = host.encode() if host.isascii() else host
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConfigError(f"The host {host!r} can't be resolved: {error.strerror}.", param="host") from error
     bound: list[socket.socket] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -44,7 +45,7 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
     Args:
         engine_config: the model and the engine's limits.
         settings: where to listen, and for whom.
-        core: a core's process that was started ahead of time.
+        core: a core that is loading `engine_config` already.
 
     Raises:
         ConfigError: the address can't be had or would need a key, or the engine's settings are wrong.
@@ -69,6 +70,8 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
             if await _first_of(serving, server.listening):
                 serving.result()
                 return
+            gc.freeze()  # what is there now stays to the end: no collection need look at it again
+            gc.enable()
             for line in start_up_lines(engine.spec, engine.info, settings, listener.url, time.monotonic() - began):
                 _say(line)
             if await stop.or_done(serving):

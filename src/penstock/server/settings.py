@@ -3,56 +3,61 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import Field, field_validator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from penstock.core.errors import ConfigError
-from penstock.core.settings import Names, PenstockSettings, Size
+from penstock.core.setting_kinds import choice, integer, names, number, path, setting, size, switch, text
+from penstock.core.settings import PenstockSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1024 * 1024
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+def _keys(value: object) -> tuple[str, ...]:
+    keys = names(value)
+    for key in keys:
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError("an API key must be visible ASCII characters without spaces")
+    return keys
+
+
+def _model_name(value: object) -> str:
+    name = text(value)
+    if not name.strip() or not name.isprintable():
+        raise ConfigError("a model's name must be printable and not empty")
+    return name
+
+
+def _model_names(value: object) -> tuple[str, ...]:
+    return tuple(map(_model_name, names(value)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerSettings(PenstockSettings):
     """Settings of `penstock serve`. `ServerSettings.load(**flags)` reads all sources."""
 
     section: ClassVar[str] = "server"
 
-    host: str = Field("127.0.0.1", description="Address to listen on; other than loopback, an API key is demanded.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
-    uds: Path | None = Field(None, description="Unix socket to listen on instead of host and port.")
-    api_keys: Names = Field((), repr=False, description="Keys that open the API, as `Authorization: Bearer KEY`.")
-    public_probes: bool = Field(default=True, description="/health, /ready and /metrics answer without a key.")
-    served_model_name: str | None = Field(None, description="Name of the model in the API; the file's own otherwise.")
-    aliases: Names = Field((), description="More names that the model answers to.")
-    cors_origins: Names = Field((), description="Origins whose pages may call the API; `*` for all.")
-    allowed_hosts: Names = Field(
-        (), description="Host names under which a server without a key may be reached, beside loopback ones."
-    )
-    max_body_bytes: Size = Field(4 * MIB, ge=1024, description="Largest request body.")
-    max_header_bytes: Size = Field(32 * 1024, ge=4096, description="Largest request head.")
-    drain_timeout: float = Field(30.0, ge=0, le=86400, description="Seconds that running requests get at shutdown.")
-    latency_target_ms: float = Field(50.0, gt=0, description="Target that /performance/latency reports against.")
-    keepalive_seconds: float = Field(15.0, gt=0, description="Silence after which a stream gets a comment line.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    access_log: bool = Field(default=False, description="Log one line per HTTP request.")
-
-    @field_validator("api_keys")
-    @classmethod
-    def _keys_fit_a_header(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            if not key or not key.isascii() or not key.isprintable() or " " in key:
-                raise ValueError("an API key must be visible ASCII characters without spaces")
-        return keys
-
-    @field_validator("served_model_name", "aliases")
-    @classmethod
-    def _names_are_not_empty(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        names = () if value is None else (value,) if isinstance(value, str) else value
-        if any(not name.strip() or not name.isprintable() for name in names):
-            raise ValueError("a model's name must be printable and not empty")
-        return value
+    host: str = setting("127.0.0.1", text)  # address to listen on; other than loopback, an API key is demanded
+    port: int = setting(8000, integer(0, 65535))  # 0 takes a free one
+    uds: Path | None = setting(None, path)  # Unix socket to listen on instead of host and port
+    api_keys: tuple[str, ...] = setting((), _keys, secret=True)  # open the API, as `Authorization: Bearer KEY`
+    public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
+    served_model_name: str | None = setting(None, _model_name)  # in the API; the file's own otherwise
+    aliases: tuple[str, ...] = setting((), _model_names)  # more names that the model answers to
+    cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
+    allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
+    max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body
+    max_header_bytes: int = setting(32 * 1024, size(4096))  # largest request head
+    drain_timeout: float = setting(30.0, number(0, 86400))  # seconds that running requests get at shutdown
+    latency_target_ms: float = setting(50.0, number(0, above=True))  # that /performance/latency reports against
+    keepalive_seconds: float = setting(15.0, number(0, above=True))  # silence before a stream gets a comment line
+    log_level: LogLevel = setting("info", choice(LogLevel))
+    access_log: bool = setting(default=False, read=switch)  # log one line per HTTP request
 
     @property
     def on_loopback(self) -> bool:

@@ -136,6 +136,16 @@ def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     assert memory.available_memory(root) == 0
 
 
+def test_memory_left_is_never_more_than_the_machine_has_available(tmp_path: Path) -> None:
+    root = write(tmp_path, {
+        "proc/meminfo": f"MemTotal: {9 << 20} kB\nMemAvailable:    {2 << 10} kB\n",
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/memory.max": f"{100 * MIB}",
+        "sys/fs/cgroup/memory.current": "0",
+    })  # fmt: skip
+    assert memory.available_memory(root) == 2 * MIB
+
+
 def test_without_any_limit_the_machine_decides(tmp_path: Path) -> None:
     assert memory.available_memory(tmp_path) > 0
     given, most = device.kv_budget(torch.device("cpu"), 0.9)

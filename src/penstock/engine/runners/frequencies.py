@@ -1,42 +1,49 @@
-"""Frequencies of rotary position embedding (Su et al., RoFormer, arXiv:2104.09864), with `RopeScaling` applied."""
+"""Frequencies of rotary position embedding (Su et al., RoFormer, arXiv:2104.09864), with `RopeScaling` applied.
+
+In float32, each step rounded, as the models were trained. Without numpy, whose `power` gives other last bits on
+other processors, and which takes longer to import than the rest of a start.
+"""
 
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from penstock.models.spec import ModelSpec, RopeScaling
 
 
-Frequencies = NDArray[np.float32]
-
-
-def inverse_frequencies(spec: ModelSpec) -> Frequencies:
-    """Radians per position of each rotated pair, scaled as the model asks: float32 [head_dim / 2]."""
-    exponents = np.arange(0, spec.head_dim, 2).astype(np.float32) / np.float32(spec.head_dim)
-    frequencies: Frequencies = np.reciprocal(np.power(np.float32(spec.rope_theta), exponents))
+def inverse_frequencies(spec: ModelSpec) -> list[float]:
+    """Radians per position of each rotated pair, scaled as the model asks: head_dim / 2 float32 values."""
+    exponents = _float32(i / spec.head_dim for i in range(0, spec.head_dim, 2))
+    (theta,) = _float32([spec.rope_theta])
+    powers = _float32(theta**exponent for exponent in exponents)
+    frequencies = _float32(1 / power for power in powers)
     return frequencies if spec.rope_scaling is None else _scaled(frequencies, spec.rope_scaling)
 
 
-def _scaled(frequencies: Frequencies, scaling: RopeScaling) -> Frequencies:
-    divisor: Frequencies
+def _scaled(frequencies: Sequence[float], scaling: RopeScaling) -> list[float]:
     if scaling.kind == "linear":
-        divisor = np.full_like(frequencies, scaling.factor)
+        divisors = _float32([scaling.factor] * len(frequencies))
     elif scaling.kind == "factors":
-        divisor = np.array(scaling.factors, dtype=np.float32)
+        divisors = _float32(scaling.factors)
     else:
-        divisor = _llama3_divisor(frequencies, scaling)
-    scaled: Frequencies = np.divide(frequencies, divisor)
-    return scaled
+        divisors = _float32(_llama3_divisor(frequency, scaling) for frequency in frequencies)
+    # A factor may be too small for float32; what it divides is then infinite.
+    return _float32(f / d if d else math.inf for f, d in zip(frequencies, divisors, strict=True))
 
 
-def _llama3_divisor(frequencies: Frequencies, scaling: RopeScaling) -> Frequencies:
+def _llama3_divisor(frequency: float, scaling: RopeScaling) -> float:
     """Llama 3.1's rule: keep short wavelengths, divide long ones by `factor`, blend between the two."""
-    turns = frequencies.astype(np.float64) * (scaling.original_context / (2 * math.pi))
+    turns = frequency * (scaling.original_context / (2 * math.pi))
     blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    blend = np.clip(blend, 0.0, 1.0)
-    return np.asarray(1 / ((1 - blend) / scaling.factor + blend), dtype=np.float32)
+    blend = min(max(blend, 0.0), 1.0)
+    return 1 / ((1 - blend) / scaling.factor + blend)
+
+
+def _float32(values: Iterable[float]) -> list[float]:
+    """Each value rounded to the nearest float32."""
+    return array("f", values).tolist()

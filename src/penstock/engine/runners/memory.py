@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]
+from penstock.core.limits import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +23,9 @@ def available_memory(root: Path = Path("/")) -> int:
 
     Page cache that the kernel can drop (`inactive_file`) is charged to a cgroup but not in use.
     """
-    left = int(psutil.virtual_memory().available)
+    left = _machine_memory(root)
     for folder, limit_file, usage_file in _memory_groups(root):
-        limit, usage = _read(folder / limit_file), _read(folder / usage_file)
+        limit, usage = read_text(folder / limit_file), read_text(folder / usage_file)
         if limit.isdecimal() and usage.isdecimal():
             left = min(left, int(limit) - max(0, int(usage) - _droppable(folder)))
     return max(0, left)
@@ -40,6 +39,8 @@ def keep_freed_memory() -> None:
     """
     if sys.platform != "linux":
         return
+    import ctypes
+
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt"):
         libc.malloc_trim(0)
@@ -54,7 +55,7 @@ def _memory_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
     there reads as "no limit", and the mount itself is always looked at.
     """
     mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             base, files = mount, ("memory.max", "memory.current")
@@ -68,14 +69,15 @@ def _memory_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
             own = own.parent
 
 
+def _machine_memory(root: Path) -> int:
+    for line in read_text(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    import psutil  # type: ignore[import-untyped]  # elsewhere than on Linux; its import takes longer than the reading
+
+    return int(psutil.virtual_memory().available)
+
+
 def _droppable(folder: Path) -> int:
-    statistics = dict(line.partition(" ")[::2] for line in _read(folder / "memory.stat").splitlines())
+    statistics = dict(line.partition(" ")[::2] for line in read_text(folder / "memory.stat").splitlines())
     return int(statistics.get("total_inactive_file") or statistics.get("inactive_file") or 0)
-
-
-def _read(path: Path) -> str:
-    """The file's text; "" where there is none."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -98,7 +98,7 @@ class NativeRunner:
         spec, weights = load(path)
         with weights, _own_errors():
             sizes = {name: getattr(spec, name) for name in _SIZES}
-            frequencies = inverse_frequencies(spec).tolist()
+            frequencies = inverse_frequencies(spec)
             # Of a matrix only what its header says, until it has to be packed.
             described = {name: _described(weights, name) for name in weights.names()}
             needed, free = self._runner.planned_bytes(sizes, frequencies, described), available_memory()

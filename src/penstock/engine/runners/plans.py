@@ -12,8 +12,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from penstock.core.machine import cpu_model
 from penstock.core.paths import cache_dir
+from penstock.core.processor import cpu_model
 
 if TYPE_CHECKING:
     from penstock._native import Plan

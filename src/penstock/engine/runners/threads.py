@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native
 from penstock.core.errors import ConfigError
-from penstock.core.machine import cgroup_limits
+from penstock.core.limits import cgroup_limits
 
 if TYPE_CHECKING:
     from penstock.engine.runners.base import RunnerConfig

@@ -23,7 +23,8 @@ class Rotary:
 
     def __init__(self, spec: ModelSpec, length: int, dtype: torch.dtype, device: torch.device) -> None:
         self.length = length
-        angles = torch.arange(length, dtype=torch.float32)[:, None] * torch.from_numpy(inverse_frequencies(spec))
+        frequencies = torch.tensor(inverse_frequencies(spec), dtype=torch.float32)
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos(), angles.sin()
         # [length, 1, head_dim]: the middle dimension broadcasts over heads
         self._cos = torch.cat((cos, cos), -1).unsqueeze(1).to(dtype).to(device)

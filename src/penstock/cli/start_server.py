@@ -1,0 +1,60 @@
+"""What `penstock serve` does once its command line is read."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.cli.output import PullBar, note
+from penstock.engine.spawn import CoreProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def start_server(model: str | None, *, offline: bool, engine: Mapping[str, Any], server: Mapping[str, Any]) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        model: as given; None leaves it to the settings.
+        offline: never use the network.
+        engine: the engine's flags that were given, by setting.
+        server: the server's.
+
+    Raises what `penstock.server.run.serve` does, and what a model can't be resolved with.
+    """
+    gc.disable()  # nothing that a start makes is garbage soon; `serve` enables it once it listens
+    try:
+        with CoreProcess() as core:  # imports what it needs while this process imports its own
+            _serve(core, model, offline=offline, engine=engine, server=server)
+    finally:
+        gc.enable()
+
+
+def _serve(
+    core: CoreProcess, model: str | None, *, offline: bool, engine: Mapping[str, Any], server: Mapping[str, Any]
+) -> None:
+    from penstock.core.settings import unknown_variables
+    from penstock.engine.settings import EngineSettings
+    from penstock.models.store import resolve
+    from penstock.server.settings import ServerSettings
+
+    engine_settings = EngineSettings.load(model=model, **engine)
+    named = engine_settings.model
+    settings = ServerSettings.load(**server)
+    settings.check_exposure()
+    for sentence in unknown_variables(EngineSettings, ServerSettings):
+        note(f"penstock: {sentence}")
+    with PullBar() as bar:
+        path = resolve(named, offline=offline or None, progress=bar)
+    if settings.served_model_name is None and not Path(named).expanduser().exists():
+        settings = ServerSettings.load(**server, served_model_name=named)
+    config = engine_settings.config(path)
+    core.load(config)  # loads the model while this process imports the server
+
+    import asyncio
+
+    from penstock.server.run import serve
+
+    asyncio.run(serve(config, settings, core))
