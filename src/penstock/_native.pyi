@@ -38,12 +38,14 @@ class Runner:
         frequencies: Sequence[float],
         positions: int,
         tensors: Mapping[str, tuple[str, list[int], memoryview]],
+        quantization: str | None = None,
     ) -> None: ...
     @staticmethod
     def planned_bytes(
         sizes: Mapping[str, Any],
         frequencies: Sequence[float],
         tensors: Mapping[str, tuple[str, list[int], memoryview]],
+        quantization: str | None = None,
     ) -> int: ...
     def weight_bytes(self) -> int: ...
     def block_bytes(self, block_size: int, kv_type: str) -> int: ...

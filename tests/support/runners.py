@@ -82,11 +82,11 @@ def native_logits_of(
     *,
     kind: str = "native-float32",
     block_size: int = 8,
-    threads: int = 1,
+    **fields: Any,
 ) -> Tensor:
     """As `logits_of`, of the native runner."""
     blocks = -(-len(tokens) // block_size)
-    fields = {"block_size": block_size, "max_model_len": len(tokens), "threads": threads}
+    fields = {"block_size": block_size, "max_model_len": len(tokens), **fields}
     runner = make_runner(path, kind, blocks=2 * blocks, **fields)
     table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
     parts, start = [], 0

@@ -17,6 +17,7 @@ pub mod peak;
 pub mod phases;
 pub mod pointwise;
 pub mod pool;
+pub mod quantize;
 pub mod sampler;
 pub mod simd;
 pub mod stepper;

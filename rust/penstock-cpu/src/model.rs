@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Stored, read_f32};
 use crate::pointwise::Rotary;
 use crate::pool::Pool;
+use crate::quantize::Quantization;
 
 /// A model's sizes.
 #[derive(Clone, Debug)]
@@ -70,20 +71,27 @@ pub trait Tensors {
 impl Model {
     /// Pack all weights.
     ///
-    /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence.
+    /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence. Matrices are
+    /// rounded to `quantization`, and so have to be stored as floats; norms and biases never are.
     pub fn new(
         sizes: Sizes,
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
         pool: &Pool,
     ) -> Result<Model> {
-        Model::make(sizes, frequencies, positions, tensors, Some(pool))
+        Model::make(sizes, frequencies, positions, tensors, quantization, Some(pool))
     }
 
     /// What [`Model::nbytes`] would be, without packing anything.
-    pub fn planned_bytes(sizes: Sizes, frequencies: &[f32], tensors: &dyn Tensors) -> Result<usize> {
-        Ok(Model::make(sizes, frequencies, 0, tensors, None)?.nbytes())
+    pub fn planned_bytes(
+        sizes: Sizes,
+        frequencies: &[f32],
+        tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
+    ) -> Result<usize> {
+        Ok(Model::make(sizes, frequencies, 0, tensors, quantization, None)?.nbytes())
     }
 
     fn make(
@@ -91,17 +99,23 @@ impl Model {
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
         pool: Option<&Pool>,
     ) -> Result<Model> {
         sizes.check()?;
         if frequencies.len() != sizes.head_dim / 2 {
             return Err(Error::Internal("There must be a frequency for each pair of a head.".into()));
         }
-        let layers = (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, pool)).collect::<Result<_>>()?;
-        let embed = Matrix::stack(pool, &[expect(tensors, "embed.weight", sizes.vocab, sizes.hidden)?])?;
+        let layers =
+            (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, quantization, pool)).collect::<Result<_>>()?;
+        let vocabulary = |name| {
+            let stored = expect(tensors, name, sizes.vocab, sizes.hidden)?;
+            Matrix::stack(pool, &[Stored { quantization: quantization.map(Quantization::for_vocabulary), ..stored }])
+        };
+        let embed = vocabulary("embed.weight")?;
         let head = match sizes.tied {
             true => None,
-            false => Some(Matrix::stack(pool, &[expect(tensors, "head.weight", sizes.vocab, sizes.hidden)?])?),
+            false => Some(vocabulary("head.weight")?),
         };
         let final_norm = vector(tensors, "final_norm.weight", sizes.hidden)?;
         Ok(Model { layers, embed, final_norm, head, rotary: Rotary::new(frequencies, positions), sizes })
@@ -140,9 +154,18 @@ fn vector(tensors: &dyn Tensors, name: &str, size: usize) -> Result<Vec<f32>> {
     read_f32(&expect(tensors, name, 1, size)?)
 }
 
-fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, pool: Option<&Pool>) -> Result<Layer> {
+fn read_layer(
+    s: &Sizes,
+    i: usize,
+    tensors: &dyn Tensors,
+    quantization: Option<Quantization>,
+    pool: Option<&Pool>,
+) -> Result<Layer> {
     let name = |part: &str| format!("layers.{i}.{part}");
-    let matrix = |part: &str, outputs, inputs| expect(tensors, &name(&format!("{part}.weight")), outputs, inputs);
+    let matrix = |part: &str, outputs, inputs| {
+        let stored = expect(tensors, &name(&format!("{part}.weight")), outputs, inputs)?;
+        Ok::<_, Error>(Stored { quantization, ..stored })
+    };
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let mut qkv_bias = Vec::new();
     if s.qkv_bias {

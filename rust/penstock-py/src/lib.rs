@@ -7,6 +7,7 @@ use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::Stored;
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
+use penstock_cpu::quantize::Quantization;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
@@ -104,7 +105,7 @@ impl Tensors for Buffers {
         };
         // SAFETY: the buffer is contiguous bytes (checked when it was taken), alive, and of weights nobody writes.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) };
-        Ok(Stored { name, dtype, outputs, inputs, bytes })
+        Ok(Stored { name, dtype, outputs, inputs, bytes, quantization: None })
     }
 }
 
@@ -178,12 +179,20 @@ impl Runner {
 
     /// Bytes that `load` would take for the packed weights.
     #[staticmethod]
-    fn planned_bytes(py: Python<'_>, sizes: PySizes, frequencies: Vec<f32>, tensors: PyTensors) -> PyResult<usize> {
-        let tensors = Buffers::new(tensors)?;
-        detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors))
+    #[pyo3(signature = (sizes, frequencies, tensors, quantization=None))]
+    fn planned_bytes(
+        py: Python<'_>,
+        sizes: PySizes,
+        frequencies: Vec<f32>,
+        tensors: PyTensors,
+        quantization: Option<&str>,
+    ) -> PyResult<usize> {
+        let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
+        detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors, quantization))
     }
 
-    /// Pack the weights.
+    /// Pack the weights, rounded to `quantization` ("int8", "int4") if that is given.
+    #[pyo3(signature = (sizes, frequencies, positions, tensors, quantization=None))]
     fn load(
         &mut self,
         py: Python<'_>,
@@ -191,9 +200,11 @@ impl Runner {
         frequencies: Vec<f32>,
         positions: usize,
         tensors: PyTensors,
+        quantization: Option<&str>,
     ) -> PyResult<()> {
-        let (tensors, pool) = (Buffers::new(tensors)?, self.stepper.pool());
-        let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, pool))?;
+        let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
+        let pool = self.stepper.pool();
+        let model = detached(py, || Model::new(sizes.into(), &frequencies, positions, &tensors, quantization, pool))?;
         self.model = Some(model);
         Ok(())
     }
@@ -270,6 +281,10 @@ impl Runner {
     fn loaded(&self) -> PyResult<&Model> {
         self.model.as_ref().ok_or_else(|| NativeError::new_err("The runner was asked for what only a model has."))
     }
+}
+
+fn quantization_from(name: Option<&str>) -> PyResult<Option<Quantization>> {
+    name.map(str::parse).transpose().map_err(raise)
 }
 
 fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape> {

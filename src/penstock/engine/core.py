@@ -66,6 +66,7 @@ class EngineCore:
                 device=config.device,
                 dtype=config.dtype,
                 kv_cache_dtype=config.kv_cache_dtype,
+                quantization=config.quantization,
                 threads=config.threads,
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,

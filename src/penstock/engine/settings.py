@@ -41,6 +41,9 @@ class EngineSettings(PenstockSettings):
     kv_cache_dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
         "auto", description="Number format of the KV cache; auto: what suits dtype."
     )
+    quantization: Literal["int8", "int4"] | None = Field(
+        None, description="What the weights of a float model are rounded to at load."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads.")
     allow_unverified: bool = Field(default=False, description="Run paths never tested on their hardware.")
 

@@ -3,14 +3,18 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
-use penstock_cpu::activations::{Activations, quantize_groups};
+use penstock_cpu::activations::{Activations, Precision, View, quantize_groups};
+use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
-use penstock_cpu::matrix::Stored;
+use penstock_cpu::matrix::{Matrix, Stored};
 use penstock_cpu::simd::Path;
 
 /// Types of floats, then all quantized ones.
 pub const DTYPES: [&str; 13] =
     ["F32", "BF16", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
+
+/// Of activations.
+pub const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::F32];
 
 /// Xorshift64* (Vigna, arXiv:1402.6246).
 pub struct Rng(u64);
@@ -175,7 +179,14 @@ impl Tensor {
     }
 
     pub fn stored(&self) -> Stored<'_> {
-        Stored { name: &self.name, dtype: self.dtype, outputs: self.outputs, inputs: self.inputs, bytes: &self.bytes }
+        Stored {
+            name: &self.name,
+            dtype: self.dtype,
+            outputs: self.outputs,
+            inputs: self.inputs,
+            bytes: &self.bytes,
+            quantization: None,
+        }
     }
 
     /// Its values, `[outputs, inputs]`.
@@ -335,4 +346,30 @@ pub fn activations(path: Path, x: &[f32], inputs: usize) -> Activations {
         }
     }
     all
+}
+
+/// Inputs that a type can have, odd ones for floats.
+pub fn random_inputs(rng: &mut Rng, dtype: &str) -> usize {
+    match block(dtype).0 {
+        1 => rng.between(1, 150),
+        32 => 32 * rng.between(1, 9),
+        _ => 256 * rng.between(1, 2),
+    }
+}
+
+/// A part of the product, `[rows, 16 * tiles]`.
+pub fn multiply_part(path: Path, matrix: &Matrix, x: View, precision: Precision, part: Part) -> Vec<f32> {
+    let stride = 16 * part.tiles;
+    let mut y = vec![f32::NAN; part.rows * stride];
+    let out = Output { to: y.as_mut_ptr(), stride, accumulate: false };
+    // SAFETY: the path is this processor's, and there is room for the part.
+    unsafe { product(path, matrix, x, precision, part, out) };
+    y
+}
+
+/// The whole product, `[rows, outputs]`.
+pub fn multiply(path: Path, matrix: &Matrix, x: View, precision: Precision, rows: usize) -> Vec<f32> {
+    let part = Part { first_tile: 0, tiles: matrix.tiles(), first_row: 0, rows };
+    let y = multiply_part(path, matrix, x, precision, part);
+    y.chunks_exact(16 * matrix.tiles()).flat_map(|row| row[..matrix.outputs].to_vec()).collect()
 }

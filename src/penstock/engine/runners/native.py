@@ -90,14 +90,16 @@ class NativeRunner:
                 tensors[name] = (info.dtype, list(info.shape), weights.raw(name))
             sizes = {name: getattr(spec, name) for name in _SIZES}
             frequencies = inverse_frequencies(spec).tolist()
-            needed, free = self._runner.planned_bytes(sizes, frequencies, tensors), available_memory()
+            quantization = self._config.quantization
+            needed = self._runner.planned_bytes(sizes, frequencies, tensors, quantization)
+            free = available_memory()
             if needed > free:
                 raise ConfigError(
                     f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. "
                     "Free some, raise the container's limit, or choose a smaller quantization.",
                     param="model",
                 )
-            self._runner.load(sizes, frequencies, self._config.max_model_len, tensors)
+            self._runner.load(sizes, frequencies, self._config.max_model_len, tensors, quantization)
             del tensors  # the file can't be closed while its bytes are lent out
         self._spec = spec
         return spec
@@ -137,7 +139,7 @@ class NativeRunner:
 
     def describe(self) -> dict[str, str]:
         spec = self._loaded()
-        quantized = spec.quantization not in {"F32", "BF16", "F16"}
+        quantized = self._config.quantization or spec.quantization not in {"F32", "BF16", "F16"}
         described = {
             "runner": "native",
             "device": "cpu",
@@ -147,6 +149,8 @@ class NativeRunner:
             "verified": "yes" if self._runner.path_is_verified() else "never run on such a processor",
             "threads": str(self._threads),
         }
+        if self._config.quantization:
+            described["quantization"] = self._config.quantization
         if self._note:
             described["note"] = self._note
         return described

@@ -48,6 +48,12 @@ class TorchRunner:
                 "auto, or choose --runner native.",
                 param="kv_cache_dtype",
             )
+        if config.quantization is not None:
+            raise ConfigError(
+                "The torch runner computes with weights as they are stored: leave --quantization out, or choose "
+                "--runner native.",
+                param="quantization",
+            )
         self._threads = config.threads or usable_cores()
         self._model: _Model | None = None
         self._executor: StepExecutor | None = None
