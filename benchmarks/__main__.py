@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import report, roofline
+from benchmarks import quality, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.processes import pin
@@ -21,6 +21,7 @@ from benchmarks.workload import OUTPUT_TOKENS, Prompts
 from penstock.core.errors import PenstockError
 from penstock.core.machine import fingerprint, read_bandwidth
 from penstock.core.paths import cache_dir
+from penstock.models.store import DEFAULT_MODEL, resolve
 
 _HERE = Path(__file__).parent
 _SEED = 20_260_101
@@ -83,6 +84,15 @@ def _roofline(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _quality(arguments: argparse.Namespace) -> None:
+    gguf = (arguments.gguf or resolve(DEFAULT_MODEL)).absolute()
+    text = quality.Text.read(arguments.text, gguf, arguments.windows)
+    for record in quality.measure(gguf, text, arguments.cores):
+        work = record.workload.parameters
+        record.save(arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -126,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     roofline_command.add_argument("--streams", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128])
     roofline_command.add_argument("--contexts", nargs="+", type=int, default=[128, 1024, 4096, 8176])
     roofline_command.set_defaults(run=_roofline)
+
+    quality_command = commands.add_parser(
+        "quality", parents=[common], help="what int8 products and smaller keys and values change on a text"
+    )
+    quality_command.add_argument("--text", type=Path, required=True, help="a file of plain text, in UTF-8")
+    quality_command.add_argument("--windows", type=int, default=8, help=f"of {quality.TOKENS} tokens each")
+    quality_command.set_defaults(run=_quality)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

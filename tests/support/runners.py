@@ -93,7 +93,7 @@ def native_logits_of(
     for count in (*chunks, len(tokens) - sum(chunks)):
         # as many blocks as the chunk's end needs and no more, as the engine gives them
         known = table[: -(-(start + count) // block_size)]
-        parts += runner._runner.logits(tokens[start : start + count], start, known)
+        parts += runner.logits(tokens[start : start + count], start, known)
         start += count
     runner.shutdown()
     return torch.tensor(parts)

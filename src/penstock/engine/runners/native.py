@@ -23,7 +23,7 @@ from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, 
 from penstock.models.load import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from penstock._native import Answer, Choice, Logprobs, Share
     from penstock.engine.runners.base import RunnerConfig
@@ -154,6 +154,10 @@ class NativeRunner:
         if self._note:
             described["note"] = self._note
         return described
+
+    def logits(self, token_ids: Sequence[int], start: int, block_table: Sequence[int]) -> list[list[float]]:
+        """Scores of the token after each of `token_ids`, `[len(token_ids), vocab_size]`; for comparisons."""
+        return self._runner.logits(token_ids, start, block_table)
 
     def phases(self) -> dict[str, float]:
         """Seconds that the steps since this was last asked spent in each phase (`rust/penstock-cpu/src/phases.rs`)."""
