@@ -11,7 +11,7 @@ PORT ?= 8000
 MODEL ?= smollm2
 ARGS ?=
 
-.PHONY: help run test test-arm lint format lock services clean
+.PHONY: help run test test-arm test-memory lint format lock services clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,6 +25,9 @@ test: $(VENV)/dev.stamp services ## run all tests (ARGS= goes to pytest)
 
 test-arm: ## run the Rust tests for Arm under an emulator
 	@scripts/test-arm
+
+test-memory: ## run the Rust tests of the kernels under Valgrind
+	@scripts/test-memory
 
 lint: $(VENV)/dev.stamp ## style, types and the order of the rooms
 	$(BIN)/ruff check .

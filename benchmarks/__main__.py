@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import prefill, report, roofline
+from benchmarks import prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.processes import pin
@@ -21,6 +21,7 @@ from benchmarks.workload import OUTPUT_TOKENS, Prompts
 from penstock.core.errors import PenstockError
 from penstock.core.machine import fingerprint, read_bandwidth
 from penstock.core.paths import cache_dir
+from penstock.models.store import DEFAULT_MODEL, resolve
 
 _HERE = Path(__file__).parent
 _SEED = 20_260_101
@@ -94,6 +95,15 @@ def _prefill(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _quality(arguments: argparse.Namespace) -> None:
+    gguf = (arguments.gguf or resolve(DEFAULT_MODEL)).absolute()
+    text = quality.Text.read(arguments.text, gguf, arguments.windows)
+    for record in quality.measure(gguf, text, arguments.cores):
+        work = record.workload.parameters
+        record.save(arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -144,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
     prefill_command.add_argument("--lengths", nargs="+", type=int, default=[128, 512, 2048], help="tokens of a prompt")
     prefill_command.add_argument("--repeats", type=int, default=7)
     prefill_command.set_defaults(run=_prefill)
+
+    quality_command = commands.add_parser(
+        "quality", parents=[common], help="what int8 products and smaller keys and values change on a text"
+    )
+    quality_command.add_argument("--text", type=Path, required=True, help="a file of plain text, in UTF-8")
+    quality_command.add_argument("--windows", type=int, default=8, help=f"of {quality.TOKENS} tokens each")
+    quality_command.set_defaults(run=_quality)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

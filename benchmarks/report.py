@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import exp
 from typing import TYPE_CHECKING
 
 from benchmarks.chart import Chart, Line, Point
 from penstock.core.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from penstock.core.record import Metric
@@ -50,6 +52,7 @@ def write(folder: Path) -> None:
     parts += _scenario_section(folder)
     parts += _prefill_section(folder)
     parts += _roofline_section(folder)
+    parts += _quality_section(folder)
     (folder / "SUMMARY.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {folder / 'SUMMARY.md'}")
 
@@ -238,6 +241,47 @@ def _roofline_section(folder: Path) -> list[str]:
         *worst,
         "",
     ]
+
+
+def _quality_section(folder: Path) -> list[str]:
+    records = [Record.load(path) for path in sorted(folder.glob("quality-*.json"))]
+    if not records:
+        return []
+    lines = [
+        "## What rounding costs",
+        "",
+        "Perplexity, the divergence of the next token's distribution from the reference's (Kullback-Leibler), and how "
+        "often the likeliest token is the same; means over windows, and in brackets their 95 % intervals.",
+        "",
+        _row("products", "keys and values", "reference", "perplexity", "beside the reference's", "allowed",
+             "divergence, nats", "same likeliest token"),
+        _row(*["---"] * 8),
+    ]  # fmt: skip
+    for record in records:
+        work, nll, moved = record.workload.parameters, record.metric("nll"), record.metric("nll_difference")
+        change = exp(moved.mean) - 1
+        divergence, agreement = _find(record, "divergence"), _find(record, "agreement")
+        lines.append(
+            _row(
+                work["products"],
+                work["kv"],
+                work["reference"],
+                f"{exp(nll.mean):.3f}",
+                f"{change:+.3%}{_interval(moved, lambda x: f'{exp(x) - 1:+.3%}')}",
+                f"{work['allowed']:.2%}: {'met' if abs(change) <= work['allowed'] else 'missed'}",
+                f"{divergence.mean:.2e}{_interval(divergence, '{:.2e}'.format)}" if divergence else "",
+                f"{agreement.mean:.2%}{_interval(agreement, '{:.2%}'.format)}" if agreement else "",
+            )
+        )
+    texts = {
+        f"{work['windows']} windows of {work['tokens']} tokens of {work['text']}, {work['model']}"
+        for work in (record.workload.parameters for record in records)
+    }
+    return [*lines, "", *(f"{text}." for text in sorted(texts)), ""]
+
+
+def _interval(metric: Metric, text: Callable[[float], str]) -> str:
+    return f" ({text(metric.ci.low)} to {text(metric.ci.high)})" if metric.ci else ""
 
 
 def _find(record: Record | None, name: str) -> Metric | None:

@@ -53,6 +53,7 @@ class Runner:
         frequencies: Sequence[float],
         positions: int,
         tensors: Mapping[str, tuple[str, list[int], memoryview]],
+        quantization: str | None = None,
     ) -> None: ...
     def load_kept(
         self,
@@ -62,6 +63,7 @@ class Runner:
         tensors: Mapping[str, tuple[str, list[int], bytes | memoryview]],
         path: str,
         key: str,
+        quantization: str | None = None,
     ) -> bool: ...
     def packed_weights(self) -> PackedWeights: ...
     @staticmethod
@@ -69,6 +71,7 @@ class Runner:
         sizes: Mapping[str, Any],
         frequencies: Sequence[float],
         tensors: Mapping[str, tuple[str, list[int], bytes | memoryview]],
+        quantization: str | None = None,
     ) -> int: ...
     def weight_bytes(self) -> int: ...
     def block_bytes(self, block_size: int, kv_type: str) -> int: ...

@@ -331,3 +331,9 @@ def test_the_start_up_lines_tell_an_unverified_path() -> None:
     assert "mps, float16, attention ?, unverified (no: never run)" in said
     assert "4096 tokens, 8 requests of 512" in said
     assert "after 1.2 s" in said
+
+
+def test_the_start_up_lines_tell_what_was_made_of_the_weights() -> None:
+    info = msgspec.structs.replace(INFO, runner={"device": "cpu", "quantization": "int4"})
+    said = "\n".join(start_up_lines(SPEC, info, ServerSettings(), "http://127.0.0.1:1", 1.25))
+    assert f"{SPEC.quantization} made int4," in said

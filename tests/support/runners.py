@@ -82,18 +82,18 @@ def native_logits_of(
     *,
     kind: str = "native-float32",
     block_size: int = 8,
-    threads: int = 1,
+    **fields: Any,
 ) -> Tensor:
     """As `logits_of`, of the native runner."""
     blocks = -(-len(tokens) // block_size)
-    fields = {"block_size": block_size, "max_model_len": len(tokens), "threads": threads}
+    fields = {"block_size": block_size, "max_model_len": len(tokens), **fields}
     runner = make_runner(path, kind, blocks=2 * blocks, **fields)
     table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
     parts, start = [], 0
     for count in (*chunks, len(tokens) - sum(chunks)):
         # as many blocks as the chunk's end needs and no more, as the engine gives them
         known = table[: -(-(start + count) // block_size)]
-        parts += runner._runner.logits(tokens[start : start + count], start, known)
+        parts += runner.logits(tokens[start : start + count], start, known)
         start += count
     runner.shutdown()
     return torch.tensor(parts)

@@ -20,6 +20,7 @@ pub mod phases;
 pub mod pointwise;
 pub mod pool;
 mod products;
+pub mod quantize;
 pub mod sampler;
 pub mod simd;
 pub mod stepper;

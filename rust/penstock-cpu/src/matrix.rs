@@ -13,9 +13,11 @@ use crate::ggml::{BlockType, Scheme};
 use crate::half;
 use crate::kept::KeptFile;
 use crate::pool::Pool;
+use crate::quantize::Quantization;
 use crate::simd::LANES;
 use memmap2::Mmap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Inputs are padded to a multiple of this, the greatest group.
 pub const INPUT_ALIGN: usize = 32;
@@ -85,11 +87,14 @@ pub struct Stored<'a> {
     pub inputs: usize,
     /// Its bytes.
     pub bytes: &'a [u8],
+    /// What a matrix of it rounds its floats to; none: it keeps them.
+    pub quantization: Option<Quantization>,
 }
 
 impl Stored<'_> {
+    /// How a matrix holds it.
     fn format(&self) -> Result<Format> {
-        Ok(match self.dtype {
+        let own = match self.dtype {
             "F32" => Format::F32,
             "BF16" => Format::Bf16,
             "F16" => Format::F16,
@@ -104,7 +109,15 @@ impl Stored<'_> {
                     })?
                     .scheme(),
             ),
-        })
+        };
+        match (self.quantization, own) {
+            (None, _) => Ok(own),
+            (Some(_), Format::Quantized(_)) => Err(Error::Config(format!(
+                "{} is quantized already, as {}: serve the model as it is, without --quantization.",
+                self.name, self.dtype
+            ))),
+            (Some(quantization), _) => Ok(Format::Quantized(quantization.scheme())),
+        }
     }
 
     fn row_bytes(&self) -> Result<usize> {
@@ -112,29 +125,32 @@ impl Stored<'_> {
             Some(block) => (block.block_len(), block.block_bytes()),
             None => (1, if self.dtype == "F32" { 4 } else { 2 }),
         };
+        if self.outputs == 0 || self.inputs == 0 {
+            return Err(Error::Model(format!("{} has no weights.", self.name)));
+        }
         if !self.inputs.is_multiple_of(len) {
             return Err(Error::Model(format!(
                 "{} has rows of {} weights; {} comes in blocks of {len}.",
                 self.name, self.inputs, self.dtype
             )));
         }
-        let row = self.inputs / len * bytes;
-        if row * self.outputs != self.bytes.len() {
+        let row = (self.inputs / len).saturating_mul(bytes);
+        let all = row.saturating_mul(self.outputs);
+        if all != self.bytes.len() {
             return Err(Error::Model(format!(
-                "{} has {} bytes; {} x {} weights of {} take {}.",
+                "{} has {} bytes; {} x {} weights of {} take {all}.",
                 self.name,
                 self.bytes.len(),
                 self.outputs,
                 self.inputs,
                 self.dtype,
-                row * self.outputs
             )));
         }
         Ok(row)
     }
 }
 
-/// One row taken apart, or widened.
+/// One row taken apart, widened, or rounded.
 struct Row {
     q: Vec<u8>,
     scale: Vec<f32>,
@@ -203,7 +219,7 @@ pub fn read_f32(stored: &Stored<'_>) -> Result<Vec<f32>> {
     let row_bytes = stored.row_bytes()?;
     let mut row = Row::new(stored.inputs);
     let mut values = Vec::with_capacity(stored.outputs * stored.inputs);
-    for bytes in stored.bytes.chunks_exact(row_bytes.max(1)) {
+    for bytes in stored.bytes.chunks_exact(row_bytes) {
         row.widen(stored.dtype, bytes);
         values.extend_from_slice(&row.wide[..stored.inputs]);
     }
@@ -256,6 +272,16 @@ pub enum Packing<'a> {
     Kept(&'a KeptFile),
 }
 
+impl Packing<'_> {
+    /// Itself, once tensors whose bytes it reads are known to have as many as their sizes ask for.
+    fn of(self, parts: &[Stored<'_>]) -> Result<Self> {
+        if let Packing::Fresh(_) = self {
+            parts.iter().try_for_each(|part| part.row_bytes().map(|_| ()))?;
+        }
+        Ok(self)
+    }
+}
+
 impl<'a> From<&'a Pool> for Packing<'a> {
     fn from(pool: &'a Pool) -> Packing<'a> {
         Packing::Fresh(pool)
@@ -276,24 +302,36 @@ pub struct Matrix {
 impl Matrix {
     /// Pack tensors one below the other: their outputs follow each other.
     pub fn stack<'a>(packing: impl Into<Packing<'a>>, parts: &[Stored<'_>]) -> Result<Matrix> {
-        let order: Vec<(usize, usize)> =
-            parts.iter().enumerate().flat_map(|(p, part)| (0..part.outputs).map(move |row| (p, row))).collect();
-        Matrix::pack(packing.into(), parts, &order)
+        let packing = packing.into().of(parts)?;
+        let outputs = parts.iter().map(|part| part.outputs).sum();
+        Matrix::pack(packing, parts, outputs, |mut output| {
+            let mut part = 0;
+            while output >= parts[part].outputs {
+                output -= parts[part].outputs;
+                part += 1;
+            }
+            (part, output)
+        })
     }
 
     /// Pack two tensors of the same shape tile by tile in turn, each padded to whole tiles: tile 2i is the first's
     /// tile i, tile 2i + 1 the second's.
     pub fn interleave<'a>(packing: impl Into<Packing<'a>>, first: Stored<'_>, second: Stored<'_>) -> Result<Matrix> {
-        let padded = first.outputs.next_multiple_of(LANES);
-        let order: Vec<(usize, usize)> = (0..padded)
-            .step_by(LANES)
-            .flat_map(|at| (0..2).flat_map(move |p| (at..at + LANES).map(move |row| (p, row))))
-            .collect();
-        Matrix::pack(packing.into(), &[first, second], &order)
+        let packing = packing.into().of(&[first, second])?;
+        let outputs = 2 * first.outputs.next_multiple_of(LANES);
+        Matrix::pack(packing, &[first, second], outputs, |output| {
+            let (tile, lane) = (output / LANES, output % LANES);
+            (tile % 2, tile / 2 * LANES + lane)
+        })
     }
 
-    /// `order` names for each output the tensor and the row; rows past a tensor's end are zero.
-    fn pack(packing: Packing<'_>, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Matrix> {
+    /// `row_of` names for each output the tensor and the row; rows past a tensor's end are zero.
+    fn pack(
+        packing: Packing<'_>,
+        parts: &[Stored<'_>],
+        outputs: usize,
+        row_of: impl Fn(usize) -> (usize, usize) + Sync,
+    ) -> Result<Matrix> {
         let inputs = parts[0].inputs;
         let mut format = parts[0].format()?;
         for part in parts {
@@ -302,39 +340,55 @@ impl Matrix {
             }
             format = format.with(part.format()?);
         }
-        let mut matrix = Matrix { format, outputs: order.len(), inputs, data: Tiles::Planned };
+        let mut matrix = Matrix { format, outputs, inputs, data: Tiles::Planned };
         matrix.data = match packing {
             Packing::Planned => Tiles::Planned,
             Packing::Kept(file) => file.take(matrix.nbytes())?,
-            Packing::Fresh(pool) => Tiles::Packed(Arc::new(matrix.pack_tiles(pool, parts, order)?)),
+            Packing::Fresh(pool) => Tiles::Packed(Arc::new(matrix.pack_tiles(pool, parts, row_of)?)),
         };
         Ok(matrix)
     }
 
-    fn pack_tiles(&self, pool: &Pool, parts: &[Stored<'_>], order: &[(usize, usize)]) -> Result<Vec<Line>> {
+    fn pack_tiles(
+        &self,
+        pool: &Pool,
+        parts: &[Stored<'_>],
+        row_of: impl Fn(usize) -> (usize, usize) + Sync,
+    ) -> Result<Vec<Line>> {
         let row_bytes = parts.iter().map(Stored::row_bytes).collect::<Result<Vec<usize>>>()?;
         let tile_bytes = self.tile_bytes();
         let mut lines = vec![Line([0; 64]); self.nbytes() / 64];
         let data = SendPtr(lines.as_mut_ptr().cast::<u8>());
+        let failed = AtomicUsize::new(usize::MAX); // the first part with a row that can't be rounded
         pool.run(self.tiles(), &|tile, _| {
             let data = &data;
             // SAFETY: each task has a tile of its own, and the vector was made for all of them.
             let tile_data = unsafe { std::slice::from_raw_parts_mut(data.0.add(tile * tile_bytes), tile_bytes) };
             let mut row = Row::new(self.inputs);
-            for (lane, &(p, index)) in order[tile * LANES..].iter().take(LANES).enumerate() {
+            for lane in 0..LANES.min(self.outputs - tile * LANES) {
+                let (p, index) = row_of(tile * LANES + lane);
                 if index < parts[p].outputs {
                     let bytes = &parts[p].bytes[index * row_bytes[p]..][..row_bytes[p]];
-                    self.write_row(tile_data, lane, parts[p].dtype, bytes, &mut row);
+                    if !self.write_row(tile_data, lane, &parts[p], bytes, &mut row) {
+                        failed.fetch_min(p, Ordering::Relaxed);
+                    }
                 }
             }
         });
-        Ok(lines)
+        match parts.get(failed.into_inner()) {
+            None => Ok(lines),
+            Some(part) => Err(Error::Model(format!(
+                "{} has weights that are NaN, infinite, or beyond the range of half floats; they can't be quantized.",
+                part.name
+            ))),
+        }
     }
 
-    fn write_row(&self, tile: &mut [u8], lane: usize, dtype: &str, bytes: &[u8], row: &mut Row) {
+    /// False if the part is to be quantized, and this row of it can't be.
+    fn write_row(&self, tile: &mut [u8], lane: usize, part: &Stored<'_>, bytes: &[u8], row: &mut Row) -> bool {
         let group_bytes = self.format.group_bytes();
         let Format::Quantized(scheme) = self.format else {
-            row.widen(dtype, bytes);
+            row.widen(part.dtype, bytes);
             let width = group_bytes / INPUT_ALIGN / LANES;
             for (k, &value) in row.wide[..self.inputs].iter().enumerate() {
                 let at = self.float_at(k, lane) * width;
@@ -344,13 +398,22 @@ impl Matrix {
                     _ => tile[at..at + 4].copy_from_slice(&value.to_le_bytes()),
                 }
             }
-            return;
+            return true;
         };
-        let Some(block) = BlockType::from_name(dtype) else {
-            unreachable!("a quantized format only comes of quantized parts")
+        let own = match (BlockType::from_name(part.dtype), part.quantization) {
+            (Some(block), _) => {
+                row.take_apart(block, bytes);
+                block.scheme()
+            }
+            (None, Some(quantization)) => {
+                row.widen(part.dtype, bytes);
+                if !quantization.round(&row.wide[..self.inputs], &mut row.q, &mut row.scale, &mut row.offset) {
+                    return false;
+                }
+                quantization.scheme()
+            }
+            (None, None) => unreachable!("a quantized format only comes of quantized parts"),
         };
-        row.take_apart(block, bytes);
-        let own = block.scheme();
         let scales_at = LANES * scheme.group * scheme.bits as usize / 8;
         for g in 0..self.inputs.div_ceil(scheme.group) {
             let group = &mut tile[g * group_bytes..][..group_bytes];
@@ -372,6 +435,7 @@ impl Matrix {
                 put_scale(&mut group[scales_at + LANES * width..], lane, scheme.half_scales, offset);
             }
         }
+        true
     }
 
     /// Where in a tile of floats an input of an output is.

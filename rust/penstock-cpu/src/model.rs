@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Packing, Stored, Tiles, read_f32};
 use crate::pointwise::Rotary;
+use crate::quantize::Quantization;
 
 /// A model's sizes.
 #[derive(Clone, Debug)]
@@ -69,20 +70,27 @@ pub trait Tensors {
 impl Model {
     /// Pack all weights, or map them if they were kept.
     ///
-    /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence.
+    /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence. Matrices are
+    /// rounded to `quantization`, and so have to be stored as floats; norms and biases never are.
     pub fn new<'a>(
         sizes: Sizes,
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
         packing: impl Into<Packing<'a>>,
     ) -> Result<Model> {
-        Model::make(sizes, frequencies, positions, tensors, packing.into())
+        Model::make(sizes, frequencies, positions, tensors, quantization, packing.into())
     }
 
     /// What [`Model::nbytes`] would be, without packing anything; only types and shapes of the tensors are looked at.
-    pub fn planned_bytes(sizes: Sizes, frequencies: &[f32], tensors: &dyn Tensors) -> Result<usize> {
-        Ok(Model::make(sizes, frequencies, 0, tensors, Packing::Planned)?.nbytes())
+    pub fn planned_bytes(
+        sizes: Sizes,
+        frequencies: &[f32],
+        tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
+    ) -> Result<usize> {
+        Ok(Model::make(sizes, frequencies, 0, tensors, quantization, Packing::Planned)?.nbytes())
     }
 
     fn make(
@@ -90,17 +98,23 @@ impl Model {
         frequencies: &[f32],
         positions: usize,
         tensors: &dyn Tensors,
+        quantization: Option<Quantization>,
         packing: Packing<'_>,
     ) -> Result<Model> {
         sizes.check()?;
         if frequencies.len() != sizes.head_dim / 2 {
             return Err(Error::Internal("There must be a frequency for each pair of a head.".into()));
         }
-        let layers = (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, packing)).collect::<Result<_>>()?;
-        let embed = Matrix::stack(packing, &[expect(tensors, "embed.weight", sizes.vocab, sizes.hidden)?])?;
+        let layers =
+            (0..sizes.layers).map(|i| read_layer(&sizes, i, tensors, quantization, packing)).collect::<Result<_>>()?;
+        let vocabulary = |name| {
+            let stored = expect(tensors, name, sizes.vocab, sizes.hidden)?;
+            Matrix::stack(packing, &[Stored { quantization: quantization.map(Quantization::for_vocabulary), ..stored }])
+        };
+        let embed = vocabulary("embed.weight")?;
         let head = match sizes.tied {
             true => None,
-            false => Some(Matrix::stack(packing, &[expect(tensors, "head.weight", sizes.vocab, sizes.hidden)?])?),
+            false => Some(vocabulary("head.weight")?),
         };
         let final_norm = vector(tensors, "final_norm.weight", sizes.hidden, packing)?;
         Ok(Model { layers, embed, final_norm, head, rotary: Rotary::new(frequencies, positions), sizes })
@@ -149,9 +163,18 @@ fn vector(tensors: &dyn Tensors, name: &str, size: usize, packing: Packing<'_>) 
     if let Packing::Planned = packing { Ok(Vec::new()) } else { read_f32(&stored) }
 }
 
-fn read_layer(s: &Sizes, i: usize, tensors: &dyn Tensors, packing: Packing<'_>) -> Result<Layer> {
+fn read_layer(
+    s: &Sizes,
+    i: usize,
+    tensors: &dyn Tensors,
+    quantization: Option<Quantization>,
+    packing: Packing<'_>,
+) -> Result<Layer> {
     let name = |part: &str| format!("layers.{i}.{part}");
-    let matrix = |part: &str, outputs, inputs| expect(tensors, &name(&format!("{part}.weight")), outputs, inputs);
+    let matrix = |part: &str, outputs, inputs| {
+        let stored = expect(tensors, &name(&format!("{part}.weight")), outputs, inputs)?;
+        Ok::<_, Error>(Stored { quantization, ..stored })
+    };
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let mut qkv_bias = Vec::new();
     if s.qkv_bias {

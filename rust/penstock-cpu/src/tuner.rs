@@ -178,7 +178,7 @@ mod tests {
     use crate::matrix::{Packing, Stored};
 
     fn matrix(outputs: usize) -> Matrix {
-        let stored = Stored { name: "w", dtype: "F32", outputs, inputs: 64, bytes: &[] };
+        let stored = Stored { name: "w", dtype: "F32", outputs, inputs: 64, bytes: &[], quantization: None };
         Matrix::stack(Packing::Planned, &[stored]).unwrap()
     }
 

@@ -81,7 +81,7 @@ fn steps_allocate_nothing_once_they_are_warm() {
             tensors.insert(format!("layers.{layer}.{part}.weight"), tensor);
         }
     }
-    let model = Model::new(sizes.clone(), &[0.1; 8], 2100, &Random(tensors), &Pool::new(2)).unwrap();
+    let model = Model::new(sizes.clone(), &[0.1; 8], 2100, &Random(tensors), None, &Pool::new(2)).unwrap();
     let shape = KvShape { layers: 2, heads: 2, head_dim: 16, block_size: 16, kind: KvType::I8 };
     let cache = KvCache::new(shape, 200).unwrap();
     let mut stepper = Stepper::new(Path::best(), Precision::Int8, Pool::new(2));

@@ -5,33 +5,29 @@ mod support;
 use penstock_cpu::Error;
 use penstock_cpu::activations::{Activations, Precision};
 use penstock_cpu::gemm::{Output, Part, product};
-use penstock_cpu::matrix::{Matrix, Stored, read_f32};
+use penstock_cpu::matrix::{Matrix, Packing, Stored, read_f32};
 use penstock_cpu::pool::Pool;
+use penstock_cpu::quantize::Quantization;
 use penstock_cpu::simd::Path;
 use support::{
-    DTYPES, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, paths, precisions,
+    DTYPES, PRECISIONS, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, paths,
+    precisions, random_inputs,
 };
 
-const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::F32];
-
-/// Inputs that a type can have, odd ones for floats.
-fn random_inputs(rng: &mut Rng, dtype: &str) -> usize {
-    match block(dtype).0 {
-        1 => rng.between(1, 150),
-        32 => 32 * rng.between(1, 9),
-        _ => 256 * rng.between(1, 2),
-    }
-}
-
-/// What the int8 numbers of a view are worth, `[rows, inputs]`.
+/// What the int8 numbers of a view are worth, with what rounding left where that is kept, `[rows, inputs]`.
 fn rounded(all: &mut Activations, rows: usize, inputs: usize) -> Vec<f64> {
     let view = all.view();
     let mut values = Vec::new();
     for r in 0..rows {
         for k in 0..inputs {
+            let at = r / 4 * (view.width / 32) + k / 32;
             // SAFETY: the view has these rows.
-            let group = unsafe { &*view.groups.add(r / 4 * (view.width / 32) + k / 32) };
-            values.push(f64::from(group.q[r % 4][k % 32]) * f64::from(group.scale[r % 4]));
+            let (group, rest) = unsafe { (&*view.groups.add(at), &*view.rests.add(at)) };
+            let mut value = f64::from(group.q[r % 4][k % 32]) * f64::from(group.scale[r % 4]);
+            if group.has_rest[r % 4] {
+                value += f64::from(rest.q[r % 4][k % 32]) * f64::from(rest.scale[r % 4]);
+            }
+            values.push(value);
         }
     }
     values
@@ -260,6 +256,68 @@ fn rows_and_whole_tensors_read_back_as_the_weights_they_hold() {
     }
 }
 
+const QUANTIZATIONS: [Quantization; 2] = [Quantization::Int8, Quantization::Int4];
+
+#[test]
+fn floats_rounded_as_they_are_packed_are_those_that_rounding_alone_gives() {
+    let (pool, mut rng) = (Pool::new(2), Rng::new(12));
+    for dtype in &DTYPES[..3] {
+        for quantization in QUANTIZATIONS {
+            for _ in 0..4 {
+                let (outputs, inputs) = (rng.between(1, 50), rng.between(1, 150));
+                let tensor = Tensor::random(&mut rng, dtype, outputs, inputs, 0.1);
+                let stored = Stored { quantization: Some(quantization), ..tensor.stored() };
+                let matrix = Matrix::stack(&pool, &[stored]).unwrap();
+                let scheme = quantization.scheme();
+                assert_eq!(matrix.format, penstock_cpu::matrix::Format::Quantized(scheme));
+                let mut rounded = Vec::new();
+                for row in tensor.values().chunks_exact(inputs) {
+                    let row: Vec<f32> = row.iter().map(|&w| w as f32).collect();
+                    let (mut q, mut scale, mut offset) = ([0; 160], [0.0; 5], [0.0; 5]);
+                    assert!(quantization.round(&row, &mut q, &mut scale, &mut offset));
+                    rounded.extend((0..inputs).map(|k| {
+                        let [scale, offset] = [scale[k / 32], offset[k / 32]].map(f64::from);
+                        scale * (f64::from(q[k]) - f64::from(scheme.zero.unwrap_or(0))) + offset
+                    }));
+                }
+                let what = format!("{dtype} as {quantization:?}");
+                assert_rows(&matrix, &rounded, &what);
+                check_matrix(&mut rng, &matrix, &rounded, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_that_cannot_be_rounded_are_refused_by_name() {
+    let (pool, mut rng) = (Pool::new(2), Rng::new(13));
+    for dtype in &DTYPES[..3] {
+        for quantization in QUANTIZATIONS {
+            let [good, mut bad] = ["good", "bad"].map(|name| {
+                let tensor = Tensor::random(&mut rng, dtype, 33, 70, 0.1);
+                Tensor { name: name.into(), ..tensor }
+            });
+            let at = rng.below(33 * 70) * block(dtype).1;
+            bad.bytes[at..at + block(dtype).1].fill(0xFF); // a NaN in each of the types
+            let [good, bad] = [&good, &bad].map(|t| Stored { quantization: Some(quantization), ..t.stored() });
+            for refused in
+                [Matrix::stack(&pool, &[bad]), Matrix::stack(&pool, &[good, bad]), Matrix::interleave(&pool, bad, good)]
+            {
+                let Err(Error::Model(text)) = refused.map(|_| ()) else { panic!("{dtype} as {quantization:?}") };
+                assert!(text.starts_with("bad has") && text.contains("NaN"), "{text}");
+            }
+        }
+    }
+    for dtype in &DTYPES[3..] {
+        let tensor = Tensor::random(&mut rng, dtype, 1, 256, 0.1);
+        let stored = Stored { quantization: Some(Quantization::Int8), ..tensor.stored() };
+        for packing in [Packing::Planned, Packing::Fresh(&pool)] {
+            let Err(Error::Config(text)) = Matrix::stack(packing, &[stored]).map(|_| ()) else { panic!("{dtype}") };
+            assert!(text.contains(&tensor.name) && text.contains(dtype) && text.contains("--quantization"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn tiles_begin_at_cache_lines_and_lie_within_what_was_reserved() {
     let (pool, mut rng) = (Pool::new(1), Rng::new(10));
@@ -269,28 +327,6 @@ fn tiles_begin_at_cache_lines_and_lie_within_what_was_reserved() {
             let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
             assert_eq!(matrix.nbytes(), 3 * matrix.tile_bytes(), "{dtype} of {blocks} blocks");
             assert!((0..3).all(|tile| matrix.tile(tile).addr().is_multiple_of(64)), "{dtype} of {blocks} blocks");
-        }
-    }
-}
-
-#[test]
-fn matrices_of_any_bytes_are_packed_and_multiplied_alike_on_all_paths() {
-    let (pool, mut rng) = (Pool::new(1), Rng::new(11));
-    for dtype in DTYPES {
-        for _ in 0..5 {
-            let (len, size, _) = block(dtype);
-            let inputs = len.max(32);
-            let bytes = rng.bytes(20 * inputs / len * size);
-            let tensor = Tensor { name: "random".into(), dtype, outputs: 20, inputs, bytes };
-            let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
-            let x = rng.normals(21 * inputs);
-            for precision in PRECISIONS {
-                let multiplied = |path| multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 21);
-                let wanted = multiplied(Path::Scalar);
-                for path in paths() {
-                    assert_same(&multiplied(path), &wanted, &format!("{dtype} {precision:?} on {path}"));
-                }
-            }
         }
     }
 }
@@ -328,7 +364,10 @@ fn nan_and_infinity_reach_every_output_of_their_row_and_no_other_row() {
 fn tensors_that_cannot_be_packed_are_refused_by_name() {
     let pool = Pool::new(1);
     let good = [0; 2 * 144];
-    let stored = |dtype, outputs, inputs, bytes| Stored { name: "layers.3.o.weight", dtype, outputs, inputs, bytes };
+    let stored = |dtype, outputs, inputs, bytes| {
+        let (name, quantization) = ("layers.3.o.weight", None);
+        Stored { name, dtype, outputs, inputs, bytes, quantization }
+    };
     let cases = [
         (stored("Q4_K", 2, 256, &good[..287]), "287"),
         (stored("Q4_K", 1, 256, &good[..]), "288"),

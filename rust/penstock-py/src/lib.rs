@@ -8,6 +8,7 @@ use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::{Packing, Stored, Tiles};
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
+use penstock_cpu::quantize::Quantization;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
@@ -108,7 +109,7 @@ impl Tensors for Buffers {
         };
         // SAFETY: the buffer is contiguous bytes (checked when it was taken), alive, and of weights nobody writes.
         let bytes = unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) };
-        Ok(Stored { name, dtype, outputs, inputs, bytes })
+        Ok(Stored { name, dtype, outputs, inputs, bytes, quantization: None })
     }
 }
 
@@ -205,12 +206,20 @@ impl Runner {
 
     /// Bytes that `load` would take for the packed weights; of the tensors only types and shapes are looked at.
     #[staticmethod]
-    fn planned_bytes(py: Python<'_>, sizes: PySizes, frequencies: Vec<f32>, tensors: PyTensors) -> PyResult<usize> {
-        let tensors = Buffers::new(tensors)?;
-        detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors))
+    #[pyo3(signature = (sizes, frequencies, tensors, quantization=None))]
+    fn planned_bytes(
+        py: Python<'_>,
+        sizes: PySizes,
+        frequencies: Vec<f32>,
+        tensors: PyTensors,
+        quantization: Option<&str>,
+    ) -> PyResult<usize> {
+        let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
+        detached(py, || Model::planned_bytes(sizes.into(), &frequencies, &tensors, quantization))
     }
 
-    /// Pack the weights.
+    /// Pack the weights, rounded to `quantization` ("int8", "int4") if that is given.
+    #[pyo3(signature = (sizes, frequencies, positions, tensors, quantization=None))]
     fn load(
         &mut self,
         py: Python<'_>,
@@ -218,11 +227,13 @@ impl Runner {
         frequencies: Vec<f32>,
         positions: usize,
         tensors: PyTensors,
+        quantization: Option<&str>,
     ) -> PyResult<()> {
-        let (tensors, pool) = (Buffers::new(tensors)?, self.stepper.pool());
+        let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
+        let pool = self.stepper.pool();
         let model = detached(py, || {
             let _seat = pool.seat();
-            Model::new(sizes.into(), &frequencies, positions, &tensors, pool)
+            Model::new(sizes.into(), &frequencies, positions, &tensors, quantization, pool)
         })?;
         self.model = Some(model);
         Ok(())
@@ -230,6 +241,7 @@ impl Runner {
 
     /// Map weights that were kept under this key; false if the file isn't there or holds anything else. Matrices need
     /// no bytes in `tensors`, only vectors do.
+    #[pyo3(signature = (sizes, frequencies, positions, tensors, path, key, quantization=None))]
     fn load_kept(
         &mut self,
         py: Python<'_>,
@@ -239,13 +251,15 @@ impl Runner {
         tensors: PyTensors,
         path: PathBuf,
         key: String,
+        quantization: Option<&str>,
     ) -> PyResult<bool> {
-        let tensors = Buffers::new(tensors)?;
+        let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
         let sizes = Sizes::from(sizes);
         self.model = detached(py, || {
-            let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &tensors)?;
+            let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &tensors, quantization)?;
             let file = KeptFile::open(&path, &key, bytes);
-            file.map(|file| Model::new(sizes, &frequencies, positions, &tensors, Packing::Kept(&file))).transpose()
+            file.map(|file| Model::new(sizes, &frequencies, positions, &tensors, quantization, Packing::Kept(&file)))
+                .transpose()
         })?;
         Ok(self.model.is_some())
     }
@@ -369,6 +383,10 @@ impl PackedWeights {
     fn write(&self, py: Python<'_>, path: PathBuf, key: String) -> PyResult<()> {
         detached(py, || kept::write(&path, &key, &self.0))
     }
+}
+
+fn quantization_from(name: Option<&str>) -> PyResult<Option<Quantization>> {
+    name.map(str::parse).transpose().map_err(raise)
 }
 
 fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape> {

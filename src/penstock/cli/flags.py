@@ -70,6 +70,8 @@ ENGINE = Flags(
         Flag("dtype", str, "Number format; auto: the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),
         Flag("kv_cache_dtype", str, "Number format of the KV cache; auto: what suits --dtype.", "auto",
              ("auto", "float32", "float16", "bfloat16", "int8")),
+        Flag("quantization", str, "Round the weights of a model stored in floats as it is loaded.", "as stored",
+             ("int8", "int4")),
         Flag("threads", int, "CPU threads of the engine.", "one for each core"),
         Flag("reserve_cores", int, "Cores left to the server and to others.", "0"),
         Flag("pin_threads", str, "Keep each thread on a CPU of its own; auto: where it can do no harm.", "auto",

@@ -72,9 +72,10 @@ def generate(
         await client.start()
         return client
 
+    computed = " ".join(filter(None, (settings.model, settings.dtype, settings.quantization)))
     try:
         with CountBar("generating") as bar:
-            summary = asyncio.run(generate_file(job, start, model=f"{settings.model} {settings.dtype}", report=bar))
+            summary = asyncio.run(generate_file(job, start, model=computed, report=bar))
     except KeyboardInterrupt:
         note(f"Stopped. What is finished is in {output}; run the same command again to go on.")
         raise

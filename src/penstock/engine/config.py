@@ -24,6 +24,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
+    quantization: str | None = None  # "int8", "int4": round a float model's weights at load
     threads: int | None = None  # None: as many as cores the process may use but the reserved ones
     reserve_cores: int = 0  # left to the server and others
     pin_threads: str = "auto"  # "on" insists

@@ -66,6 +66,7 @@ class EngineCore:
                 device=config.device,
                 dtype=config.dtype,
                 kv_cache_dtype=config.kv_cache_dtype,
+                quantization=config.quantization,
                 threads=config.threads,
                 reserve_cores=config.reserve_cores,
                 pin_threads=config.pin_threads,

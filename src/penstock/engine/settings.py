@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Runner = Literal["auto", "native", "torch"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["int8", "int4"]
 PinThreads = Literal["auto", "on", "off"]
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
@@ -41,6 +42,7 @@ class EngineSettings(PenstockSettings):
     device: Device = setting("auto", choice(Device))  # where the model runs
     dtype: Dtype = setting("auto", choice(Dtype))  # number format; auto: the fastest
     kv_cache_dtype: KvCacheDtype = setting("auto", choice(KvCacheDtype))  # of the KV cache; auto: what suits dtype
+    quantization: Quantization | None = setting(None, choice(Quantization))  # float weights become this at load
     threads: int | None = setting(None, integer(1))  # CPU threads
     reserve_cores: int = setting(0, integer(0))  # cores left to the server and to others
     pin_threads: PinThreads = setting("auto", choice(PinThreads))  # a CPU for each; auto: where it can do no harm

@@ -38,7 +38,7 @@ class Observer:
         self.metrics.gauge(table.BUILD_INFO).labels(
             version=penstock.__version__,
             model=model,
-            quantization=engine.spec.quantization,
+            quantization=runner.get("quantization", engine.spec.quantization),
             device=runner.get("device", ""),
             dtype=runner.get("dtype", ""),
             attention=runner.get("attention", ""),

@@ -94,9 +94,10 @@ def start_up_lines(
     runner = info.runner
     verified = runner.get("verified", "unknown")
     path = "verified" if verified == "yes" else f"unverified ({verified})"
+    weights = f"{spec.quantization} made {runner['quantization']}" if "quantization" in runner else spec.quantization
     yield f"Penstock {penstock.__version__} serves {settings.served_model_name or spec.name}"
     yield (
-        f"  model      {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters, {spec.quantization}, "
+        f"  model      {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters, {weights}, "
         f"{format_size(info.weight_bytes)} in memory"
     )
     yield (

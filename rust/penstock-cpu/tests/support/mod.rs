@@ -13,6 +13,9 @@ use penstock_cpu::simd::Path;
 pub const DTYPES: [&str; 13] =
     ["F32", "BF16", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
 
+/// Of activations.
+pub const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::F32];
+
 /// Xorshift64* (Vigna, arXiv:1402.6246).
 pub struct Rng(u64);
 
@@ -183,7 +186,14 @@ impl Tensor {
     }
 
     pub fn stored(&self) -> Stored<'_> {
-        Stored { name: &self.name, dtype: self.dtype, outputs: self.outputs, inputs: self.inputs, bytes: &self.bytes }
+        Stored {
+            name: &self.name,
+            dtype: self.dtype,
+            outputs: self.outputs,
+            inputs: self.inputs,
+            bytes: &self.bytes,
+            quantization: None,
+        }
     }
 
     /// Its values, `[outputs, inputs]`.
@@ -345,6 +355,15 @@ pub fn activations(path: Path, x: &[f32], inputs: usize) -> Activations {
         }
     }
     all
+}
+
+/// Inputs that a type can have, odd ones for floats.
+pub fn random_inputs(rng: &mut Rng, dtype: &str) -> usize {
+    match block(dtype).0 {
+        1 => rng.between(1, 150),
+        32 => 32 * rng.between(1, 9),
+        _ => 256 * rng.between(1, 2),
+    }
 }
 
 /// A part of the product, `[rows, 16 * tiles]`.

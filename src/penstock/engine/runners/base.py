@@ -20,6 +20,7 @@ class RunnerConfig:
     device: str = "auto"  # "auto", "cpu", "cuda", "mps"
     dtype: str = "auto"  # "auto", "float32", "bfloat16", "float16"
     kv_cache_dtype: str = "auto"  # "auto", "float32", "float16", "bfloat16", "int8"
+    quantization: str | None = None  # "int8", "int4": what float weights are rounded to at load; None: nothing
     threads: int | None = None  # None: every core the process may use but the reserved ones
     reserve_cores: int = 0  # left to others
     pin_threads: str = "auto"  # "auto", "on", "off"

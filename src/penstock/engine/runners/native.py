@@ -27,7 +27,7 @@ from penstock.models.load import load
 from penstock.models.model_files import find_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from penstock._native import Answer, Choice, Logprobs, Share
     from penstock.engine.runners.base import RunnerConfig
@@ -101,7 +101,9 @@ class NativeRunner:
             frequencies = inverse_frequencies(spec)
             # Of a matrix only what its header says, until it has to be packed.
             described = {name: _described(weights, name) for name in weights.names()}
-            needed, free = self._runner.planned_bytes(sizes, frequencies, described), available_memory()
+            quantization = self._config.quantization
+            needed = self._runner.planned_bytes(sizes, frequencies, described, quantization)
+            free = available_memory()
             if needed > free:
                 raise ConfigError(
                     f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. "
@@ -111,13 +113,15 @@ class NativeRunner:
             positions = self._config.max_model_len
             kept = None
             if self._config.runner_cache and needed >= LEAST_BYTES:
-                kept = PackedFile(find_files(path).paths, f"for {self._precision} products")
+                kept = PackedFile(
+                    find_files(path).paths, f"{quantization or 'as stored'}, for {self._precision} products"
+                )
                 self._was_kept = self._runner.load_kept(
-                    sizes, frequencies, positions, described, str(kept.path), kept.key
+                    sizes, frequencies, positions, described, str(kept.path), kept.key, quantization
                 )
             if not self._was_kept:
                 tensors = {name: (*described[name][:2], weights.raw(name)) for name in described}
-                self._runner.load(sizes, frequencies, positions, tensors)
+                self._runner.load(sizes, frequencies, positions, tensors, quantization)
                 del tensors
                 if kept is not None:
                     kept.write_aside(self._runner.packed_weights(), needed)
@@ -167,7 +171,7 @@ class NativeRunner:
 
     def describe(self) -> dict[str, str]:
         spec = self._loaded()
-        quantized = spec.quantization not in {"F32", "BF16", "F16"}
+        quantized = self._config.quantization or spec.quantization not in {"F32", "BF16", "F16"}
         described = {
             "runner": "native",
             "device": "cpu",
@@ -179,9 +183,15 @@ class NativeRunner:
             "placement": self._runner.placement(),
             "weights": "packed by an earlier start" if self._was_kept else "packed at this start",
         }
+        if self._config.quantization:
+            described["quantization"] = self._config.quantization
         if self._note:
             described["note"] = self._note
         return described
+
+    def logits(self, token_ids: Sequence[int], start: int, block_table: Sequence[int]) -> list[list[float]]:
+        """Scores of the token after each of `token_ids`, `[len(token_ids), vocab_size]`; for comparisons."""
+        return self._runner.logits(token_ids, start, block_table)
 
     def phases(self) -> dict[str, float]:
         """Seconds that the steps since this was last asked spent in each phase (`rust/penstock-cpu/src/phases.rs`)."""

@@ -50,6 +50,12 @@ class TorchRunner:
                 "auto, or choose --runner native.",
                 param="kv_cache_dtype",
             )
+        if config.quantization is not None:
+            raise ConfigError(
+                "The torch runner computes with weights as they are stored: leave --quantization out, or choose "
+                "--runner native.",
+                param="quantization",
+            )
         if config.pin_threads == "on":
             raise ConfigError(
                 "The torch runner's threads can't be pinned: leave --pin-threads at auto, or choose --runner native.",
