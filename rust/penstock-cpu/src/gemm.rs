@@ -4,7 +4,10 @@
 //! last, each group's integer dot product (which is exact) times both scales, fused into the sum. So the result does
 //! not depend on the batch, on the chunk of a prompt, on the number of threads or on the path.
 
-use crate::activations::{GROUP, Precision, ROWS, View};
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
+use crate::activations::{GROUP, Group, Precision, ROWS, Rest, View};
 use crate::ggml::Scheme;
 use crate::matrix::{Format, INPUT_ALIGN, Matrix};
 use crate::simd::{LANES, Path, Simd};
@@ -66,6 +69,76 @@ unsafe fn unpack<S: Simd, const BITS: u32, const LEN: usize>(from: *const u8) ->
     quads
 }
 
+/// A group of a tile as int8 products take it.
+struct Int8Group<S: Simd> {
+    quads: [S::I; 8],
+    scale: S::F,
+    offset: S::F,
+    minus_zero: S::F,
+}
+
+impl<S: Simd> Int8Group<S> {
+    #[inline(always)]
+    unsafe fn load<const BITS: u32, const LEN: usize, const OFFSETS: bool, const HALF: bool>(
+        tile: Tile,
+        g: usize,
+    ) -> Int8Group<S> {
+        let scales_at = LANES * LEN * BITS as usize / 8;
+        let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
+        let from = tile.weights.add(g * tile.group_bytes);
+        let scale = load_scale::<S, HALF>(from.add(scales_at));
+        Int8Group {
+            quads: unpack::<S, BITS, LEN>(from),
+            scale,
+            offset: if OFFSETS { load_scale::<S, HALF>(from.add(offsets_at)) } else { scale },
+            minus_zero: S::splat(-tile.zero),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot<const LEN: usize>(&self, q: *const i8) -> S::I {
+        let mut dot = S::zero_i();
+        for (j, quad) in self.quads.iter().enumerate().take(LEN / 4) {
+            dot = S::dot(dot, *quad, q.add(4 * j));
+        }
+        dot
+    }
+}
+
+/// Add a group's integer dot product, and what rounding left of it, to a row's sum `y`. The row is the `r`th of its
+/// four; `half` is the part of the activations' group, where the weights' groups are of sixteen.
+#[inline(always)]
+unsafe fn add_group<S: Simd, const LEN: usize, const OFFSETS: bool>(
+    y: S::F,
+    dot: S::I,
+    w: &Int8Group<S>,
+    group: *const Group,
+    rest: *const Rest,
+    r: usize,
+    half: usize,
+) -> S::F {
+    let dot = S::to_f32(dot);
+    let step = S::mul(w.scale, S::splat((*group).scale[r]));
+    let y = if OFFSETS {
+        let sum = if LEN == GROUP { (*group).scaled_sum[r] } else { (*group).scaled_half_sum[r][half] };
+        S::fma(w.offset, S::splat(sum), S::fma(dot, step, y))
+    } else {
+        let sum = if LEN == GROUP { (*group).sum[r] } else { (*group).half_sum[r][half] };
+        // Whole numbers below 2^24: exact.
+        S::fma(S::fma(w.minus_zero, S::splat(sum), dot), step, y)
+    };
+    if !(*group).has_rest[r] {
+        return y;
+    }
+    let mut dot = S::to_f32(w.dot::<LEN>((&raw const (*rest).q[r]).cast::<i8>().add(half * LEN)));
+    if !OFFSETS {
+        let sums = (*rest).half_sum[r];
+        let sum = if LEN == GROUP { sums[0] + sums[1] } else { sums[half] };
+        dot = S::fma(w.minus_zero, S::splat(sum), dot);
+    }
+    S::fma(dot, S::mul(w.scale, S::splat((*rest).scale[r])), y)
+}
+
 /// `R` rows times one tile, from int8 activations. `row` is a multiple of four.
 #[inline(always)]
 unsafe fn int8_rows<
@@ -81,53 +154,17 @@ unsafe fn int8_rows<
     row: usize,
 ) -> [S::F; R] {
     let per_row = x.width / GROUP;
-    let per_group = GROUP / LEN;
-    let scales_at = LANES * LEN * BITS as usize / 8;
-    let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
-    let rows = x.groups.cast_const().add(row / ROWS * per_row);
+    let groups = x.groups.cast_const().add(row / ROWS * per_row);
     let rests = x.rests.cast_const().add(row / ROWS * per_row);
-    let minus_zero = S::splat(-tile.zero);
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
-        let weights = tile.weights.add(g * tile.group_bytes);
-        let quads = unpack::<S, BITS, LEN>(weights);
-        let d = load_scale::<S, HALF>(weights.add(scales_at));
-        let offset = if OFFSETS { load_scale::<S, HALF>(weights.add(offsets_at)) } else { d };
-        let (first, half) = (rows.add(g / per_group), g % per_group);
-        let first_rest = rests.add(g / per_group);
+        let w = Int8Group::<S>::load::<BITS, LEN, OFFSETS, HALF>(tile, g);
+        let (at, half) = (g * LEN / GROUP, g % (GROUP / LEN));
+        let (first, first_rest) = (groups.add(at), rests.add(at));
         unrolled!(R, |r| {
-            let group = first.add(r / ROWS * per_row);
-            let q = (&raw const (*group).q[r % ROWS]).cast::<i8>().add(half * LEN);
-            let mut dot = S::zero_i();
-            for (j, quad) in quads.iter().enumerate().take(LEN / 4) {
-                dot = S::dot(dot, *quad, q.add(4 * j));
-            }
-            let dot = S::to_f32(dot);
-            let step = S::mul(d, S::splat((*group).scale[r % ROWS]));
-            if OFFSETS {
-                let sum =
-                    if LEN == GROUP { (*group).scaled_sum[r % ROWS] } else { (*group).scaled_half_sum[r % ROWS][half] };
-                y[r] = S::fma(offset, S::splat(sum), S::fma(dot, step, y[r]));
-            } else {
-                let sum = if LEN == GROUP { (*group).sum[r % ROWS] } else { (*group).half_sum[r % ROWS][half] };
-                // Whole numbers below 2^24: exact.
-                y[r] = S::fma(S::fma(minus_zero, S::splat(sum), dot), step, y[r]);
-            }
-            if (*group).has_rest[r % ROWS] {
-                let rest = first_rest.add(r / ROWS * per_row);
-                let q = (&raw const (*rest).q[r % ROWS]).cast::<i8>().add(half * LEN);
-                let mut dot = S::zero_i();
-                for (j, quad) in quads.iter().enumerate().take(LEN / 4) {
-                    dot = S::dot(dot, *quad, q.add(4 * j));
-                }
-                let mut dot = S::to_f32(dot);
-                if !OFFSETS {
-                    let sums = (*rest).half_sum[r % ROWS];
-                    let sum = if LEN == GROUP { sums[0] + sums[1] } else { sums[half] };
-                    dot = S::fma(minus_zero, S::splat(sum), dot);
-                }
-                y[r] = S::fma(dot, S::mul(d, S::splat((*rest).scale[r % ROWS])), y[r]);
-            }
+            let (group, rest) = (first.add(r / ROWS * per_row), first_rest.add(r / ROWS * per_row));
+            let dot = w.dot::<LEN>((&raw const (*group).q[r % ROWS]).cast::<i8>().add(half * LEN));
+            y[r] = add_group::<S, LEN, OFFSETS>(y[r], dot, &w, group, rest, r % ROWS, half);
         });
     }
     y
@@ -251,6 +288,14 @@ struct Packed {
     zero: f32,
 }
 
+impl Packed {
+    #[inline(always)]
+    unsafe fn tile(&self, index: usize) -> Tile {
+        let weights = self.data.add(index * self.tile_bytes);
+        Tile { weights, groups: self.groups, group_bytes: self.group_bytes, zero: self.zero }
+    }
+}
+
 /// Go through a part's rows in blocks as large as the path likes, and for each through its tiles.
 #[inline(always)]
 unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, out: Output) {
@@ -265,12 +310,7 @@ unsafe fn blocks<S: Simd, P: Product<S>>(matrix: Packed, x: View, part: Part, ou
         };
         let row = part.first_row + done;
         for t in 0..part.tiles {
-            let tile = Tile {
-                weights: matrix.data.add((part.first_tile + t) * matrix.tile_bytes),
-                groups: matrix.groups,
-                group_bytes: matrix.group_bytes,
-                zero: matrix.zero,
-            };
+            let tile = matrix.tile(part.first_tile + t);
             let to = out.to.add(done * out.stride + t * LANES);
             match block {
                 12 => write::<S, 12>(P::rows::<12>(tile, x, row), to, out),
@@ -297,7 +337,16 @@ macro_rules! quantized_kernel {
                     blocks::<S, WideRows<$bits, $len, $offsets, $half>>(matrix, x, part, out);
                 }
             }
-            dispatch!(pub(super) fn run = generic; (matrix: Packed, x: View, int8: bool, part: Part, out: Output));
+            dispatch!(fn rows = generic; (matrix: Packed, x: View, int8: bool, part: Part, out: Output));
+
+            pub(super) unsafe fn run(path: Path, matrix: Packed, x: View, int8: bool, part: Part, out: Output) {
+                #[cfg(target_arch = "x86_64")]
+                let (part, out) = match path {
+                    Path::Amx if int8 => tiles::int8_blocks::<$bits, $len, $offsets, $half>(matrix, x, part, out),
+                    _ => (part, out),
+                };
+                rows(path, matrix, x, int8, part, out);
+            }
         }
     };
 }

@@ -9,6 +9,8 @@
 //! can tell, and pointers must be valid for what the method's name says it reads or writes; none need be aligned.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
@@ -169,7 +171,8 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "aarch64")]
                 $crate::simd::Path::Neon => neon($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::Path::Avx512 => avx512($($arg),*),
+                // Tiles are for products alone, which see to it themselves.
+                $crate::simd::Path::Avx512 | $crate::simd::Path::Amx => avx512($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Path::Avx2 => avx2($($arg),*),
                 _ => $kernel::<$crate::simd::scalar::Scalar>($($arg),*),
@@ -179,11 +182,11 @@ macro_rules! dispatch {
 }
 
 /// `body` for each `r` from 0 to `R - 1`, written out: the compiler leaves long loops over registers rolled up, and
-/// then keeps the registers in memory. `R` is a const generic of at most 12, of at most 4 where `few` stands before it.
+/// then keeps the registers in memory. `R` is a const generic of at most 16, of at most 4 where `few` stands before it.
 #[macro_export]
 macro_rules! unrolled {
     ($R:ident, |$r:ident| $body:block) => {
-        $crate::unrolled!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+        $crate::unrolled!(@ $R, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
     (few $R:ident, |$r:ident| $body:block) => {
         $crate::unrolled!(@ $R, $r, $body, 0 1 2 3);

@@ -12,6 +12,8 @@ pub enum Path {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// The same, with AMX tiles for products of many rows.
+    Amx,
     /// NEON with `dotprod`.
     Neon,
     /// NEON with `dotprod` and `i8mm`.
@@ -19,7 +21,7 @@ pub enum Path {
 }
 
 /// Best first.
-const ALL: [Path; 5] = [Path::Avx512, Path::Avx2, Path::NeonI8mm, Path::Neon, Path::Scalar];
+const ALL: [Path; 6] = [Path::Amx, Path::Avx512, Path::Avx2, Path::NeonI8mm, Path::Neon, Path::Scalar];
 
 impl Path {
     /// What this processor has, best first; the last is always [`Path::Scalar`].
@@ -29,7 +31,8 @@ impl Path {
 
     /// The best one that this processor has, of those that were run on real hardware.
     pub fn best() -> Path {
-        Path::supported().find(|path| path.is_verified()).unwrap_or(Path::Scalar)
+        // In this order: whether there is AMX can't be asked without asking the kernel for it.
+        ALL.into_iter().find(|path| path.is_verified() && path.is_supported()).unwrap_or(Path::Scalar)
     }
 
     /// Whether this processor has all its instructions.
@@ -49,6 +52,8 @@ impl Path {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => Path::Avx512.is_supported() && super::amx::is_supported(),
             #[cfg(target_arch = "aarch64")]
             Path::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
             #[cfg(target_arch = "aarch64")]
@@ -61,7 +66,7 @@ impl Path {
     /// Whether its results were compared with the others' on real hardware; an emulator's word is not enough for a path
     /// to be taken unasked.
     pub fn is_verified(self) -> bool {
-        !matches!(self, Path::Neon | Path::NeonI8mm)
+        !matches!(self, Path::Amx | Path::Neon | Path::NeonI8mm)
     }
 
     /// As it is written in settings and reports.
@@ -70,6 +75,7 @@ impl Path {
             Path::Scalar => "scalar",
             Path::Avx2 => "avx2",
             Path::Avx512 => "avx512",
+            Path::Amx => "amx",
             Path::Neon => "neon",
             Path::NeonI8mm => "neon-i8mm",
         }

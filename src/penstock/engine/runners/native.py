@@ -47,8 +47,8 @@ _SIZES = (
 class NativeRunner:
     """A `ModelRunner`; see there for what each method promises.
 
-    `PENSTOCK_CPU_PATH` names the instructions to use ("avx512", "avx2", "neon-i8mm", "neon", "scalar") instead of the
-    best there are; all give the same results, bit for bit.
+    `PENSTOCK_CPU_PATH` names the instructions to use ("amx", "avx512", "avx2", "neon-i8mm", "neon", "scalar") instead
+    of the best there are; all give the same results, bit for bit.
 
     Args:
         note: what a person should know about the choice of this runner.
