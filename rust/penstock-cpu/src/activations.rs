@@ -1,9 +1,10 @@
-//! Rows of activations as a matrix product takes them: int8 with a scale for each group of 32, or float32.
+//! Rows of activations as a matrix product takes them: int8 with a scale for each group of 32, bfloat16, or float32.
 //!
 //! Where a single number stands out of its group, the group's scale is the outlier's and the others would be rounded
 //! to next to nothing. Such a group keeps what rounding left, in int8 again, and products add both.
 
 use crate::dispatch;
+use crate::half::f32_to_bf16;
 use crate::matrix::INPUT_ALIGN;
 use crate::simd::{LANES, Simd};
 
@@ -13,9 +14,22 @@ pub const GROUP: usize = INPUT_ALIGN;
 /// What products do with activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Rounded to int8 for quantized weights.
+    /// Rounded to int8 for quantized weights, taken as they are for others.
     Int8,
+    /// Rounded to int8 for quantized weights and to bfloat16 for weights of that type, taken as they are for others.
+    Bf16,
     /// Taken as they are.
+    F32,
+}
+
+/// What a product reads of its activations; see [`Matrix::takes`](crate::matrix::Matrix::takes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Groups of int8.
+    Int8,
+    /// bfloat16.
+    Bf16,
+    /// float32.
     F32,
 }
 
@@ -80,6 +94,7 @@ const EMPTY: Group = Group {
 pub struct Activations {
     width: usize,
     wide: Vec<f32>,
+    narrow: Vec<u16>,
     groups: Vec<Group>,
     rests: Vec<Rest>,
 }
@@ -91,6 +106,7 @@ impl Activations {
         let (size, groups) = (rows * self.width, rows.div_ceil(ROWS) * self.width / GROUP);
         if self.wide.len() < size {
             self.wide.resize(size, 0.0);
+            self.narrow.resize(size, 0);
         }
         if self.groups.len() < groups {
             self.groups.resize(groups, EMPTY);
@@ -103,6 +119,7 @@ impl Activations {
         View {
             width: self.width,
             wide: self.wide.as_mut_ptr(),
+            narrow: self.narrow.as_mut_ptr(),
             groups: self.groups.as_mut_ptr(),
             rests: self.rests.as_mut_ptr(),
         }
@@ -114,8 +131,10 @@ impl Activations {
 pub struct View {
     /// Numbers in a row, with padding.
     pub width: usize,
-    /// float32 `[rows, width]`; what the int8 numbers are made from.
+    /// float32 `[rows, width]`; what the other forms are made from.
     pub wide: *mut f32,
+    /// bfloat16, the same.
+    pub narrow: *mut u16,
     /// `[rows / 4, width / 32]`
     pub groups: *mut Group,
     /// The same.
@@ -186,8 +205,18 @@ unsafe fn quantize<S: Simd>(to: View, row: usize, first: usize, count: usize, is
     }
 }
 
+/// Round groups `first .. first + count` of a row to bfloat16.
+#[allow(clippy::extra_unused_type_parameters)] // plain Rust, which is compiled for each path's registers
+#[inline(always)]
+unsafe fn narrow<S: Simd>(to: View, row: usize, first: usize, count: usize) {
+    let at = row * to.width + first * GROUP;
+    for i in at..at + count * GROUP {
+        *to.narrow.add(i) = f32_to_bf16(*to.wide.add(i));
+    }
+}
+
 /// `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich, arXiv:1910.07467) of one row of `size` numbers into row
-/// `row` of `to`, rounded to int8 as well if `int8`.
+/// `row` of `to`, rounded to `form` as well.
 #[inline(always)]
 unsafe fn rms_norm<S: Simd>(
     x: *const f32,
@@ -196,7 +225,7 @@ unsafe fn rms_norm<S: Simd>(
     eps: f32,
     to: View,
     row: usize,
-    int8: bool,
+    form: Form,
 ) {
     let out = to.wide.add(row * to.width);
     let whole = size / LANES * LANES;
@@ -220,23 +249,34 @@ unsafe fn rms_norm<S: Simd>(
     for i in size..to.width {
         *out.add(i) = 0.0;
     }
-    if int8 {
-        let mut squares = S::splat(0.0);
-        for i in (0..to.width).step_by(LANES) {
-            let v = S::load(out.add(i));
-            squares = S::fma(v, v, squares);
+    match form {
+        Form::Int8 => {
+            let mut squares = S::splat(0.0);
+            for i in (0..to.width).step_by(LANES) {
+                let v = S::load(out.add(i));
+                squares = S::fma(v, v, squares);
+            }
+            let most = OUTLIER_OF_ROW * (S::sum(squares) / size as f32).sqrt();
+            quantize::<S>(to, row, 0, to.width / GROUP, |greatest, _| greatest > most);
         }
-        let most = OUTLIER_OF_ROW * (S::sum(squares) / size as f32).sqrt();
-        quantize::<S>(to, row, 0, to.width / GROUP, |greatest, _| greatest > most);
+        Form::Bf16 => narrow::<S>(to, row, 0, to.width / GROUP),
+        Form::F32 => {}
     }
 }
 
+/// Round groups `first .. first + count` of a row to `form`.
 #[inline(always)]
-unsafe fn quantize_some<S: Simd>(to: View, row: usize, first: usize, count: usize) {
-    quantize::<S>(to, row, first, count, |greatest, squares| greatest * greatest > OUTLIER_OF_GROUP * squares);
+unsafe fn round_some<S: Simd>(to: View, row: usize, first: usize, count: usize, form: Form) {
+    match form {
+        Form::Int8 => {
+            quantize::<S>(to, row, first, count, |greatest, squares| greatest * greatest > OUTLIER_OF_GROUP * squares)
+        }
+        Form::Bf16 => narrow::<S>(to, row, first, count),
+        Form::F32 => {}
+    }
 }
 
 dispatch!(pub fn norm_row = rms_norm; (
-    x: *const f32, weight: *const f32, size: usize, eps: f32, to: View, row: usize, int8: bool
+    x: *const f32, weight: *const f32, size: usize, eps: f32, to: View, row: usize, form: Form
 ));
-dispatch!(pub fn quantize_groups = quantize_some; (to: View, row: usize, first: usize, count: usize));
+dispatch!(pub fn round_groups = round_some; (to: View, row: usize, first: usize, count: usize, form: Form));

@@ -2,19 +2,22 @@
 //!
 //! Whatever the number of rows, a row's output is the same sum in the same order: over groups from the first to the
 //! last, each group's integer dot product (which is exact) times both scales, fused into the sum. So the result does
-//! not depend on the batch, on the chunk of a prompt, on the number of threads or on the path.
+//! not depend on the batch, on the chunk of a prompt, on the number of threads or on the path. (Products of bfloat16 with
+//! bfloat16 do depend on the path, see `bf16.rs`.)
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use crate::activations::{GROUP, Group, Precision, ROWS, Rest, View};
+use crate::activations::{Form, GROUP, Group, Precision, ROWS, Rest, View};
 use crate::ggml::Scheme;
 use crate::matrix::{Format, INPUT_ALIGN, Matrix};
 use crate::simd::{LANES, Path, Simd};
 use crate::{dispatch, unrolled};
 
 /// What one call computes: a matrix's tiles `first_tile .. first_tile + tiles` for rows `first_row .. first_row + rows`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Part {
     /// The first tile.
     pub first_tile: usize,
@@ -217,19 +220,27 @@ const F32: u8 = 0;
 const BF16: u8 = 1;
 const F16: u8 = 2;
 
-/// `R` rows times one tile of float weights.
+/// `R` rows times one tile of float weights, from float32 activations.
 #[inline(always)]
 unsafe fn float_rows<S: Simd, const KIND: u8, const R: usize>(tile: Tile, x: View, row: usize) -> [S::F; R] {
     let wide = x.wide.add(row * x.width);
     let mut y = [S::splat(0.0); R];
-    for k in 0..tile.groups * INPUT_ALIGN {
-        let w = match KIND {
-            F32 => S::load(tile.weights.cast::<f32>().add(k * LANES)),
-            BF16 => S::load_bf16(tile.weights.cast::<u16>().add(k * LANES)),
-            _ => S::load_f16(tile.weights.cast::<u16>().add(k * LANES)),
+    for k in (0..tile.groups * INPUT_ALIGN).step_by(2) {
+        let at = k * LANES;
+        let (first, second) = match KIND {
+            F32 => {
+                let weights = tile.weights.cast::<f32>().add(at);
+                (S::load(weights), S::load(weights.add(LANES)))
+            }
+            BF16 => S::load_bf16_pairs(tile.weights.cast::<u16>().add(at)),
+            _ => {
+                let weights = tile.weights.cast::<u16>().add(at);
+                (S::load_f16(weights), S::load_f16(weights.add(LANES)))
+            }
         };
         unrolled!(R, |r| {
-            y[r] = S::fma(w, S::splat(*wide.add(r * x.width + k)), y[r]);
+            let numbers = wide.add(r * x.width + k);
+            y[r] = S::fma(second, S::splat(*numbers.add(1)), S::fma(first, S::splat(*numbers), y[r]));
         });
     }
     y
@@ -380,8 +391,8 @@ float_kernel!(half_float, F16);
 /// Compute a part of `x * matrix^T`.
 ///
 /// # Safety
-/// The path must be supported, `x` hold the part's rows with `matrix.inputs` numbers each (as int8 too, if that is the
-/// precision), and `out` have room for the part.
+/// The path must be supported and, for [`Precision::Bf16`], have bfloat16 products; `x` hold the part's rows with
+/// `matrix.inputs` numbers each in the form that [`Matrix::takes`] names; and `out` have room for the part.
 pub unsafe fn product(path: Path, matrix: &Matrix, x: View, precision: Precision, part: Part, out: Output) {
     debug_assert_eq!(x.width, matrix.inputs.next_multiple_of(INPUT_ALIGN));
     debug_assert!(part.first_tile + part.tiles <= matrix.tiles());
@@ -395,7 +406,10 @@ pub unsafe fn product(path: Path, matrix: &Matrix, x: View, precision: Precision
         group_bytes: matrix.format.group_bytes(),
         zero: 0.0,
     };
+    let form = matrix.takes(precision);
     let scheme = match matrix.format {
+        #[cfg(target_arch = "x86_64")]
+        Format::Bf16 if form == Form::Bf16 => return bf16::run(path, packed, x, part, out),
         Format::F32 => return float32::run(path, packed, x, part, out),
         Format::Bf16 => return bfloat16::run(path, packed, x, part, out),
         Format::F16 => return half_float::run(path, packed, x, part, out),
@@ -412,5 +426,5 @@ pub unsafe fn product(path: Path, matrix: &Matrix, x: View, precision: Precision
         Scheme { zero: Some(_), .. } => q8_zero_wide_16::run,
     };
     packed.zero = scheme.zero.map_or(0.0, f32::from);
-    run(path, packed, x, precision == Precision::Int8, part, out);
+    run(path, packed, x, form == Form::Int8, part, out);
 }

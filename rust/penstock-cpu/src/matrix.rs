@@ -2,10 +2,12 @@
 //!
 //! Quantized: for each group of inputs first the numbers, four inputs of each of the sixteen outputs at a time
 //! (what an integer dot product takes), then sixteen scales, then sixteen offsets if the scheme has them. Four-bit
-//! numbers share bytes: the low halves are those of the group's first half. Floats: sixteen outputs for each input.
+//! numbers share bytes: the low halves are those of the group's first half. Floats: sixteen outputs for each input,
+//! bfloat16 for each pair of inputs, which lie side by side.
 //!
 //! The layout is the same on all paths. Inputs are padded to whole groups and outputs to whole tiles, with zeros.
 
+use crate::activations::{Form, Precision};
 use crate::error::{Error, Result};
 use crate::ggml::{BlockType, Scheme};
 use crate::half;
@@ -280,7 +282,7 @@ impl Matrix {
             row.widen(dtype, bytes);
             let width = group_bytes / INPUT_ALIGN / LANES;
             for (k, &value) in row.wide[..self.inputs].iter().enumerate() {
-                let at = (k * LANES + lane) * width;
+                let at = self.float_at(k, lane) * width;
                 match self.format {
                     Format::Bf16 => tile[at..at + 2].copy_from_slice(&((value.to_bits() >> 16) as u16).to_le_bytes()),
                     Format::F16 => tile[at..at + 2].copy_from_slice(&half::f32_to_f16(value).to_le_bytes()),
@@ -314,6 +316,23 @@ impl Matrix {
                 let width = if scheme.half_scales { 2 } else { 4 };
                 put_scale(&mut group[scales_at + LANES * width..], lane, scheme.half_scales, offset);
             }
+        }
+    }
+
+    /// Where in a tile of floats an input of an output is.
+    fn float_at(&self, input: usize, lane: usize) -> usize {
+        match self.format {
+            Format::Bf16 => (input / 2 * LANES + lane) * 2 + input % 2,
+            _ => input * LANES + lane,
+        }
+    }
+
+    /// What products read of activations.
+    pub fn takes(&self, precision: Precision) -> Form {
+        match (self.format, precision) {
+            (Format::Quantized(_), Precision::Int8 | Precision::Bf16) => Form::Int8,
+            (Format::Bf16, Precision::Bf16) => Form::Bf16,
+            _ => Form::F32,
         }
     }
 
@@ -355,9 +374,9 @@ impl Matrix {
             let (g, i) = (k / self.format.group(), k % self.format.group());
             let group = &tile[g * group_bytes..][..group_bytes];
             *to = match self.format {
-                Format::F32 => float(group, i * LANES + lane),
-                Format::Bf16 => half::bf16_to_f32(short(group, i * LANES + lane)),
-                Format::F16 => half::f16_to_f32(short(group, i * LANES + lane)),
+                Format::F32 => float(group, self.float_at(i, lane)),
+                Format::Bf16 => half::bf16_to_f32(short(group, self.float_at(i, lane))),
+                Format::F16 => half::f16_to_f32(short(group, self.float_at(i, lane))),
                 Format::Quantized(s) => {
                     let q = if s.bits == 4 {
                         let (j, shift) = (i % (s.group / 2), if i < s.group / 2 { 0 } else { 4 });

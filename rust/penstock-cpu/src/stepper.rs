@@ -1,6 +1,6 @@
 //! Steps of a model: hidden states of any mix of decodes and prompt chunks, and scores of the tokens that follow.
 
-use crate::activations::{Activations, GROUP, Precision, View, norm_row, quantize_groups};
+use crate::activations::{Activations, Form, GROUP, Precision, View, norm_row, round_groups};
 use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
 use crate::gemm::{Output, Part, product};
 use crate::kv_cache::KvCache;
@@ -84,7 +84,11 @@ struct ThreadScratch {
 
 impl Stepper {
     /// A stepper with threads of its own.
+    ///
+    /// # Panics
+    /// If the path can't multiply with this precision.
     pub fn new(path: Path, precision: Precision, pool: Pool) -> Stepper {
+        assert!(precision != Precision::Bf16 || path.has_bf16_products());
         let scratch = (0..pool.threads()).map(|_| ThreadScratch::default()).collect();
         Stepper {
             path,
@@ -169,7 +173,7 @@ impl Stepper {
         self.gated.resize(rows, s.ffn);
         self.stopwatch.lap(Phase::Embed);
         for (i, layer) in model.layers.iter().enumerate() {
-            self.norm(rows, &layer.attn_norm, s);
+            self.norm(rows, &layer.attn_norm, s, layer.qkv.takes(self.precision));
             self.stopwatch.lap(Phase::Norm);
             self.multiply_qkv(layer, rows);
             self.stopwatch.lap(Phase::Qkv);
@@ -179,7 +183,7 @@ impl Stepper {
             self.stopwatch.lap(Phase::Attend);
             self.add_product(&layer.o, Input::Attended, rows, stride);
             self.stopwatch.lap(Phase::Out);
-            self.norm(rows, &layer.mlp_norm, s);
+            self.norm(rows, &layer.mlp_norm, s, layer.gate_up.takes(self.precision));
             self.stopwatch.lap(Phase::Norm);
             self.gate(layer, rows);
             self.stopwatch.lap(Phase::Gate);
@@ -193,7 +197,8 @@ impl Stepper {
     pub fn score(&mut self, model: &Model, rows: &[usize]) {
         self.stopwatch.start();
         let s = &model.sizes;
-        let (path, int8) = (self.path, self.precision == Precision::Int8);
+        let (path, head) = (self.path, model.head());
+        let form = head.takes(self.precision);
         let stride = s.hidden.next_multiple_of(LANES);
         self.wanted.resize(rows.len(), s.hidden);
         let (view, residual) = (self.wanted.view(), self.residual.as_ptr());
@@ -201,10 +206,9 @@ impl Stepper {
             assert!(row < self.rows.len());
             // SAFETY: the row is one of the last step's; the view has room for it.
             unsafe {
-                norm_row(path, residual.add(row * stride), model.final_norm.as_ptr(), s.hidden, s.eps, view, i, int8)
+                norm_row(path, residual.add(row * stride), model.final_norm.as_ptr(), s.hidden, s.eps, view, i, form)
             };
         }
-        let head = model.head();
         let out_stride = head.tiles() * LANES;
         grow(&mut self.logits, rows.len() * out_stride);
         let out = SendPtr(self.logits.as_mut_ptr());
@@ -302,15 +306,15 @@ impl Stepper {
         }
     }
 
-    fn norm(&mut self, rows: usize, weight: &[f32], s: &Sizes) {
-        let (path, int8) = (self.path, self.precision == Precision::Int8);
+    fn norm(&mut self, rows: usize, weight: &[f32], s: &Sizes, form: Form) {
+        let path = self.path;
         let stride = s.hidden.next_multiple_of(LANES);
         let view = self.normed.view();
         let residual = SendPtr(self.residual.as_mut_ptr());
         run_rows(&self.pool, rows, |row| {
             let residual = &residual;
             // SAFETY: every row is written by one task.
-            unsafe { norm_row(path, residual.0.add(row * stride), weight.as_ptr(), s.hidden, s.eps, view, row, int8) };
+            unsafe { norm_row(path, residual.0.add(row * stride), weight.as_ptr(), s.hidden, s.eps, view, row, form) };
         });
     }
 
@@ -371,12 +375,12 @@ impl Stepper {
 
     fn attend(&mut self, model: &Model, layer: &Layer, index: usize, cache: &KvCache, shares: &[Share]) {
         let s = &model.sizes;
-        let (path, int8) = (self.path, self.precision == Precision::Int8);
+        let (path, form) = (self.path, layer.o.takes(self.precision));
         let (stride, group) = (layer.qkv.tiles() * LANES, s.heads / s.kv_heads);
         let (qkv, view) = (SendPtr(self.qkv.as_mut_ptr()), self.attended.view());
         let scratch = SendPtr(self.scratch.as_mut_ptr());
         // Where a KV head's queries fill whole groups, its task rounds its own results.
-        let own_groups = int8 && (group * s.head_dim).is_multiple_of(GROUP);
+        let own_groups = (group * s.head_dim).is_multiple_of(GROUP);
         // SAFETY: the first query and result of a task are within the buffers.
         let queries = |task: Task| unsafe {
             let (qkv, view) = (&qkv, &view);
@@ -400,13 +404,8 @@ impl Stepper {
         let round = |task: Task| unsafe {
             if own_groups {
                 for row in task.row..task.row + task.count {
-                    quantize_groups(
-                        path,
-                        view,
-                        row,
-                        task.head * group * s.head_dim / GROUP,
-                        group * s.head_dim / GROUP,
-                    );
+                    let count = group * s.head_dim / GROUP;
+                    round_groups(path, view, row, task.head * count, count, form);
                 }
             }
         };
@@ -436,17 +435,17 @@ impl Stepper {
             }
             round(task);
         });
-        if int8 && !own_groups {
+        if !own_groups && form != Form::F32 {
             run_rows(&self.pool, self.rows.len(), |row| {
                 // SAFETY: every row is one task's.
-                unsafe { quantize_groups(path, view, row, 0, view.width / GROUP) };
+                unsafe { round_groups(path, view, row, 0, view.width / GROUP, form) };
             });
         }
     }
 
     /// `gate * sigmoid(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
     fn gate(&mut self, layer: &Layer, rows: usize) {
-        let (path, precision) = (self.path, self.precision);
+        let (path, precision, form) = (self.path, self.precision, layer.down.takes(self.precision));
         let (from, to) = (self.normed.view(), self.gated.view());
         let pairs = layer.gate_up.tiles() / 2;
         let scratch = SendPtr(self.scratch.as_mut_ptr());
@@ -468,10 +467,8 @@ impl Stepper {
                         let wide = to.wide.add(block * to.width + (first + pair) * LANES);
                         swiglu(path, gates, gates.add(LANES), 4 * LANES, block_rows, wide, to.width);
                     }
-                    if precision == Precision::Int8 {
-                        for row in block..block + block_rows {
-                            quantize_groups(path, to, row, task, 1);
-                        }
+                    for row in block..block + block_rows {
+                        round_groups(path, to, row, task, 1, form);
                     }
                 }
             }

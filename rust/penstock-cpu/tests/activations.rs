@@ -2,7 +2,7 @@
 
 mod support;
 
-use penstock_cpu::activations::{Activations, Group, norm_row, quantize_groups};
+use penstock_cpu::activations::{Activations, Form, Group, norm_row, round_groups};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use support::{Rng, activations, assert_same, paths};
@@ -110,7 +110,7 @@ fn rows_rounded_side_by_side_each_keep_what_is_theirs() {
         // SAFETY: the view has room for four rows of 32 numbers, and each task rounds its own.
         unsafe {
             view.wide.copy_from_nonoverlapping(x.as_ptr(), x.len());
-            pool.run(4, &|row, _| quantize_groups(Path::best(), view, row, 0, 1));
+            pool.run(4, &|row, _| round_groups(Path::best(), view, row, 0, 1, Form::Int8));
             assert_eq!((*view.groups).has_rest, outliers);
         }
     }
@@ -134,6 +134,47 @@ fn all_paths_round_any_floats_alike() {
             assert_same_groups(&groups(&mut activations(path, &x, inputs), rows), &wanted, path.name());
         }
     }
+}
+
+#[test]
+fn all_paths_round_any_floats_to_the_nearest_bfloat16_and_ties_to_even() {
+    let mut rng = Rng::new(6);
+    for _ in 0..500 {
+        let (rows, inputs) = (rng.between(1, 5), rng.between(1, 100));
+        let x: Vec<f32> = (0..rows * inputs)
+            .map(|_| match rng.below(3) {
+                0 => f32::from_bits((rng.bits() as u32 & !0xFFFF) | 0x8000), // ties
+                _ => rng.any_f32(),
+            })
+            .collect();
+        for path in paths() {
+            let mut all = activations(path, &x, inputs);
+            let view = all.view();
+            for (i, &x) in x.iter().enumerate() {
+                // SAFETY: the view has these rows.
+                let got = unsafe { *view.narrow.add(i / inputs * view.width + i % inputs) };
+                assert!(is_nearest(got, x), "{x:e} became {got:x} on {path}");
+            }
+        }
+    }
+}
+
+/// Whether neither neighbour is nearer, nor as near and even; beyond the greatest bfloat16, infinity is its neighbour.
+fn is_nearest(bits: u16, x: f32) -> bool {
+    let value = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
+    if !x.is_finite() {
+        return value(bits).is_nan() && x.is_nan() || value(bits) == f64::from(x);
+    }
+    let magnitude = |bits: u16| match bits & 0x7FFF {
+        0x7F80 => 2f64.powi(128),
+        bits => value(bits),
+    };
+    let x = (f64::from(x.abs()), x.is_sign_negative());
+    let distance = |bits: u16| (magnitude(bits) - x.0).abs();
+    let no_worse =
+        |other: u16| distance(bits) < distance(other) || distance(bits) == distance(other) && bits.is_multiple_of(2);
+    let (is_zero, is_infinite) = (bits & 0x7FFF == 0, bits & 0x7FFF == 0x7F80);
+    (bits >> 15 == 1) == x.1 && (is_infinite || no_worse(bits + 1)) && (is_zero || no_worse(bits - 1))
 }
 
 #[test]
@@ -190,7 +231,7 @@ fn rms_norm_is_that_of_float64_and_the_same_on_all_paths() {
             // What an earlier, longer row left in the padding.
             unsafe { std::slice::from_raw_parts_mut(view.wide, 6 * view.width) }.fill(f32::NAN);
             // SAFETY: the path is this processor's, and the view has six rows.
-            unsafe { norm_row(path, x.as_ptr(), weight.as_ptr(), size, eps, view, row, true) };
+            unsafe { norm_row(path, x.as_ptr(), weight.as_ptr(), size, eps, view, row, Form::Int8) };
             let out = unsafe { std::slice::from_raw_parts(view.wide.add(row * view.width), view.width) }.to_vec();
             for i in 0..view.width {
                 let wanted = if i < size { f64::from(x[i]) * scale * f64::from(weight[i]) } else { 0.0 };

@@ -3,12 +3,14 @@
 mod support;
 
 use penstock_cpu::Error;
-use penstock_cpu::activations::{Activations, Precision, View};
+use penstock_cpu::activations::{Activations, Precision};
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::matrix::{Matrix, Stored, read_f32};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
-use support::{DTYPES, Rng, Tensor, activations, assert_same, block, paths};
+use support::{
+    DTYPES, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, paths, precisions,
+};
 
 const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::F32];
 
@@ -19,23 +21,6 @@ fn random_inputs(rng: &mut Rng, dtype: &str) -> usize {
         32 => 32 * rng.between(1, 9),
         _ => 256 * rng.between(1, 2),
     }
-}
-
-/// A part of the product, `[rows, 16 * tiles]`.
-fn multiply_part(path: Path, matrix: &Matrix, x: View, precision: Precision, part: Part) -> Vec<f32> {
-    let stride = 16 * part.tiles;
-    let mut y = vec![f32::NAN; part.rows * stride];
-    let out = Output { to: y.as_mut_ptr(), stride, accumulate: false };
-    // SAFETY: the path is this processor's, and there is room for the part.
-    unsafe { product(path, matrix, x, precision, part, out) };
-    y
-}
-
-/// The whole product, `[rows, outputs]`.
-fn multiply(path: Path, matrix: &Matrix, x: View, precision: Precision, rows: usize) -> Vec<f32> {
-    let part = Part { first_tile: 0, tiles: matrix.tiles(), first_row: 0, rows };
-    let y = multiply_part(path, matrix, x, precision, part);
-    y.chunks_exact(16 * matrix.tiles()).flat_map(|row| row[..matrix.outputs].to_vec()).collect()
 }
 
 /// What the int8 numbers of a view are worth, `[rows, inputs]`.
@@ -54,25 +39,6 @@ fn rounded(all: &mut Activations, rows: usize, inputs: usize) -> Vec<f64> {
 
 fn is_quantized(matrix: &Matrix) -> bool {
     matches!(matrix.format, penstock_cpu::matrix::Format::Quantized(_))
-}
-
-/// Panic where `y` is further from `x * w^T` than `tolerance` allows, relative to the sum of all magnitudes.
-#[track_caller]
-fn assert_near(y: &[f32], w: &[f64], x: &[f64], inputs: usize, tolerance: f64, what: &str) {
-    let outputs = w.len() / inputs;
-    for (r, x) in x.chunks_exact(inputs).enumerate() {
-        for (o, w) in w.chunks_exact(inputs).enumerate() {
-            let wanted: f64 = w.iter().zip(x).map(|(w, x)| w * x).sum();
-            // A weight of zero may be the difference of a scale's and an offset's share.
-            let greatest = w.iter().fold(0f64, |a, w| a.max(w.abs()));
-            let all: f64 = w.iter().zip(x).map(|(w, x)| (w.abs() + greatest) * x.abs()).sum();
-            let got = f64::from(y[r * outputs + o]);
-            assert!(
-                (got - wanted).abs() <= tolerance * all + 1e-37,
-                "{what}: row {r}, output {o} is {got:e}, not {wanted:e}"
-            );
-        }
-    }
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {
@@ -133,8 +99,8 @@ fn a_row_has_the_same_bits_for_every_number_of_rows() {
         let tensor = Tensor::random(&mut rng, dtype, 20, inputs, 0.1);
         let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
         let x = rng.normals(30 * inputs);
-        for path in paths() {
-            for precision in PRECISIONS {
+        for (precision, paths) in precisions() {
+            for path in paths {
                 let alone: Vec<f32> = x
                     .chunks_exact(inputs)
                     .flat_map(|x| multiply(path, &matrix, activations(path, x, inputs).view(), precision, 1))
@@ -155,16 +121,16 @@ fn an_accumulating_product_adds_to_what_is_there() {
     for dtype in ["Q4_0", "Q6_K", "BF16"] {
         let tensor = Tensor::random(&mut rng, dtype, 32, 256, 0.1);
         let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
-        let (x, before) = (rng.normals(7 * 256), rng.normals(7 * 40));
+        let (x, before) = (rng.normals(23 * 256), rng.normals(23 * 40));
         for path in paths() {
             let mut all = activations(path, &x, 256);
-            let y = multiply(path, &matrix, all.view(), Precision::Int8, 7);
+            let y = multiply(path, &matrix, all.view(), Precision::Int8, 23);
             let mut sums = before.clone();
-            let part = Part { first_tile: 0, tiles: 2, first_row: 0, rows: 7 };
+            let part = Part { first_tile: 0, tiles: 2, first_row: 0, rows: 23 };
             let out = Output { to: sums.as_mut_ptr(), stride: 40, accumulate: true };
             // SAFETY: the path is this processor's, and there is room for the part.
             unsafe { product(path, &matrix, all.view(), Precision::Int8, part, out) };
-            for r in 0..7 {
+            for r in 0..23 {
                 let wanted: Vec<f32> =
                     (0..40).map(|o| before[r * 40 + o] + if o < 32 { y[r * 32 + o] } else { 0.0 }).collect();
                 assert_same(&sums[r * 40..][..40], &wanted, &format!("{dtype} on {path}"));
@@ -311,9 +277,9 @@ fn matrices_of_any_bytes_are_packed_and_multiplied_alike_on_all_paths() {
             let bytes = rng.bytes(20 * inputs / len * size);
             let tensor = Tensor { name: "random".into(), dtype, outputs: 20, inputs, bytes };
             let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
-            let x = rng.normals(5 * inputs);
+            let x = rng.normals(21 * inputs);
             for precision in PRECISIONS {
-                let multiplied = |path| multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 5);
+                let multiplied = |path| multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 21);
                 let wanted = multiplied(Path::Scalar);
                 for path in paths() {
                     assert_same(&multiplied(path), &wanted, &format!("{dtype} {precision:?} on {path}"));
@@ -330,15 +296,15 @@ fn nan_and_infinity_reach_every_output_of_their_row_and_no_other_row() {
         let inputs = if block(dtype).0 == 256 { 256 } else { 96 };
         let tensor = Tensor::random(&mut rng, dtype, 20, inputs, 0.1);
         let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
-        let clean = rng.normals(14 * inputs);
-        for path in paths() {
-            for precision in PRECISIONS {
-                let wanted = multiply(path, &matrix, activations(path, &clean, inputs).view(), precision, 14);
+        let clean = rng.normals(20 * inputs);
+        for (precision, paths) in precisions() {
+            for path in paths {
+                let wanted = multiply(path, &matrix, activations(path, &clean, inputs).view(), precision, 20);
                 for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                    let (row, mut x) = (rng.below(14), clean.clone());
+                    let (row, mut x) = (rng.below(20), clean.clone());
                     x[row * inputs + rng.below(inputs)] = bad;
-                    let y = multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 14);
-                    for r in 0..14 {
+                    let y = multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 20);
+                    for r in 0..20 {
                         let (got, wanted) = (&y[r * 20..][..20], &wanted[r * 20..][..20]);
                         if r == row {
                             assert!(got.iter().all(|y| !y.is_finite()), "{dtype} {precision:?} on {path}: {got:?}");

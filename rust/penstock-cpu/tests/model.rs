@@ -11,7 +11,7 @@ use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::{Error, Result};
 use std::collections::HashMap;
-use support::{Rng, Tensor, assert_same, paths};
+use support::{Rng, Tensor, assert_same, precisions};
 
 const POSITIONS: usize = 2600;
 
@@ -146,8 +146,8 @@ fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, shares: &[Share])
 }
 
 /// Scores after each token of a sequence that is computed all alone, one token at a time.
-fn alone(model: &Model, precision: Precision, block_size: usize, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut stepper = Stepper::new(Path::best(), precision, Pool::new(1));
+fn alone(model: &Model, path: Path, precision: Precision, block_size: usize, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut stepper = Stepper::new(path, precision, Pool::new(1));
     let cache = new_cache(&model.sizes, block_size, POSITIONS / block_size);
     let table: Vec<u32> = (0..cache.blocks as u32).collect();
     (0..tokens.len())
@@ -163,11 +163,11 @@ fn scores_have_the_same_bits_for_any_chunks_company_threads_blocks_and_path() {
     let mut rng = Rng::new(1);
     for (sizes, weights) in models(&mut rng) {
         let model = pack(&sizes, &weights);
-        for precision in [Precision::Int8, Precision::F32] {
+        for (precision, paths) in precisions() {
             let sequences = [130, 57, 9, 1].map(|length| random_tokens(&mut rng, sizes.vocab, length));
             let block_size = rng.pick(&[16, 8, 5, 32]); // sums go by strips, and strips by blocks
-            let wanted = sequences.each_ref().map(|tokens| alone(&model, precision, block_size, tokens));
-            for path in paths() {
+            let wanted = sequences.each_ref().map(|tokens| alone(&model, paths[0], precision, block_size, tokens));
+            for &path in &paths {
                 for threads in [1, 2, 3] {
                     let mut stepper = Stepper::new(path, precision, Pool::new(threads));
                     let blocks = 250 / block_size + 20;
@@ -307,9 +307,14 @@ fn scores_are_those_of_the_models_definition_in_float64() {
         let tokens = random_tokens(&mut rng, sizes.vocab, 60);
         let wanted = reference(&sizes, &weights, &tokens);
         let squares: f64 = wanted.iter().flatten().map(|y| y * y).sum();
-        // Half floats in the cache; and int8 activations.
-        for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Int8, 5e-2)] {
-            let got = alone(&model, precision, 16, &tokens);
+        let is_quantized = weights.0.values().any(|tensor| support::block(tensor.dtype).0 > 1);
+        for (precision, paths) in precisions() {
+            let tolerance = match precision {
+                Precision::F32 => 2e-3, // half floats in the cache
+                Precision::Bf16 if !is_quantized => 1e-2,
+                Precision::Bf16 | Precision::Int8 => 5e-2,
+            };
+            let got = alone(&model, paths[0], precision, 16, &tokens);
             let pairs = got.iter().flatten().zip(wanted.iter().flatten());
             let errors: f64 = pairs.map(|(&y, wanted)| (f64::from(y) - wanted).powi(2)).sum();
             let error = (errors / squares).sqrt();
@@ -322,15 +327,16 @@ fn scores_are_those_of_the_models_definition_in_float64() {
 fn a_stepper_that_served_another_model_gives_the_same_bits() {
     let mut rng = Rng::new(3);
     let models: Vec<Model> = models(&mut rng).iter().map(|(sizes, weights)| pack(sizes, weights)).collect();
-    for precision in [Precision::Int8, Precision::F32] {
-        let mut stepper = Stepper::new(Path::best(), precision, Pool::new(2));
+    for (precision, paths) in precisions() {
+        let path = paths[0];
+        let mut stepper = Stepper::new(path, precision, Pool::new(2));
         for index in [1, 2, 0, 2, 1] {
             let model = &models[index];
             let tokens = random_tokens(&mut rng, model.sizes.vocab, 20);
             let cache = new_cache(&model.sizes, 16, 2);
             let share = Share { tokens: tokens.clone(), start: 0, table: vec![1, 0] };
             let got = step(&mut stepper, model, &cache, &[share]);
-            for (got, wanted) in got.iter().zip(alone(model, precision, 16, &tokens)) {
+            for (got, wanted) in got.iter().zip(alone(model, path, precision, 16, &tokens)) {
                 assert_same(got, &wanted, &format!("{precision:?}, model {index}"));
             }
         }
@@ -350,8 +356,8 @@ fn a_row_that_is_not_finite_is_reported_and_leaves_the_others_alone() {
         weights.0.insert("embed.weight".into(), embed);
         let model = pack(&Sizes { tied: false, ..sizes.clone() }, &weights);
         let share = |token, block| Share { tokens: vec![1, token, 2], start: 0, table: vec![block] };
-        for precision in [Precision::Int8, Precision::F32] {
-            let mut stepper = Stepper::new(Path::best(), precision, Pool::new(2));
+        for (precision, paths) in precisions() {
+            let mut stepper = Stepper::new(paths[0], precision, Pool::new(2));
             let cache = new_cache(&sizes, 16, 3);
             let wanted = step(&mut stepper, &model, &cache, &[share(3, 0)]);
             let got = step(&mut stepper, &model, &cache, &[share(3, 0), share(5, 1), share(3, 2)]);

@@ -54,6 +54,15 @@ unsafe fn widen<S: Simd>(from: &[u16; LANES], half: &mut [f32; LANES], brain: &m
     S::store(half.as_mut_ptr(), S::load_f16(from.as_ptr()));
     S::store(brain.as_mut_ptr(), S::load_bf16(from.as_ptr()));
 }
+#[inline(always)]
+unsafe fn widen_pairs<S: Simd>(from: &[u16; 2 * LANES], first: &mut [f32; LANES], second: &mut [f32; LANES]) {
+    let (a, b) = S::load_bf16_pairs(from.as_ptr());
+    S::store(first.as_mut_ptr(), a);
+    S::store(second.as_mut_ptr(), b);
+}
+dispatch!(fn run_widen_pairs = widen_pairs; (
+    from: &[u16; 2 * LANES], first: &mut [f32; LANES], second: &mut [f32; LANES]
+));
 dispatch!(fn run_widen = widen; (from: &[u16; LANES], half: &mut [f32; LANES], brain: &mut [f32; LANES]));
 
 #[inline(always)]
@@ -192,6 +201,22 @@ fn every_half_float_and_every_bfloat16_widens_to_its_value() {
                 let [low, high] = from[i].to_le_bytes();
                 let value = half(low, high);
                 assert!(f64::from(wide[i]) == value || wide[i].is_nan() && value.is_nan(), "{:x}", from[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_of_bfloat16_come_apart() {
+    for start in (0..=u16::MAX).step_by(2 * LANES) {
+        let from: [u16; 2 * LANES] = std::array::from_fn(|i| start + i as u16);
+        for path in paths() {
+            let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+            // SAFETY: the path is one of this processor's.
+            unsafe { run_widen_pairs(path, &from, &mut first, &mut second) };
+            for i in 0..LANES {
+                assert_eq!(first[i].to_bits(), bf16_to_f32(from[2 * i]).to_bits(), "{path} {:x}", from[2 * i]);
+                assert_eq!(second[i].to_bits(), bf16_to_f32(from[2 * i + 1]).to_bits(), "{path}");
             }
         }
     }

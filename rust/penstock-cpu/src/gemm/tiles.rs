@@ -1,10 +1,14 @@
 //! Products of sixteen rows at a time on AMX tiles.
 //!
-//! A tile instruction multiplies the int8 numbers of a group for all sixteen rows and outputs at once. What comes out is
+//! int8: a tile instruction multiplies the int8 numbers of a group for all sixteen rows and outputs at once. What comes out is
 //! the same whole number that other paths compute, and scales are applied by the same operations; so are all bits.
+//!
+//! bfloat16: tiles hold the sums. An instruction adds up 16 pairs of inputs on its own, unlike any other, so tiles serve
+//! every number of rows.
 
 use super::{Int8Group, Output, Packed, Part, Tile, add_group, write};
 use crate::activations::{GROUP, Group, ROWS, View};
+use crate::matrix::INPUT_ALIGN;
 use crate::simd::amx::{self, Shape, Tiles};
 use crate::simd::avx512::Avx512;
 use crate::simd::{LANES, Simd};
@@ -99,3 +103,47 @@ pub(super) unsafe fn int8_blocks<const BITS: u32, const LEN: usize, const OFFSET
     let left = Part { first_row: part.first_row + done, rows: part.rows - done, ..part };
     (left, Output { to: out.to.add(done * out.stride), ..out })
 }
+
+/// Tiles of outputs whose sums are kept side by side, so that none waits for its last instruction.
+const TOGETHER: usize = 4;
+
+/// Compute a part from bfloat16. The last rows have smaller tiles, which changes no sum.
+///
+/// # Safety
+/// As [`super::product`]; AMX must be supported.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn bf16(matrix: Packed, x: View, part: Part, out: Output) {
+    let whole = part.rows / BLOCK * BLOCK;
+    for (from, to, rows) in [(0, whole, BLOCK), (whole, part.rows, part.rows - whole)] {
+        if from == to {
+            continue;
+        }
+        let [of_rows, of_pairs] = [rows, INPUT_ALIGN / 2].map(|rows| Shape { rows, row_bytes: amx::ROW_BYTES });
+        let tiles = Tiles::configure(&[of_rows, of_rows, of_rows, of_rows, of_rows, of_pairs, of_pairs, of_pairs]);
+        let mut t = 0;
+        while t < part.tiles {
+            let count = if part.tiles - t < TOGETHER { 1 } else { TOGETHER };
+            for row in (from..to).step_by(BLOCK) {
+                let narrow = x.narrow.cast_const().add((part.first_row + row) * x.width);
+                let weights: [_; TOGETHER] =
+                    std::array::from_fn(|i| matrix.data.add((part.first_tile + t + i % count) * matrix.tile_bytes));
+                let mut sums = Sums([[[0.0; LANES]; BLOCK]; TOGETHER]);
+                let to = sums.0.as_mut_ptr().cast();
+                match count {
+                    TOGETHER => tiles.multiply_bf16_by_four(to, narrow, 2 * x.width, weights, matrix.groups),
+                    _ => tiles.multiply_bf16(to, narrow, 2 * x.width, weights[0], matrix.groups),
+                }
+                for (i, tile) in sums.0[..count].iter().enumerate() {
+                    for (r, sums) in tile[..rows].iter().enumerate() {
+                        let to = out.to.add((row + r) * out.stride + (t + i) * LANES);
+                        write::<Avx512, 1>([Avx512::load(sums.as_ptr())], to, out);
+                    }
+                }
+            }
+            t += count;
+        }
+    }
+}
+
+#[repr(C, align(64))]
+struct Sums([[[f32; LANES]; BLOCK]; TOGETHER]);

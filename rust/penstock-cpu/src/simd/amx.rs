@@ -71,6 +71,46 @@ struct Config {
     rows: [u8; 16],
 }
 
+/// A function that loops over groups of 32 inputs: for each weights' tile its sums, a tile to load it into, and where
+/// it is.
+macro_rules! bf16_product {
+    (
+        $(#[$doc:meta])*
+        $name:ident($weights:ident: $type:ty): $($sum:literal, $tile:literal, $at:ident = $from:expr);+
+    ) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub unsafe fn $name(&self, to: *mut f32, x: *const u16, x_stride: usize, $weights: $type, groups: usize) {
+            asm!(
+                $(concat!("tilezero ", $sum),)+
+                "2:",
+                "tileloadd tmm4, [{x} + {x_stride}]",
+                "add {x}, 64",
+                $(
+                    concat!("tileloadd ", $tile, ", [{", stringify!($at), "} + {stride}]"),
+                    concat!("add {", stringify!($at), "}, 1024"),
+                    concat!("tdpbf16ps ", $sum, ", tmm4, ", $tile),
+                )+
+                "dec {groups}",
+                "jnz 2b",
+                $(
+                    concat!("tilestored [{to} + {stride}], ", $sum),
+                    "add {to}, 1024",
+                )+
+                to = inout(reg) to => _,
+                x = inout(reg) x => _,
+                x_stride = in(reg) x_stride,
+                $($at = inout(reg) $from => _,)+
+                groups = inout(reg) groups => _,
+                stride = in(reg) ROW_BYTES,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack)
+            );
+        }
+    };
+}
+
 /// A thread's tiles, configured until this is dropped. Then they are released at once: the kernel saves their 8 KiB
 /// whenever it stops a thread that has them, and the processor rests less deeply. Both cost more than configuring them
 /// for each product, which is as long as some hundred instructions.
@@ -93,7 +133,7 @@ impl Tiles {
 
     /// `to = x * weights`, int32 from signed and unsigned bytes, in tiles 0, 1 and 2.
     ///
-    /// The strides are bytes between rows.
+    /// `x_stride` is bytes between rows; those of the others lie side by side.
     ///
     /// # Safety
     /// The tiles' shapes must fit each other, and there must be as many bytes.
@@ -113,6 +153,23 @@ impl Tiles {
             out("tmm0") _, out("tmm1") _, out("tmm2") _,
             options(nostack, preserves_flags)
         );
+    }
+
+    bf16_product! {
+        /// `to = x * weights`, float32 from bfloat16 with `groups` times 32 inputs: the sums in tile 0, `x` in tile 4,
+        /// the weights, a KiB a group, in tile 5.
+        ///
+        /// `x_stride` is bytes between rows; `to` is `[16, 16]`, of which only `x`'s rows are written.
+        multiply_bf16(weights: *const u8): "tmm0", "tmm5", only = weights
+    }
+
+    bf16_product! {
+        /// The same with four tiles of weights; `to` is `[4, 16, 16]`.
+        multiply_bf16_by_four(weights: [*const u8; 4]):
+            "tmm0", "tmm5", first = weights[0];
+            "tmm1", "tmm6", second = weights[1];
+            "tmm2", "tmm7", third = weights[2];
+            "tmm3", "tmm5", fourth = weights[3]
     }
 }
 

@@ -18,6 +18,16 @@ unsafe fn widen_bf16(x: __m128i) -> __m256 {
 }
 
 #[inline(always)]
+unsafe fn first_bf16(pairs: __m256i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs))
+}
+
+#[inline(always)]
+unsafe fn second_bf16(pairs: __m256i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(!0xFFFF)))
+}
+
+#[inline(always)]
 unsafe fn exp2_integral(a: __m256) -> __m256 {
     let exponent = _mm256_add_epi32(_mm256_cvttps_epi32(a), _mm256_set1_epi32(127));
     _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
@@ -105,6 +115,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> F {
         (widen_bf16(_mm_loadu_si128(from.cast())), widen_bf16(_mm_loadu_si128(from.add(8).cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const u16) -> (F, F) {
+        let pairs = Self::load_bytes(from.cast());
+        (both!(first_bf16, pairs), both!(second_bf16, pairs))
     }
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> F {

@@ -49,6 +49,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_f16(to: *mut u16, x: Self::F);
     /// Sixteen bfloat16, widened.
     unsafe fn load_bf16(from: *const u16) -> Self::F;
+    /// Sixteen pairs of bfloat16, widened: the first ones and the second ones.
+    unsafe fn load_bf16_pairs(from: *const u16) -> (Self::F, Self::F);
     /// Sixteen int8, as float32.
     unsafe fn load_i8(from: *const i8) -> Self::F;
     /// `a + b`

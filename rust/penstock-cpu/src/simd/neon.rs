@@ -116,6 +116,15 @@ macro_rules! neon {
                 each([0, 4, 8, 12], |at| vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.add(at)))))
             }
             #[inline(always)]
+            unsafe fn load_bf16_pairs(from: *const u16) -> (F, F) {
+                let pairs = each([0, 8, 16, 24], |at| vld1q_u32(from.add(at).cast()));
+                let second = vdupq_n_u32(0xFFFF_0000);
+                (
+                    each(pairs, |pair| vreinterpretq_f32_u32(vshlq_n_u32::<16>(pair))),
+                    each(pairs, |pair| vreinterpretq_f32_u32(vandq_u32(pair, second))),
+                )
+            }
+            #[inline(always)]
             unsafe fn load_i8(from: *const i8) -> F {
                 let bytes = vld1q_s8(from);
                 let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));

@@ -63,6 +63,16 @@ impl Path {
         }
     }
 
+    /// Whether it can multiply bfloat16 with bfloat16, on this processor.
+    pub fn has_bf16_products(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => self.is_supported() && is_x86_feature_detected!("avx512bf16"),
+            Path::Amx => self.is_supported(),
+            _ => false,
+        }
+    }
+
     /// Whether its results were compared with the others' on real hardware; an emulator's word is not enough for a path
     /// to be taken unasked.
     pub fn is_verified(self) -> bool {

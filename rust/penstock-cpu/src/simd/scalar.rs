@@ -47,6 +47,11 @@ impl Simd for Scalar {
         from.cast::<[u16; LANES]>().read_unaligned().map(half::bf16_to_f32)
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const u16) -> (Self::F, Self::F) {
+        let pairs = from.cast::<[[u16; 2]; LANES]>().read_unaligned();
+        (pairs.map(|pair| half::bf16_to_f32(pair[0])), pairs.map(|pair| half::bf16_to_f32(pair[1])))
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self::F {
         from.cast::<[i8; LANES]>().read().map(f32::from)
     }

@@ -3,9 +3,10 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
-use penstock_cpu::activations::{Activations, quantize_groups};
+use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups};
+use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
-use penstock_cpu::matrix::Stored;
+use penstock_cpu::matrix::{Matrix, Stored};
 use penstock_cpu::simd::Path;
 
 /// Types of floats, then all quantized ones.
@@ -94,6 +95,13 @@ impl Rng {
 /// The paths of this processor, the scalar one last.
 pub fn paths() -> Vec<Path> {
     Path::supported().collect()
+}
+
+/// Each precision with paths that give the same bits with it: bfloat16 products are each path's own.
+pub fn precisions() -> Vec<(Precision, Vec<Path>)> {
+    let mut all = vec![(Precision::Int8, paths()), (Precision::F32, paths())];
+    all.extend(paths().into_iter().filter(|p| p.has_bf16_products()).map(|path| (Precision::Bf16, vec![path])));
+    all
 }
 
 /// Panic where two results differ in a bit; all NaNs are one.
@@ -321,7 +329,7 @@ fn scale_min(j: usize, p: &[u8]) -> (u8, u8) {
     }
 }
 
-/// Activations of `x`, `[rows, inputs]`, rounded to int8 as well.
+/// Activations of `x`, `[rows, inputs]`, rounded to int8 and to bfloat16 as well.
 pub fn activations(path: Path, x: &[f32], inputs: usize) -> Activations {
     let rows = x.len() / inputs;
     let mut all = Activations::default();
@@ -331,8 +339,46 @@ pub fn activations(path: Path, x: &[f32], inputs: usize) -> Activations {
         // SAFETY: the view has room for the rows, whose padding is zero from the start.
         unsafe {
             std::ptr::copy_nonoverlapping(row.as_ptr(), view.wide.add(r * view.width), inputs);
-            quantize_groups(path, view, r, 0, view.width / 32);
+            for form in [Form::Int8, Form::Bf16] {
+                round_groups(path, view, r, 0, view.width / 32, form);
+            }
         }
     }
     all
+}
+
+/// A part of the product, `[rows, 16 * tiles]`.
+pub fn multiply_part(path: Path, matrix: &Matrix, x: View, precision: Precision, part: Part) -> Vec<f32> {
+    let stride = 16 * part.tiles;
+    let mut y = vec![f32::NAN; part.rows * stride];
+    let out = Output { to: y.as_mut_ptr(), stride, accumulate: false };
+    // SAFETY: the path is this processor's, and there is room for the part.
+    unsafe { product(path, matrix, x, precision, part, out) };
+    y
+}
+
+/// The whole product, `[rows, outputs]`.
+pub fn multiply(path: Path, matrix: &Matrix, x: View, precision: Precision, rows: usize) -> Vec<f32> {
+    let part = Part { first_tile: 0, tiles: matrix.tiles(), first_row: 0, rows };
+    let y = multiply_part(path, matrix, x, precision, part);
+    y.chunks_exact(16 * matrix.tiles()).flat_map(|row| row[..matrix.outputs].to_vec()).collect()
+}
+
+/// Panic where `y` is further from `x * w^T` than `tolerance` allows, relative to the sum of all magnitudes.
+#[track_caller]
+pub fn assert_near(y: &[f32], w: &[f64], x: &[f64], inputs: usize, tolerance: f64, what: &str) {
+    let outputs = w.len() / inputs;
+    for (r, x) in x.chunks_exact(inputs).enumerate() {
+        for (o, w) in w.chunks_exact(inputs).enumerate() {
+            let wanted: f64 = w.iter().zip(x).map(|(w, x)| w * x).sum();
+            // A weight of zero may be the difference of a scale's and an offset's share.
+            let greatest = w.iter().fold(0f64, |a, w| a.max(w.abs()));
+            let all: f64 = w.iter().zip(x).map(|(w, x)| (w.abs() + greatest) * x.abs()).sum();
+            let got = f64::from(y[r * outputs + o]);
+            assert!(
+                (got - wanted).abs() <= tolerance * all + 1e-37,
+                "{what}: row {r}, output {o} is {got:e}, not {wanted:e}"
+            );
+        }
+    }
 }
