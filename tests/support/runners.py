@@ -83,11 +83,12 @@ def native_logits_of(
     kind: str = "native-float32",
     block_size: int = 8,
     threads: int = 1,
+    **settings: object,
 ) -> Tensor:
-    """As `logits_of`, of the native runner."""
+    """As `logits_of`, of the native runner; settings as `new_runner`."""
     blocks = -(-len(tokens) // block_size)
     fields = {"block_size": block_size, "max_model_len": len(tokens), "threads": threads}
-    runner = make_runner(path, kind, blocks=2 * blocks, **fields)
+    runner = make_runner(path, kind, blocks=2 * blocks, **fields, **settings)
     table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
     parts, start = [], 0
     for count in (*chunks, len(tokens) - sum(chunks)):

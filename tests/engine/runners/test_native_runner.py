@@ -166,7 +166,6 @@ def test_prompt_scores_equal_the_torch_runners(runners: tuple[NativeRunner, Torc
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"dtype": "bfloat16"}, "no dtype 'bfloat16'"),
     ({"dtype": "float16"}, "no dtype 'float16'"),
     ({"device": "cuda"}, "not on 'cuda'"),
     ({"device": "mps"}, "not on 'mps'"),
