@@ -9,7 +9,8 @@ use penstock_cpu::matrix::{Matrix, Stored, read_f32};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use support::{
-    DTYPES, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, paths, precisions,
+    DTYPES, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, precisions,
+    product_paths,
 };
 
 const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::F32];
@@ -57,7 +58,7 @@ fn check_matrix(rng: &mut Rng, matrix: &Matrix, values: &[f64], what: &str) {
         let int8 = precision == Precision::Int8 && is_quantized(matrix);
         let taken = if int8 { rounded(&mut all, rows, inputs) } else { wide(&x) };
         assert_near(&y, values, &taken, inputs, 1e-6, what);
-        for path in paths() {
+        for path in product_paths() {
             let mut own = activations(path, &x, inputs);
             let got = multiply(path, matrix, own.view(), precision, rows);
             assert_same(&got, &y, &format!("{what} on {path}"));
@@ -122,7 +123,7 @@ fn an_accumulating_product_adds_to_what_is_there() {
         let tensor = Tensor::random(&mut rng, dtype, 32, 256, 0.1);
         let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
         let (x, before) = (rng.normals(23 * 256), rng.normals(23 * 40));
-        for path in paths() {
+        for path in product_paths() {
             let mut all = activations(path, &x, 256);
             let y = multiply(path, &matrix, all.view(), Precision::Int8, 23);
             let mut sums = before.clone();
@@ -281,7 +282,7 @@ fn matrices_of_any_bytes_are_packed_and_multiplied_alike_on_all_paths() {
             for precision in PRECISIONS {
                 let multiplied = |path| multiply(path, &matrix, activations(path, &x, inputs).view(), precision, 21);
                 let wanted = multiplied(Path::Scalar);
-                for path in paths() {
+                for path in product_paths() {
                     assert_same(&multiplied(path), &wanted, &format!("{dtype} {precision:?} on {path}"));
                 }
             }
