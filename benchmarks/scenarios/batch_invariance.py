@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.scenarios.base import Setting
 
 NAME = "batch-invariance"
-_DTYPES = ("auto", "float32", "bfloat16")  # the last one is the torch runner's
+_RUNNERS = (("native", "auto"), ("native", "float32"), ("torch", "bfloat16"))  # with their dtypes
 _REQUESTS = 32
 _TOKENS = 64
 _BATCHES = (8, 32)
@@ -24,8 +24,8 @@ def measure(setting: Setting) -> list[Record]:
     """The same requests alone and in batches of 8 and 32; prefix cache off, so that batching alone can differ."""
     records = []
     requests = setting.prompts.take(_REQUESTS, "requests")
-    for dtype in _DTYPES:
-        with penstock(setting, "--dtype", dtype, "--no-enable-prefix-caching") as engine:
+    for runner, dtype in _RUNNERS:
+        with penstock(setting, "--runner", runner, "--dtype", dtype, "--no-enable-prefix-caching") as engine:
             alone = [engine.generate([prompt], _TOKENS)[0] for prompt in requests]
             metrics = [Metric.from_samples("share_differing_repeated", "1", _differing(alone, [
                 engine.generate([prompt], _TOKENS)[0] for prompt in requests

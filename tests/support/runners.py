@@ -84,7 +84,7 @@ def native_logits_of(
     block_size: int = 8,
     **fields: Any,
 ) -> Tensor:
-    """As `logits_of`, of the native runner."""
+    """As `logits_of`, of the native runner; settings as `new_runner`."""
     blocks = -(-len(tokens) // block_size)
     fields = {"block_size": block_size, "max_model_len": len(tokens), **fields}
     runner = make_runner(path, kind, blocks=2 * blocks, **fields)

@@ -2,7 +2,8 @@
 //! and sampling.
 //!
 //! A row's numbers never depend on its company: not on the batch, the chunk of a prompt, the number of threads or the
-//! instruction path. Every kernel is written once over [`simd::Simd`].
+//! instruction path, but for products of bfloat16, which each path rounds in its own way. Every kernel is written once
+//! over [`simd::Simd`], but for those and for products on tiles.
 
 pub mod activations;
 pub mod affinity;

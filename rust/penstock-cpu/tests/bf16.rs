@@ -7,10 +7,10 @@ use penstock_cpu::gemm::Part;
 use penstock_cpu::matrix::Matrix;
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
-use support::{Rng, Tensor, activations, assert_near, assert_same, multiply, multiply_part, paths};
+use support::{Rng, Tensor, activations, assert_near, assert_same, multiply, multiply_part, product_paths};
 
 fn bf16_paths() -> impl Iterator<Item = Path> {
-    paths().into_iter().filter(|path| path.has_bf16_products())
+    product_paths().into_iter().filter(|&path| path == Path::Amx || path.has_bf16_products())
 }
 
 /// Rounded to bfloat16, ties to even; for finite numbers.

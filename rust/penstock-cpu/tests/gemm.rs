@@ -10,8 +10,8 @@ use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::simd::Path;
 use support::{
-    DTYPES, PRECISIONS, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, paths,
-    precisions, random_inputs,
+    DTYPES, PRECISIONS, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, precisions,
+    product_paths, random_inputs,
 };
 
 /// What the int8 numbers of a view are worth, with what rounding left where that is kept, `[rows, inputs]`.
@@ -53,7 +53,7 @@ fn check_matrix(rng: &mut Rng, matrix: &Matrix, values: &[f64], what: &str) {
         let int8 = precision == Precision::Int8 && is_quantized(matrix);
         let taken = if int8 { rounded(&mut all, rows, inputs) } else { wide(&x) };
         assert_near(&y, values, &taken, inputs, 1e-6, what);
-        for path in paths() {
+        for path in product_paths() {
             let mut own = activations(path, &x, inputs);
             let got = multiply(path, matrix, own.view(), precision, rows);
             assert_same(&got, &y, &format!("{what} on {path}"));
@@ -124,7 +124,7 @@ fn an_accumulating_product_adds_to_what_is_there() {
         let tensor = Tensor::random(&mut rng, dtype, 32, 256, 0.1);
         let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
         let (x, before) = (rng.normals(23 * 256), rng.normals(23 * 40));
-        for path in paths() {
+        for path in product_paths() {
             let mut all = activations(path, &x, 256);
             let y = multiply(path, &matrix, all.view(), Precision::Int8, 23);
             let mut sums = before.clone();

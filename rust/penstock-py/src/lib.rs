@@ -179,7 +179,7 @@ struct Runner {
 #[pymethods]
 impl Runner {
     /// `path` is an instruction path by name; without one the best is taken, and one that was never run on real
-    /// hardware only if `unverified`. `precision` is "int8" or "float32".
+    /// hardware only if `unverified`. `precision` is "int8", "bfloat16" or "float32".
     #[new]
     #[pyo3(signature = (placement, precision, path=None, unverified=false))]
     fn new(placement: &PyPlacement, precision: &str, path: Option<&str>, unverified: bool) -> PyResult<Runner> {
@@ -197,9 +197,19 @@ impl Runner {
         }
         let precision = match precision {
             "int8" => Precision::Int8,
+            "bfloat16" => Precision::Bf16,
             "float32" => Precision::F32,
-            other => return Err(NativeConfigError::new_err(format!("Unknown precision '{other}': int8 or float32."))),
+            other => {
+                let known = "int8, bfloat16 or float32";
+                return Err(NativeConfigError::new_err(format!("Unknown precision '{other}': {known}.")));
+            }
         };
+        if precision == Precision::Bf16 && !path.has_bf16_products() {
+            return Err(NativeConfigError::new_err(format!(
+                "bfloat16 products need AVX512-BF16 or AMX, which this processor's path {path} lacks: choose auto or \
+                 float32."
+            )));
+        }
         let pool = Pool::placed(placement.0.clone()).map_err(raise)?;
         Ok(Runner { stepper: Stepper::new(path, precision, pool), model: None, cache: None })
     }
@@ -454,6 +464,12 @@ fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, asked: Vec<PyShar
     answers
 }
 
+/// Whether the path that is taken unasked has bfloat16 products on this processor.
+#[pyfunction]
+fn has_bfloat16() -> bool {
+    Path::best().has_bf16_products()
+}
+
 /// The instruction paths of this processor, best first.
 #[pyfunction]
 fn supported_paths() -> Vec<&'static str> {
@@ -468,6 +484,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
+    module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
     module.add("NativeError", py.get_type::<NativeError>())?;
     module.add("NativeModelError", py.get_type::<NativeModelError>())?;
     module.add("NativeConfigError", py.get_type::<NativeConfigError>())?;

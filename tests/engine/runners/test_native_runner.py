@@ -166,7 +166,6 @@ def test_prompt_scores_equal_the_torch_runners(runners: tuple[NativeRunner, Torc
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"dtype": "bfloat16"}, "no dtype 'bfloat16'"),
     ({"dtype": "float16"}, "no dtype 'float16'"),
     ({"device": "cuda"}, "not on 'cuda'"),
     ({"device": "mps"}, "not on 'mps'"),
@@ -189,7 +188,7 @@ def test_instructions_that_the_processor_lacks_are_refused_and_those_it_has_name
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     have = _native.supported_paths()
-    lacking = [path for path in ("avx512", "avx2", "scalar") if path not in have]
+    lacking = [path for path in ("amx", "avx512", "avx2") if path not in have]
     if not lacking:
         pytest.skip("this processor has all instructions that there is a path for")
     monkeypatch.setenv("PENSTOCK_CPU_PATH", lacking[0])

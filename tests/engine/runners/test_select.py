@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock import _native
 from penstock.core.errors import ConfigError
 from penstock.engine.runners import select
 from penstock.engine.runners.base import RunnerConfig
@@ -37,6 +38,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretends that the processor can't multiply it."""
+    monkeypatch.setattr(_native, "has_bfloat16", lambda: False)
+
+
+@pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "find_spec", lambda name: None if name == "torch" else find_spec(name))
 
@@ -61,11 +68,18 @@ def test_a_gpu_that_nothing_installed_can_use_leaves_the_native_runner() -> None
 
 
 @pytest.mark.parametrize("fields", [
-    {"runner": "torch"}, {"runner": "torch", "dtype": "float32"}, {"dtype": "bfloat16"},
-    {"dtype": "bfloat16", "device": "cpu"},
+    {"runner": "torch"}, {"runner": "torch", "dtype": "float32"}, {"runner": "torch", "dtype": "bfloat16"},
+    {"dtype": "bfloat16"}, {"dtype": "bfloat16", "device": "cpu"},
 ])  # fmt: skip
+@pytest.mark.usefixtures("no_bfloat16")
 def test_torch_is_chosen_where_it_is_asked_for_or_alone_has_the_dtype(fields: dict[str, object]) -> None:
     assert isinstance(choose(**fields), TorchRunner)
+
+
+@pytest.mark.skipif(not _native.has_bfloat16(), reason="this processor has no bfloat16 products")
+@pytest.mark.parametrize("fields", [{}, {"device": "cpu"}, {"runner": "native"}])
+def test_bfloat16_is_the_native_runners_where_the_processor_has_it(fields: dict[str, object]) -> None:
+    assert isinstance(choose(dtype="bfloat16", **fields), NativeRunner)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -95,7 +109,7 @@ def test_a_gpu_beside_a_request_for_the_cpu_is_not_looked_at(fields: dict[str, o
     ({"device": "tpu"}, "device", "Unknown device 'tpu'"),
     ({"dtype": "float16"}, "dtype", "choose bfloat16 or float32"),
     ({"runner": "native", "device": "cuda"}, "device", "--runner torch"),
-    ({"runner": "native", "dtype": "bfloat16"}, "dtype", "--runner torch"),
+    ({"runner": "native", "dtype": "float16"}, "dtype", "--runner torch"),
     ({"dtype": "int4"}, "dtype", "'int4'"),
 ])  # fmt: skip
 def test_what_no_runner_can_do_is_refused_with_the_option_named(
@@ -106,7 +120,7 @@ def test_what_no_runner_can_do_is_refused_with_the_option_named(
     assert caught.value.param == param
 
 
-@pytest.mark.usefixtures("no_torch")
+@pytest.mark.usefixtures("no_torch", "no_bfloat16")
 @pytest.mark.parametrize("fields", [{"runner": "torch"}, {"device": "cuda"}, {"dtype": "bfloat16"}])
 def test_what_needs_torch_says_how_to_install_it(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"pip install 'penstock\[torch\]'"):

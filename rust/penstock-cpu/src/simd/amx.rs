@@ -6,6 +6,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Rows of a tile at most.
@@ -112,9 +113,9 @@ macro_rules! bf16_product {
 }
 
 /// A thread's tiles, configured until this is dropped. Then they are released at once: the kernel saves their 8 KiB
-/// whenever it stops a thread that has them, and the processor rests less deeply. Both cost more than configuring them
-/// for each product, which is as long as some hundred instructions.
-pub struct Tiles(());
+/// whenever it stops a thread that has them, and the processor rests less deeply. To configure them again is little
+/// beside a product.
+pub struct Tiles(PhantomData<*const ()>); // stays on its thread
 
 impl Tiles {
     /// Give the first tiles these shapes.
@@ -128,7 +129,7 @@ impl Tiles {
             config.rows[i] = shape.rows as u8;
         }
         asm!("ldtilecfg [{0}]", in(reg) &raw const config, options(readonly, nostack, preserves_flags));
-        Tiles(())
+        Tiles(PhantomData)
     }
 
     /// `to = x * weights`, int32 from signed and unsigned bytes, in tiles 0, 1 and 2.

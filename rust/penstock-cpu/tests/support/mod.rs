@@ -3,6 +3,9 @@
 
 #![allow(dead_code)] // each test file uses a part of it
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
+
 use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups};
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
@@ -100,9 +103,19 @@ pub fn paths() -> Vec<Path> {
     Path::supported().collect()
 }
 
+/// The paths whose products can be computed here: AMX by emulating its tiles, if there is all else.
+pub fn product_paths() -> Vec<Path> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if Path::Avx512.is_supported() && !Path::Amx.is_supported() {
+        tiles::install();
+        return [Path::Amx].into_iter().chain(Path::supported()).collect();
+    }
+    paths()
+}
+
 /// Each precision with paths that give the same bits with it: bfloat16 products are each path's own.
 pub fn precisions() -> Vec<(Precision, Vec<Path>)> {
-    let mut all = vec![(Precision::Int8, paths()), (Precision::F32, paths())];
+    let mut all = vec![(Precision::Int8, product_paths()), (Precision::F32, paths())];
     all.extend(paths().into_iter().filter(|p| p.has_bf16_products()).map(|path| (Precision::Bf16, vec![path])));
     all
 }

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from penstock.models.spec import ModelSpec, Weights
 
 # How products take their activations, and what keys and values are stored as, by the dtype asked for.
-_PRECISIONS = {"auto": ("int8", "float16"), "float32": ("float32", "float32")}
+_PRECISIONS = {
+    "auto": ("int8", "float16"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "float32": ("float32", "float32"),
+}
 
 # Beside decodes: about what takes as long as a step of eight decodes. Attention takes three times as long for an
 # operation as the products with weights, which are of integers.
@@ -52,7 +56,7 @@ class NativeRunner:
     """A `ModelRunner`; see there for what each method promises.
 
     `PENSTOCK_CPU_PATH` names the instructions to use ("amx", "avx512", "avx2", "neon-i8mm", "neon", "scalar") instead
-    of the best there are; all give the same results, bit for bit.
+    of the best there are; all give the same results, bit for bit, but for products of bfloat16 with bfloat16.
 
     Args:
         note: what a person should know about the choice of this runner.
@@ -69,8 +73,8 @@ class NativeRunner:
             )
         if config.dtype not in _PRECISIONS:
             raise ConfigError(
-                f"The native runner has no dtype '{config.dtype}': choose auto (int8 products for quantized weights) "
-                "or float32, or --runner torch.",
+                f"The native runner has no dtype '{config.dtype}': choose auto (int8 products for quantized weights), "
+                "bfloat16 or float32, or --runner torch.",
                 param="dtype",
             )
         self._config = config
@@ -170,12 +174,10 @@ class NativeRunner:
             self._plans_kept = len(plans)
 
     def describe(self) -> dict[str, str]:
-        spec = self._loaded()
-        quantized = self._config.quantization or spec.quantization not in {"F32", "BF16", "F16"}
         described = {
             "runner": "native",
             "device": "cpu",
-            "dtype": self._precision if quantized else "float32",
+            "dtype": self._products(self._config.quantization or self._loaded().quantization),
             "attention": f"paged, {self._kv_type} KV",
             "instructions": self._runner.path(),
             "verified": "yes" if self._runner.path_is_verified() else "never run on such a processor",
@@ -192,6 +194,14 @@ class NativeRunner:
     def logits(self, token_ids: Sequence[int], start: int, block_table: Sequence[int]) -> list[list[float]]:
         """Scores of the token after each of `token_ids`, `[len(token_ids), vocab_size]`; for comparisons."""
         return self._runner.logits(token_ids, start, block_table)
+
+    def _products(self, quantization: str) -> str:
+        """What products take the activations of such weights as."""
+        if self._precision == "float32" or quantization in {"F32", "F16"}:
+            return "float32"
+        if quantization == "BF16":
+            return "bfloat16" if self._precision == "bfloat16" else "float32"
+        return "int8"
 
     def phases(self) -> dict[str, float]:
         """Seconds that the steps since this was last asked spent in each phase (`rust/penstock-cpu/src/phases.rs`)."""

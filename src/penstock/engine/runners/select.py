@@ -1,4 +1,4 @@
-"""Picks the runner for a configuration: on a CPU the native one, on anything else torch."""
+"""Picks the runner for a configuration: on a CPU the native one if it has the dtype, on anything else torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock import _native as native
 from penstock.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def make_runner(config: RunnerConfig) -> ModelRunner:
         raise ConfigError(f"Unknown runner '{config.runner}': choose auto, native or torch.", param="runner")
     if config.runner == "native":
         return _native(config)
-    if config.runner == "torch" or config.device not in {"auto", "cpu"} or config.dtype in {"bfloat16", "float16"}:
+    if config.runner == "torch" or config.device not in {"auto", "cpu"} or config.dtype == "float16":
+        return _torch(config)
+    if config.dtype == "bfloat16" and not native.has_bfloat16():
         return _torch(config)
     if config.device == "auto" and _may_have_accelerator(config) and find_spec("torch") is not None:
         from penstock.engine.runners.torch.device import choose_placement
