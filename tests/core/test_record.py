@@ -66,6 +66,8 @@ def test_any_finite_samples_give_a_metric_that_survives_json(samples: list[float
     assert metric.n == len(samples)
     assert (metric.min, metric.max) == (min(samples), max(samples))
     assert (metric.ci is None) == (len(samples) == 1)
+    expected = np.percentile(samples, [50, 90, 95, 99])
+    assert [metric.p50, metric.p90, metric.p95, metric.p99] == pytest.approx(expected, rel=1e-9, abs=1e-3)
     record = a_record(metrics=(metric,))
     assert Record.from_json(record.to_json()).metrics == (metric,)
 
@@ -75,7 +77,7 @@ def test_percentiles_interpolate_between_order_statistics() -> None:
     assert (metric.p50, metric.p90, metric.p95, metric.p99, metric.mean) == (50, 90, 95, 99, 50)
 
 
-@pytest.mark.parametrize("samples", [[], [math.nan], [1.0, math.inf], [[1.0]], ["fast"], [None]])
+@pytest.mark.parametrize("samples", [[], [math.nan], [1.0, math.inf], [[1.0]], ["fast"], ["1.5"], [None], [10**400]])
 def test_samples_that_are_no_list_of_finite_numbers_are_refused(samples: Any) -> None:
     with pytest.raises(RecordError, match="'x'"):
         Metric.from_samples("x", "s", samples)

@@ -46,12 +46,15 @@ def test_model_when_its_checksum_differs_then_both_are_named(tmp_path: Path) -> 
     assert caught.value.code == "checksum_mismatch"
 
 
+@pytest.mark.parametrize("types", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_no_numbers_when_verified_then_the_tensor_is_named(tmp_path: Path, poison: float) -> None:
+def test_weights_that_are_no_numbers_when_verified_then_the_tensor_is_named(
+    tmp_path: Path, poison: float, types: str
+) -> None:
     spec = g.tiny_spec()
     values = g.random_values(spec)
     values["layers.1.down.weight"][3, 5] = poison
-    (tmp_path / "m.gguf").write_bytes(g.encode_gguf(g.gguf_metadata(spec), g.gguf_tensors(spec, values)))
+    (tmp_path / "m.gguf").write_bytes(g.encode_gguf(g.gguf_metadata(spec), g.gguf_tensors(spec, values, types)))
     with pytest.raises(ModelFileError, match=r"layers\.1\.down\.weight holds infinities or NaNs"):
         verify(tmp_path / "m.gguf")
 

@@ -76,6 +76,17 @@ impl BlockType {
         }
     }
 
+    /// Where in a block its half floats begin: all that isn't a small integer.
+    pub fn halves(self) -> &'static [usize] {
+        match self {
+            BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => &[0],
+            BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4_K | BlockType::Q5_K => &[0, 2],
+            BlockType::Q2_K => &[80, 82],
+            BlockType::Q3_K => &[108],
+            BlockType::Q6_K => &[208],
+        }
+    }
+
     /// How its weights come out of [`BlockType::take_apart`].
     pub fn scheme(self) -> Scheme {
         let (bits, group, zero, half_scales) = match self {

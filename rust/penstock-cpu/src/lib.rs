@@ -9,6 +9,7 @@ pub mod activations;
 pub mod affinity;
 pub mod attention;
 pub mod error;
+pub mod finite;
 pub mod gemm;
 pub mod ggml;
 pub mod half;

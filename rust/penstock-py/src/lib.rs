@@ -1,8 +1,9 @@
-//! `penstock._native`: the native CPU runner for Python. `penstock/engine/runners/native/` is its only caller, and
-//! checks what it passes on.
+//! `penstock._native`: the native CPU runner for Python. Its callers, `penstock/engine/runners/native.py` and
+//! `penstock/models/mapped_weights.py`, check what they pass on.
 
 use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
+use penstock_cpu::finite;
 use penstock_cpu::kept::{self, KeptFile};
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::{Packing, Stored, Tiles};
@@ -107,10 +108,17 @@ impl Tensors for Buffers {
             [inputs] => (1, inputs),
             _ => return Err(Error::Model(format!("{name} has {} dimensions, not one or two.", shape.len()))),
         };
-        // SAFETY: the buffer is contiguous bytes (checked when it was taken), alive, and of weights nobody writes.
-        let bytes = unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) };
-        Ok(Stored { name, dtype, outputs, inputs, bytes, quantization: None })
+        // SAFETY: it was checked when it was taken.
+        Ok(Stored { name, dtype, outputs, inputs, bytes: unsafe { contents(buffer) }, quantization: None })
     }
+}
+
+/// The bytes of weights, which nobody writes.
+///
+/// # Safety
+/// The buffer is contiguous.
+unsafe fn contents(buffer: &PyBuffer<u8>) -> &[u8] {
+    std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes())
 }
 
 /// Temperature, top-k, top-p, min-p, uniform number, log probabilities; bias, banned ids, repetition penalty, ids it
@@ -476,6 +484,16 @@ fn supported_paths() -> Vec<&'static str> {
     Path::supported().map(Path::name).collect()
 }
 
+/// Whether all weights in `data`, whole blocks of the type `dtype`, are finite numbers.
+#[pyfunction]
+fn are_finite(py: Python<'_>, dtype: &str, data: PyBuffer<u8>) -> PyResult<bool> {
+    if !data.is_c_contiguous() {
+        return Err(NativeError::new_err("The bytes to be checked are not in one piece."));
+    }
+    // SAFETY: it was just checked.
+    detached(py, || finite::are_finite(dtype, unsafe { contents(&data) }))
+}
+
 /// The native CPU runner.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -483,6 +501,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPlacement>()?;
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
+    module.add_function(wrap_pyfunction!(are_finite, module)?)?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
     module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
     module.add("NativeError", py.get_type::<NativeError>())?;

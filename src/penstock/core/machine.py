@@ -17,6 +17,7 @@ import msgspec
 
 from penstock.core.limits import cgroup_limits, read_text, usable_cpus
 from penstock.core.processor import command_output, cpu_model, cpuinfo
+from penstock.core.torch_extra import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> M
     """Read the machine. Takes milliseconds; with `measure_bandwidth`, about a second and 1 GiB of memory.
 
     Args:
-        measure_bandwidth: fill in `read_bandwidth`.
+        measure_bandwidth: fill in `read_bandwidth`; needs numpy.
         root: where `proc`, `sys` and `etc` are found.
     """
     cpu_limit, memory_limit = cgroup_limits(root)
@@ -111,8 +112,10 @@ def read_bandwidth(nbytes: int = 1 << 30, *, threads: int | None = None, repeats
     """Bytes/s that `threads` threads read from an array of `nbytes` bytes: the best of `repeats` passes.
 
     A lower bound of what the hardware can do: numpy's dot product and sum are tried and the faster one counts.
-    An array that fits into the last-level cache measures the cache.
+    An array that fits into the last-level cache measures the cache. Raises ConfigError without numpy, which comes with
+    the extra `torch`.
     """
+    require("Measuring the read bandwidth", "numpy")
     import numpy as np
 
     threads = threads or usable_cpus()

@@ -24,7 +24,9 @@ import os
 import re
 import subprocess
 import tempfile
+from array import array
 from pathlib import Path, PurePosixPath
+from random import Random
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,11 +36,8 @@ from penstock.core.errors import RecordError
 from penstock.core.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Self
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -102,7 +101,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecordError(f"In {where}, a single sample can't have a smallest and a largest value that differ.")
 
     @classmethod
-    def from_samples(cls, name: str, unit: str, samples: Sequence[float] | NDArray[Any], *, seed: int = 0) -> Self:
+    def from_samples(cls, name: str, unit: str, samples: Iterable[float], *, seed: int = 0) -> Self:
         """Summarise samples, all of the unit `unit`.
 
         The interval is Student's t below 30 and above 10 000 samples, and between them a percentile bootstrap of
@@ -112,23 +111,21 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             RecordError: no samples, or one that is not a finite number.
         """
-        import numpy as np
-
         try:
-            values = np.asarray(samples, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            values = array("d", samples).tolist()
+        except (TypeError, OverflowError) as error:
             raise RecordError(f"The samples of metric {name!r} are not all numbers: {error}.") from error
-        if values.ndim != 1 or not values.size:
-            raise RecordError(f"Metric {name!r} needs a flat list of at least one sample; got shape {values.shape}.")
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise RecordError(f"Sample {bad} of metric {name!r} is {values[bad]}; a sample is a finite number.")
-        low, p50, p90, p95, p99, high = np.percentile(values, [0, 50, 90, 95, 99, 100]).tolist()
-        mean = min(max(float(values.mean()), low), high)  # summation may leave the range by a rounding error
-        p90, p95, p99 = max(p50, p90), max(p50, p90, p95), max(p50, p90, p95, p99)  # so may interpolation
+        if not values:
+            raise RecordError(f"Metric {name!r} needs at least one sample.")
+        for i, value in enumerate(values):
+            if not math.isfinite(value):
+                raise RecordError(f"Sample {i} of metric {name!r} is {value}; a sample is a finite number.")
+        ordered = sorted(values)
+        p50, p90, p95, p99 = (_percentile(ordered, percent) for percent in (50, 90, 95, 99))
+        mean = min(max(math.fsum(values) / len(values), ordered[0]), ordered[-1])  # division may leave the range
         return cls(
-            name=name, unit=unit, n=values.size, mean=mean, p50=p50, p90=p90, p95=p95, p99=min(p99, high),
-            min=low, max=high, ci=_interval_of_mean(values, mean, seed),
+            name=name, unit=unit, n=len(values), mean=mean, p50=p50, p90=p90, p95=p95, p99=p99,
+            min=ordered[0], max=ordered[-1], ci=_interval_of_mean(values, mean, seed),
         )  # fmt: skip
 
 
@@ -302,29 +299,30 @@ def _umask() -> int:
     return mask
 
 
-def _interval_of_mean(values: NDArray[np.float64], mean: float, seed: int) -> Interval | None:
-    if values.size < 2:
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """Interpolated linearly between neighbours. A greater `percent` never gives less, rounding or not."""
+    at = (len(ordered) - 1) * percent / 100
+    below = int(at)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    return min(low + (high - low) * (at - below), high)
+
+
+def _interval_of_mean(values: list[float], mean: float, seed: int) -> Interval | None:
+    n = len(values)
+    if n < 2:
         return None
-    if _BOOTSTRAP_FROM <= values.size <= _BOOTSTRAP_TO:
+    if _BOOTSTRAP_FROM <= n <= _BOOTSTRAP_TO:
         low, high = _bootstrap(values, seed)
         return Interval(low, high, CONFIDENCE, "bootstrap")
-    half = _t_quantile(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(n - 1)
+    half = _t_quantile(n - 1) * deviation / math.sqrt(n)
     return Interval(mean - half, mean + half, CONFIDENCE, "t")
 
 
-def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    rows = max(1, 1_000_000 // values.size)  # a resample a row, in slices of about 8 MB
-    means = np.concatenate(
-        [
-            values[generator.integers(values.size, size=(min(rows, _RESAMPLES - done), values.size))].mean(axis=1)
-            for done in range(0, _RESAMPLES, rows)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
-    return low, high
+def _bootstrap(values: list[float], seed: int) -> tuple[float, float]:
+    generator, n = Random(seed), len(values)
+    means = sorted(sum(generator.choices(values, k=n)) / n for _ in range(_RESAMPLES))
+    return _percentile(means, 50 * (1 - CONFIDENCE)), _percentile(means, 50 * (1 + CONFIDENCE))
 
 
 def _t_quantile(degrees: int) -> float:

@@ -52,7 +52,10 @@ class MappedWeights:
         return TensorInfo(name, stored.shape, stored.dtype, stored.nbytes)
 
     def read(self, name: str) -> NDArray[np.float32]:
-        import numpy as np  # here and below: a runner that reads raw bytes starts without it
+        from penstock.core.torch_extra import require
+
+        require("Reading weights as float32", "numpy")
+        import numpy as np
 
         from penstock.models.dequantize import dequantize_into
 
@@ -78,6 +81,14 @@ class MappedWeights:
             row for first in range(0, rows, head) for half in (0, 1) for row in range(first + half, first + head, 2)
         )
         return memoryview(b"".join([data[row * width : (row + 1) * width] for row in order]))
+
+    def are_finite(self, name: str) -> bool:
+        from penstock._native import are_finite  # opening a model alone does without it
+
+        source = self._source(name)
+        finite = are_finite(source.info.dtype, source.file.data(source.name))
+        source.file.release_pages(source.name)
+        return finite
 
     def close(self) -> None:
         for file in self._files:

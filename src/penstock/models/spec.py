@@ -122,11 +122,18 @@ class Weights(Protocol):
         ...
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """The tensor dequantized to float32, in `info(name).shape`; a fresh array, never a view of the file."""
+        """The tensor dequantized to float32, in `info(name).shape`; a fresh array, never a view of the file.
+
+        Raises ConfigError without numpy, which comes with the extra `torch`.
+        """
         ...
 
     def raw(self, name: str) -> memoryview:
         """The stored bytes as they are in the file (Q/K rows already permuted, so possibly a copy)."""
+        ...
+
+    def are_finite(self, name: str) -> bool:
+        """Whether the tensor holds finite numbers only. Reads it from end to end."""
         ...
 
     def close(self) -> None: ...

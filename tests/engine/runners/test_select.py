@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +45,7 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "torch", None)
 
 
 @pytest.mark.parametrize("fields", [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from penstock import _native as native
 from penstock.core.errors import ConfigError
+from penstock.core.torch_extra import require
 
 if TYPE_CHECKING:
     from penstock.engine.runners.base import ModelRunner, RunnerConfig
@@ -45,8 +46,7 @@ def _native(config: RunnerConfig, note: str = "") -> ModelRunner:
 
 
 def _torch(config: RunnerConfig) -> ModelRunner:
-    if find_spec("torch") is None:
-        raise ConfigError("This needs PyTorch, which isn't installed: pip install 'penstock[torch]'.", param="runner")
+    require("Computing with PyTorch", "torch", "numpy", param="runner")
     from penstock.engine.runners.torch.runner import TorchRunner
 
     return TorchRunner(config)
