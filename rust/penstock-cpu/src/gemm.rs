@@ -51,9 +51,31 @@ struct Tile {
     zero: f32,
 }
 
+/// With so few rows a product takes as long as its weights take to come from memory, and what is asked for so far
+/// ahead comes sooner than the processor would ask by itself: its own prefetchers stop where a page ends.
+const FEW_ROWS: usize = 4;
+const AHEAD: usize = 4096;
+
+/// Ask for the weights that come after those at `from`.
+#[inline(always)]
+unsafe fn ask_ahead<S: Simd, const R: usize>(from: *const u8, bytes: usize) {
+    if R <= FEW_ROWS {
+        for line in (0..bytes).step_by(64) {
+            S::prefetch(from.wrapping_add(AHEAD + line));
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn load_scale<S: Simd, const HALF: bool>(from: *const u8) -> S::F {
     if HALF { S::load_f16(from.cast()) } else { S::load(from.cast()) }
+}
+
+/// Where a group's scales and offsets begin, and where it ends.
+const fn parts_of_group(bits: u32, len: usize, offsets: bool, half: bool) -> (usize, usize, usize) {
+    let scales_at = LANES * len * bits as usize / 8;
+    let offsets_at = scales_at + LANES * if half { 2 } else { 4 };
+    (scales_at, offsets_at, if offsets { 2 * offsets_at - scales_at } else { offsets_at })
 }
 
 /// The numbers of a group, four inputs a vector. For a group of sixteen only the first four are used.
@@ -88,8 +110,7 @@ impl<S: Simd> Int8Group<S> {
         tile: Tile,
         g: usize,
     ) -> Int8Group<S> {
-        let scales_at = LANES * LEN * BITS as usize / 8;
-        let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
+        let (scales_at, offsets_at, _) = parts_of_group(BITS, LEN, OFFSETS, HALF);
         let from = tile.weights.add(g * tile.group_bytes);
         let scale = load_scale::<S, HALF>(from.add(scales_at));
         Int8Group {
@@ -161,8 +182,10 @@ unsafe fn int8_rows<
     let per_row = x.width / GROUP;
     let groups = x.groups.cast_const().add(row / ROWS * per_row);
     let rests = x.rests.cast_const().add(row / ROWS * per_row);
+    let (_, _, end) = parts_of_group(BITS, LEN, OFFSETS, HALF);
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
+        ask_ahead::<S, R>(tile.weights.add(g * tile.group_bytes), end);
         let w = Int8Group::<S>::load::<BITS, LEN, OFFSETS, HALF>(tile, g);
         let (at, half) = (g * LEN / GROUP, g % (GROUP / LEN));
         let (first, first_rest) = (groups.add(at), rests.add(at));
@@ -189,12 +212,12 @@ unsafe fn wide_rows<
     x: View,
     row: usize,
 ) -> [S::F; R] {
-    let scales_at = LANES * LEN * BITS as usize / 8;
-    let offsets_at = scales_at + LANES * if HALF { 2 } else { 4 };
+    let (scales_at, offsets_at, end) = parts_of_group(BITS, LEN, OFFSETS, HALF);
     let wide = x.wide.add(row * x.width);
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
         let group = tile.weights.add(g * tile.group_bytes);
+        ask_ahead::<S, R>(group, end);
         let quads = unpack::<S, BITS, LEN>(group);
         let d = load_scale::<S, HALF>(group.add(scales_at));
         let offset =
@@ -229,6 +252,8 @@ unsafe fn float_rows<S: Simd, const KIND: u8, const R: usize>(tile: Tile, x: Vie
     let mut y = [S::splat(0.0); R];
     for k in (0..tile.groups * INPUT_ALIGN).step_by(2) {
         let at = k * LANES;
+        let width = if KIND == F32 { 4 } else { 2 };
+        ask_ahead::<S, R>(tile.weights.add(at * width), 2 * LANES * width);
         let (first, second) = match KIND {
             F32 => {
                 let weights = tile.weights.cast::<f32>().add(at);

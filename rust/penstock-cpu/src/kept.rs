@@ -1,20 +1,24 @@
 //! Packed weights on disk: a header that says whose they are, then each matrix's tiles as they lie in memory. A later
-//! start maps the file instead of packing again.
+//! start reads the file instead of packing again.
+//!
+//! It is read, not mapped: files have small pages, and reading once what the system still has in memory takes less
+//! time than a handful of steps lose by them (see [`arena`](crate::arena)).
 
+use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
-use crate::matrix::Tiles;
-use memmap2::{Mmap, MmapOptions};
-use std::cell::Cell;
+use crate::matrix::SendPtr;
+use crate::pool::Pool;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tiles begin where a page does.
 const PAGE: usize = 4096;
 /// The first line of a file; the number changes whenever tiles of the same weights would lie otherwise.
 const MAGIC: &str = "Penstock packed weights 1";
-/// Bytes that go to the system in one call.
+/// Bytes that go from or to the system in one call.
 const PIECE: usize = 1 << 20;
 
 fn header(key: &str, bytes: usize) -> Vec<u8> {
@@ -23,39 +27,34 @@ fn header(key: &str, bytes: usize) -> Vec<u8> {
     header
 }
 
-/// A file that is being read, a matrix after the other in the order in which they were written.
-pub struct KeptFile {
-    map: Arc<Mmap>,
-    next: Cell<usize>,
+/// Read a file; `None` if it can't be read, or holds anything else than `bytes` of tiles of what `key` names.
+///
+/// # Errors
+/// [`Error::Config`] if there is no memory for it.
+pub fn read(path: &Path, key: &str, bytes: usize, pool: &Pool) -> Result<Option<Arena>> {
+    let expected = header(key, bytes);
+    let Some(file) = open(path, &expected, bytes) else { return Ok(None) };
+    let arena = Arena::new(bytes)?;
+    let (to, failed) = (SendPtr(arena.start()), AtomicBool::new(false));
+    pool.run(bytes.div_ceil(PIECE), &|piece, _| {
+        let (to, at) = (&to, piece * PIECE);
+        // SAFETY: each task has a piece of its own of memory that nobody else knows yet.
+        let piece = unsafe { std::slice::from_raw_parts_mut(to.0.add(at), PIECE.min(bytes - at)) };
+        if file.read_exact_at(piece, (expected.len() + at) as u64).is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok((!failed.into_inner()).then_some(arena))
 }
 
-impl KeptFile {
-    /// Map the file; `None` if it can't be read, or holds anything else than `bytes` of tiles of what `key` names.
-    pub fn open(path: &Path, key: &str, bytes: usize) -> Option<KeptFile> {
-        let expected = header(key, bytes);
-        let mut file = File::open(path).ok()?;
-        if file.metadata().ok()?.len() != (expected.len() + bytes) as u64 {
-            return None;
-        }
-        let mut found = vec![0; expected.len()];
-        file.read_exact(&mut found).ok()?;
-        if found != expected {
-            return None;
-        }
-        // SAFETY: a file of this name is complete when it gets it, and nobody writes to it afterwards.
-        let map = unsafe { MmapOptions::new().populate().map(&file).ok()? };
-        Some(KeptFile { map: Arc::new(map), next: Cell::new(expected.len()) })
+fn open(path: &Path, header: &[u8], bytes: usize) -> Option<File> {
+    let mut file = File::open(path).ok()?;
+    if file.metadata().ok()?.len() != (header.len() + bytes) as u64 {
+        return None;
     }
-
-    /// The next matrix's tiles.
-    pub(crate) fn take(&self, bytes: usize) -> Result<Tiles> {
-        let at = self.next.get();
-        if at + bytes > self.map.len() {
-            return Err(Error::Internal("The file of packed weights ends before the model does.".into()));
-        }
-        self.next.set(at + bytes);
-        Ok(Tiles::Mapped { file: Arc::clone(&self.map), at, bytes })
-    }
+    let mut found = vec![0; header.len()];
+    file.read_exact(&mut found).ok()?;
+    (found == header).then_some(file)
 }
 
 /// Write tiles to a file, which gets its name only when all is on the disk: whoever opens it finds all or nothing.

@@ -7,6 +7,7 @@
 
 pub mod activations;
 pub mod affinity;
+pub mod arena;
 pub mod attention;
 pub mod error;
 pub mod finite;

@@ -8,15 +8,13 @@
 //! The layout is the same on all paths. Inputs are padded to whole groups and outputs to whole tiles, with zeros.
 
 use crate::activations::{Form, Precision};
+use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
 use crate::ggml::{BlockType, Scheme};
 use crate::half;
-use crate::kept::KeptFile;
 use crate::pool::Pool;
 use crate::quantize::Quantization;
 use crate::simd::LANES;
-use memmap2::Mmap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Inputs are padded to a multiple of this, the greatest group.
@@ -226,56 +224,23 @@ pub fn read_f32(stored: &Stored<'_>) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// Bytes aligned to a cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Line([u8; 64]);
-
-/// Where a matrix's tiles lie.
-#[derive(Clone)]
-pub enum Tiles {
-    /// Nowhere: the matrix is only planned.
-    Planned,
-    /// In memory of their own.
-    Packed(Arc<Vec<Line>>),
-    /// In a file that an earlier start wrote.
-    Mapped {
-        /// The whole file.
-        file: Arc<Mmap>,
-        /// Where this matrix begins, a multiple of 64.
-        at: usize,
-        /// Its length.
-        bytes: usize,
-    },
-}
-
-impl Tiles {
-    /// All of them, aligned to a cache line.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Tiles::Planned => &[],
-            // SAFETY: a line is as many bytes.
-            Tiles::Packed(lines) => unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 64) },
-            Tiles::Mapped { file, at, bytes } => &file[*at..at + bytes],
-        }
-    }
-}
-
 /// Where the tiles of a model's matrices come from.
 #[derive(Clone, Copy)]
 pub enum Packing<'a> {
     /// Nowhere: only sizes are asked for.
     Planned,
-    /// From the tensors, by these threads.
+    /// From the tensors, by these threads, into memory of their own.
     Fresh(&'a Pool),
-    /// From a file that an earlier start wrote; of the tensors only type and shape are looked at.
-    Kept(&'a KeptFile),
+    /// From the tensors, by these threads, one after the other into this memory.
+    Into(&'a Pool, &'a Arena),
+    /// From memory where an earlier start's lie one after the other; of the tensors only type and shape are looked at.
+    Kept(&'a Arena),
 }
 
 impl Packing<'_> {
     /// Itself, once tensors whose bytes it reads are known to have as many as their sizes ask for.
     fn of(self, parts: &[Stored<'_>]) -> Result<Self> {
-        if let Packing::Fresh(_) = self {
+        if let Packing::Fresh(_) | Packing::Into(..) = self {
             parts.iter().try_for_each(|part| part.row_bytes().map(|_| ()))?;
         }
         Ok(self)
@@ -340,29 +305,32 @@ impl Matrix {
             }
             format = format.with(part.format()?);
         }
-        let mut matrix = Matrix { format, outputs, inputs, data: Tiles::Planned };
+        let mut matrix = Matrix { format, outputs, inputs, data: Tiles::default() };
         matrix.data = match packing {
-            Packing::Planned => Tiles::Planned,
-            Packing::Kept(file) => file.take(matrix.nbytes())?,
-            Packing::Fresh(pool) => Tiles::Packed(Arc::new(matrix.pack_tiles(pool, parts, row_of)?)),
+            Packing::Planned => Tiles::default(),
+            Packing::Fresh(_) => Arena::new(matrix.nbytes())?.take(matrix.nbytes())?,
+            Packing::Into(_, arena) | Packing::Kept(arena) => arena.take(matrix.nbytes())?,
         };
+        if let Packing::Fresh(pool) | Packing::Into(pool, _) = packing {
+            matrix.write(pool, parts, row_of)?;
+        }
         Ok(matrix)
     }
 
-    fn pack_tiles(
-        &self,
+    /// Write all tiles, which are zeros.
+    fn write(
+        &mut self,
         pool: &Pool,
         parts: &[Stored<'_>],
         row_of: impl Fn(usize) -> (usize, usize) + Sync,
-    ) -> Result<Vec<Line>> {
+    ) -> Result<()> {
         let row_bytes = parts.iter().map(Stored::row_bytes).collect::<Result<Vec<usize>>>()?;
         let tile_bytes = self.tile_bytes();
-        let mut lines = vec![Line([0; 64]); self.nbytes() / 64];
-        let data = SendPtr(lines.as_mut_ptr().cast::<u8>());
+        let data = SendPtr(self.data.start());
         let failed = AtomicUsize::new(usize::MAX); // the first part with a row that can't be rounded
         pool.run(self.tiles(), &|tile, _| {
             let data = &data;
-            // SAFETY: each task has a tile of its own, and the vector was made for all of them.
+            // SAFETY: each task has a tile of its own, and there is room for all of them.
             let tile_data = unsafe { std::slice::from_raw_parts_mut(data.0.add(tile * tile_bytes), tile_bytes) };
             let mut row = Row::new(self.inputs);
             for lane in 0..LANES.min(self.outputs - tile * LANES) {
@@ -376,7 +344,7 @@ impl Matrix {
             }
         });
         match parts.get(failed.into_inner()) {
-            None => Ok(lines),
+            None => Ok(()),
             Some(part) => Err(Error::Model(format!(
                 "{} has weights that are NaN, infinite, or beyond the range of half floats; they can't be quantized.",
                 part.name

@@ -1,7 +1,8 @@
 //! A decoder-only transformer with RMSNorm, rotary positions and SwiGLU: its sizes and its packed weights.
 
+use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, Packing, Stored, Tiles, read_f32};
+use crate::matrix::{Matrix, Packing, Stored, read_f32};
 use crate::pointwise::Rotary;
 use crate::quantize::Quantization;
 
@@ -68,7 +69,7 @@ pub trait Tensors {
 }
 
 impl Model {
-    /// Pack all weights, or map them if they were kept.
+    /// Pack all weights, or take them as they were kept.
     ///
     /// `frequencies` are the radians per position of each rotated pair, `positions` the longest sequence. Matrices are
     /// rounded to `quantization`, and so have to be stored as floats; norms and biases never are.
@@ -80,7 +81,14 @@ impl Model {
         quantization: Option<Quantization>,
         packing: impl Into<Packing<'a>>,
     ) -> Result<Model> {
-        Model::make(sizes, frequencies, positions, tensors, quantization, packing.into())
+        match packing.into() {
+            Packing::Fresh(pool) => {
+                let bytes = Model::planned_bytes(sizes.clone(), frequencies, tensors, quantization)?;
+                let packing = Packing::Into(pool, &Arena::new(bytes)?);
+                Model::make(sizes, frequencies, positions, tensors, quantization, packing)
+            }
+            packing => Model::make(sizes, frequencies, positions, tensors, quantization, packing),
+        }
     }
 
     /// What [`Model::nbytes`] would be, without packing anything; only types and shapes of the tensors are looked at.

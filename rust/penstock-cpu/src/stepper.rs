@@ -11,7 +11,7 @@ use crate::pointwise::{norm_head, swiglu};
 use crate::pool::Pool;
 use crate::products::Products;
 use crate::simd::{LANES, Path};
-use crate::tuner::{Plan, Tuner};
+use crate::tuner::{MOST_ROWS, Plan, Tuner};
 use std::ops::Range;
 
 /// With fewer tasks of attention than this for each thread, threads share long contexts.
@@ -177,6 +177,13 @@ impl Stepper {
         self.normed.resize(rows, s.hidden);
         self.attended.resize(rows, s.heads * s.head_dim);
         self.gated.resize(rows, s.ffn);
+        // Whichever thread or place a task comes to, there is room for it.
+        let group = s.heads / s.kv_heads;
+        for scratch in &mut self.scratch {
+            scratch.attention.reserve(&cache.shape, group);
+            grow(&mut scratch.gate, rows.min(MOST_ROWS) * 4 * LANES);
+        }
+        self.parts[..self.part_tasks.len()].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
         self.stopwatch.lap(Phase::Embed);
         for (i, layer) in model.layers.iter().enumerate() {
             let next = model.layers.get(i + 1).map_or(model.head(), |layer| &layer.qkv);
@@ -280,10 +287,6 @@ impl Stepper {
         self.tasks
             .sort_unstable_by_key(|t| (std::cmp::Reverse(shares[t.share].start + t.first), t.share, t.first, t.head));
         self.split_long_tasks(cache, shares, s.window.unwrap_or(usize::MAX));
-        // Whichever thread or place a task comes to, there is room for it.
-        let group = s.heads / s.kv_heads;
-        self.scratch.iter_mut().for_each(|scratch| scratch.attention.reserve(&cache.shape, group));
-        self.parts[..self.part_tasks.len()].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
     }
 
     /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
@@ -455,7 +458,7 @@ impl Stepper {
             // SAFETY: a thread's scratch is its own; tasks write different groups.
             unsafe {
                 let gate = &mut (*scratch.0.add(thread)).gate;
-                grow(gate, block * 4 * LANES);
+                debug_assert!(gate.len() >= block.min(rows) * 4 * LANES);
                 for first_tile in tiles.clone().step_by(4) {
                     let count = 4.min(tiles.end - first_tile);
                     for first_row in (0..rows).step_by(block) {

@@ -44,12 +44,16 @@ impl Plan {
 
     /// Whether a file may name this plan.
     pub fn is_valid(self) -> bool {
-        [4, 8, 12, 16].contains(&self.together) && self.block >= 16 && self.block.is_multiple_of(16) && self.runs > 0
+        let blocks = 16..=MOST_ROWS as u16;
+        [4, 8, 12, 16].contains(&self.together)
+            && blocks.contains(&self.block)
+            && self.block.is_multiple_of(16)
+            && self.runs > 0
     }
 }
 
-/// More rows than this are all alike.
-const MOST_ROWS: usize = 256;
+/// More rows than this are all alike, and no block has more.
+pub const MOST_ROWS: usize = 256;
 /// Times measured of each plan before the choice.
 const TRIALS: usize = 15;
 /// Another plan has to take less than this share of the default's time.
@@ -232,6 +236,7 @@ mod tests {
             Plan { together: 5, ..Plan::DEFAULT },
             Plan { block: 0, ..Plan::DEFAULT },
             Plan { block: 50, ..Plan::DEFAULT },
+            Plan { block: 272, ..Plan::DEFAULT },
             Plan { runs: 0, ..Plan::DEFAULT },
         ] {
             let mut tuner = Tuner::default();

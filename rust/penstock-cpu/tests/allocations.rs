@@ -42,7 +42,10 @@ impl Tensors for Random {
     }
 }
 
-#[test]
+fn main() {
+    steps_allocate_nothing_once_they_are_warm();
+}
+
 fn steps_allocate_nothing_once_they_are_warm() {
     let sizes = Sizes {
         vocab: 70,

@@ -3,7 +3,7 @@
 mod support;
 
 use penstock_cpu::activations::Precision;
-use penstock_cpu::kept::{self, KeptFile};
+use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::{Matrix, Packing, Stored};
 use penstock_cpu::model::{Model, Sizes, Tensors};
@@ -487,23 +487,25 @@ fn kept_weights_give_the_same_bits_and_anything_else_is_packed_again() {
         }
         let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &vectors, None).unwrap();
         assert_eq!(bytes, packed.nbytes());
-        let file = KeptFile::open(&path, "this model", bytes).unwrap();
-        let mapped = Model::new(sizes.clone(), &frequencies, POSITIONS, &vectors, None, Packing::Kept(&file)).unwrap();
-        drop(file);
+        let pool = Pool::new(3);
+        let open = |path: &std::path::Path, key, bytes| kept::read(path, key, bytes, &pool).unwrap();
+        let arena = open(&path, "this model", bytes).unwrap();
+        let read = Model::new(sizes.clone(), &frequencies, POSITIONS, &vectors, None, Packing::Kept(&arena)).unwrap();
+        drop(arena);
         let tokens = random_tokens(&mut rng, sizes.vocab, 9);
         let wanted = alone(&packed, Path::best(), Precision::Int8, 16, &tokens);
-        for (got, wanted) in alone(&mapped, Path::best(), Precision::Int8, 16, &tokens).iter().zip(&wanted) {
+        for (got, wanted) in alone(&read, Path::best(), Precision::Int8, 16, &tokens).iter().zip(&wanted) {
             assert_same(got, wanted, "from the file");
         }
 
-        assert!(KeptFile::open(&path, "another model", bytes).is_none());
-        assert!(KeptFile::open(&path, "this model", bytes + 64).is_none());
-        assert!(KeptFile::open(&folder.join("nothing"), "this model", bytes).is_none());
+        assert!(open(&path, "another model", bytes).is_none());
+        assert!(open(&path, "this model", bytes + 64).is_none());
+        assert!(open(&folder.join("nothing"), "this model", bytes).is_none());
         let whole = std::fs::read(&path).unwrap();
         for end in [0, 10, whole.len() / 2, whole.len() - 1] {
             let cut = folder.join("cut");
             std::fs::write(&cut, &whole[..end]).unwrap();
-            assert!(KeptFile::open(&cut, "this model", bytes).is_none(), "cut after {end} bytes");
+            assert!(open(&cut, "this model", bytes).is_none(), "cut after {end} bytes");
             std::fs::remove_file(cut).unwrap();
         }
     }

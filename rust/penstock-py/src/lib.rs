@@ -3,10 +3,11 @@
 
 use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
+use penstock_cpu::arena::Tiles;
 use penstock_cpu::finite;
-use penstock_cpu::kept::{self, KeptFile};
+use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
-use penstock_cpu::matrix::{Packing, Stored, Tiles};
+use penstock_cpu::matrix::{Packing, Stored};
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
@@ -257,7 +258,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Map weights that were kept under this key; false if the file isn't there or holds anything else. Matrices need
+    /// Take weights that were kept under this key; false if the file isn't there or holds anything else. Matrices need
     /// no bytes in `tensors`, only vectors do.
     #[pyo3(signature = (sizes, frequencies, positions, tensors, path, key, quantization=None))]
     fn load_kept(
@@ -273,10 +274,13 @@ impl Runner {
     ) -> PyResult<bool> {
         let (tensors, quantization) = (Buffers::new(tensors)?, quantization_from(quantization)?);
         let sizes = Sizes::from(sizes);
+        let pool = self.stepper.pool();
         self.model = detached(py, || {
+            let _seat = pool.seat();
             let bytes = Model::planned_bytes(sizes.clone(), &frequencies, &tensors, quantization)?;
-            let file = KeptFile::open(&path, &key, bytes);
-            file.map(|file| Model::new(sizes, &frequencies, positions, &tensors, quantization, Packing::Kept(&file)))
+            let arena = kept::read(&path, &key, bytes, pool)?;
+            arena
+                .map(|kept| Model::new(sizes, &frequencies, positions, &tensors, quantization, Packing::Kept(&kept)))
                 .transpose()
         })?;
         Ok(self.model.is_some())

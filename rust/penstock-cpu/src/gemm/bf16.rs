@@ -3,7 +3,7 @@
 //! An instruction adds both products of a pair of inputs to a row's sum, pair after pair: in the same order for every
 //! number of rows. How it rounds between them is the processor's business, so paths may differ in the last bits.
 
-use super::{Output, Packed, Part, Product, Tile, blocks, tiles};
+use super::{Output, Packed, Part, Product, Tile, ask_ahead, blocks, tiles};
 use crate::activations::View;
 use crate::matrix::INPUT_ALIGN;
 use crate::simd::avx512::Avx512;
@@ -26,7 +26,9 @@ impl Product<Avx512> for Bf16Rows {
         let narrow = x.narrow.cast_const().add(row * x.width);
         let mut y = [Avx512::splat(0.0); R];
         for k in (0..tile.groups * INPUT_ALIGN).step_by(2) {
-            let w = as_bf16(Avx512::load_bytes(tile.weights.add(2 * k * LANES)));
+            let weights = tile.weights.add(2 * k * LANES);
+            ask_ahead::<Avx512, R>(weights, 4 * LANES);
+            let w = as_bf16(Avx512::load_bytes(weights));
             unrolled!(R, |r| {
                 let pair = narrow.add(r * x.width + k).cast::<i32>().read_unaligned();
                 y[r] = _mm512_dpbf16_ps(y[r], w, as_bf16(_mm512_set1_epi32(pair)));
