@@ -12,6 +12,7 @@ use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::tuner::Plan;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{Rng, Tensor};
 
@@ -89,6 +90,10 @@ fn steps_allocate_nothing_once_they_are_warm() {
     let cache = KvCache::new(shape, 200).unwrap();
     let mut stepper = Stepper::new(Path::best(), Precision::Int8, Pool::new(2));
     stepper.tuner().fix(Some(Plan::DEFAULT));
+    let both = Barrier::new(2);
+    stepper.pool().run(2, &|_, _| {
+        both.wait(); // a thread that only now begins would allocate its name
+    });
 
     // Decodes, one of them after a context that threads share, and chunks of prompts.
     let share = |tokens: usize, start: usize, first: u32| Share {
@@ -112,6 +117,5 @@ fn steps_allocate_nothing_once_they_are_warm() {
         }
     };
     run(false);
-    run(false); // whichever thread took a task the first time, it need not be the one that takes it now
     run(true);
 }
