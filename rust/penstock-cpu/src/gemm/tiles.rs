@@ -1,7 +1,8 @@
 //! Products of sixteen rows at a time on AMX tiles.
 //!
-//! int8: a tile instruction multiplies the int8 numbers of a group for all sixteen rows and outputs at once. What comes out is
-//! the same whole number that other paths compute, and scales are applied by the same operations; so are all bits.
+//! int8: a tile instruction multiplies the int8 numbers of a group for all sixteen rows and outputs at once. What
+//! comes out is the same whole number that other paths compute, and scales are applied by the same operations; so are
+//! all bits.
 //!
 //! bfloat16: tiles hold the sums. An instruction adds up 16 pairs of inputs on its own, unlike any other, so tiles serve
 //! every number of rows.
