@@ -7,7 +7,10 @@ use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
 use penstock_cpu::matrix::{Matrix, Stored};
+use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
+use std::collections::HashMap;
 
 /// Types of floats, then all quantized ones.
 pub const DTYPES: [&str; 13] =
@@ -90,6 +93,12 @@ impl Rng {
             _ => self.normal() * 1000.0,
         }
     }
+}
+
+/// Rounded to bfloat16, ties to even; for finite numbers.
+pub fn brain(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
 }
 
 /// The paths of this processor, the scalar one last.
@@ -381,4 +390,53 @@ pub fn assert_near(y: &[f32], w: &[f64], x: &[f64], inputs: usize, tolerance: f6
             );
         }
     }
+}
+
+struct Random(HashMap<String, Tensor>);
+
+impl Tensors for Random {
+    fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
+        Ok(self.0[name].stored())
+    }
+}
+
+/// A model of two layers whose matrices are random and stored in a type with blocks of 32, for 2100 positions.
+pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
+    let sizes = Sizes {
+        vocab: 70,
+        hidden: 96,
+        ffn: 160,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 16,
+        eps: 1e-5,
+        window: None,
+        tied: true,
+        qkv_bias: false,
+        qk_norm: false,
+    };
+    let mut tensors = HashMap::new();
+    let mut put = |name: String, outputs, inputs| {
+        let dtype = if outputs == 1 { "F32" } else { dtype };
+        tensors.insert(name, Tensor::random(rng, dtype, outputs, inputs, 0.1));
+    };
+    put("embed.weight".into(), 70, 96);
+    put("final_norm.weight".into(), 1, 96);
+    for layer in 0..2 {
+        for (part, outputs, inputs) in [
+            ("attn_norm", 1, 96),
+            ("mlp_norm", 1, 96),
+            ("q", 96, 96),
+            ("k", 32, 96),
+            ("v", 32, 96),
+            ("o", 96, 96),
+            ("gate", 160, 96),
+            ("up", 160, 96),
+            ("down", 96, 160),
+        ] {
+            put(format!("layers.{layer}.{part}.weight"), outputs, inputs);
+        }
+    }
+    Model::new(sizes, &[0.1; 8], 2100, &Random(tensors), pool).unwrap()
 }
