@@ -4,17 +4,14 @@ mod support;
 
 use penstock_cpu::activations::Precision;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
-use penstock_cpu::matrix::Stored;
-use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::tuner::Plan;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::HashMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::{Rng, Tensor};
+use support::{Rng, small_model};
 
 struct Counting;
 
@@ -35,57 +32,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-struct Random(HashMap<String, Tensor>);
-
-impl Tensors for Random {
-    fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
-        Ok(self.0[name].stored())
-    }
-}
-
 fn main() {
     steps_allocate_nothing_once_they_are_warm();
 }
 
 fn steps_allocate_nothing_once_they_are_warm() {
-    let sizes = Sizes {
-        vocab: 70,
-        hidden: 96,
-        ffn: 160,
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 16,
-        eps: 1e-5,
-        window: None,
-        tied: true,
-        qkv_bias: false,
-        qk_norm: false,
-    };
-    let mut rng = Rng::new(1);
-    let mut tensors = HashMap::new();
-    for (name, outputs, inputs) in [("embed.weight", 70, 96), ("final_norm.weight", 1, 96)] {
-        let dtype = if outputs == 1 { "F32" } else { "Q4_0" };
-        tensors.insert(name.into(), Tensor::random(&mut rng, dtype, outputs, inputs, 0.1));
-    }
-    for layer in 0..2 {
-        for (part, outputs, inputs) in [
-            ("attn_norm", 1, 96),
-            ("mlp_norm", 1, 96),
-            ("q", 96, 96),
-            ("k", 32, 96),
-            ("v", 32, 96),
-            ("o", 96, 96),
-            ("gate", 160, 96),
-            ("up", 160, 96),
-            ("down", 96, 160),
-        ] {
-            let dtype = if outputs == 1 { "F32" } else { "Q4_0" };
-            let tensor = Tensor::random(&mut rng, dtype, outputs, inputs, 0.1);
-            tensors.insert(format!("layers.{layer}.{part}.weight"), tensor);
-        }
-    }
-    let model = Model::new(sizes.clone(), &[0.1; 8], 2100, &Random(tensors), None, &Pool::new(2)).unwrap();
+    let model = small_model(&mut Rng::new(1), "Q4_0", &Pool::new(2));
     let shape = KvShape { layers: 2, heads: 2, head_dim: 16, block_size: 16, kind: KvType::I8 };
     let cache = KvCache::new(shape, 200).unwrap();
     let mut stepper = Stepper::new(Path::best(), Precision::Int8, Pool::new(2));

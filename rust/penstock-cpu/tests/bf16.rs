@@ -7,16 +7,10 @@ use penstock_cpu::gemm::Part;
 use penstock_cpu::matrix::Matrix;
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
-use support::{Rng, Tensor, activations, assert_near, assert_same, multiply, multiply_part, product_paths};
+use support::{Rng, Tensor, activations, assert_near, assert_same, brain, multiply, multiply_part, product_paths};
 
 fn bf16_paths() -> impl Iterator<Item = Path> {
     product_paths().into_iter().filter(|&path| path == Path::Amx || path.has_bf16_products())
-}
-
-/// Rounded to bfloat16, ties to even; for finite numbers.
-fn brain(x: f32) -> f32 {
-    let bits = x.to_bits();
-    f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
 }
 
 #[test]

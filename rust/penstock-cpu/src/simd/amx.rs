@@ -115,13 +115,13 @@ macro_rules! bf16_product {
 /// A thread's tiles, configured until this is dropped. Then they are released at once: the kernel saves their 8 KiB
 /// whenever it stops a thread that has them, and the processor rests less deeply. To configure them again is little
 /// beside a product.
-pub struct Tiles(PhantomData<*const ()>); // stays on its thread
+pub struct Tiles(PhantomData<*const ()>); // which never leaves its thread
 
 impl Tiles {
     /// Give the first tiles these shapes.
     ///
     /// # Safety
-    /// AMX must be supported.
+    /// AMX must be supported, and the thread have no tiles: whichever were dropped first would release the others.
     pub unsafe fn configure(shapes: &[Shape]) -> Tiles {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         for (i, shape) in shapes.iter().enumerate() {
@@ -161,6 +161,9 @@ impl Tiles {
         /// the weights, a KiB a group, in tile 5.
         ///
         /// `x_stride` is bytes between rows; `to` is `[16, 16]`, of which only `x`'s rows are written.
+        ///
+        /// # Safety
+        /// As [`Tiles::multiply_bytes`], and there must be a group.
         multiply_bf16(weights: *const u8): "tmm0", "tmm5", only = weights
     }
 

@@ -4,13 +4,16 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tiles;
+pub mod tiles;
 
 use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups};
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
 use penstock_cpu::matrix::{Matrix, Stored};
+use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
+use std::collections::HashMap;
 
 /// Types of floats, then all quantized ones.
 pub const DTYPES: [&str; 13] =
@@ -98,6 +101,12 @@ impl Rng {
     }
 }
 
+/// Rounded to bfloat16, ties to even; for finite numbers.
+pub fn brain(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+}
+
 /// The paths of this processor, the scalar one last.
 pub fn paths() -> Vec<Path> {
     Path::supported().collect()
@@ -106,8 +115,7 @@ pub fn paths() -> Vec<Path> {
 /// The paths whose products can be computed here: AMX by emulating its tiles, if there is all else.
 pub fn product_paths() -> Vec<Path> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if Path::Avx512.is_supported() && !Path::Amx.is_supported() {
-        tiles::install();
+    if tiles::provide() == Some(tiles::By::Emulator) {
         return [Path::Amx].into_iter().chain(Path::supported()).collect();
     }
     paths()
@@ -115,7 +123,7 @@ pub fn product_paths() -> Vec<Path> {
 
 /// Each precision with paths that give the same bits with it: bfloat16 products are each path's own.
 pub fn precisions() -> Vec<(Precision, Vec<Path>)> {
-    let mut all = vec![(Precision::Int8, product_paths()), (Precision::F32, paths())];
+    let mut all = vec![(Precision::Int8, paths()), (Precision::F32, paths())];
     all.extend(paths().into_iter().filter(|p| p.has_bf16_products()).map(|path| (Precision::Bf16, vec![path])));
     all
 }
@@ -413,4 +421,53 @@ pub fn assert_near(y: &[f32], w: &[f64], x: &[f64], inputs: usize, tolerance: f6
             );
         }
     }
+}
+
+struct Random(HashMap<String, Tensor>);
+
+impl Tensors for Random {
+    fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
+        Ok(self.0[name].stored())
+    }
+}
+
+/// A model of two layers whose matrices are random and stored in a type with blocks of 32, for 2100 positions.
+pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
+    let sizes = Sizes {
+        vocab: 70,
+        hidden: 96,
+        ffn: 160,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 16,
+        eps: 1e-5,
+        window: None,
+        tied: true,
+        qkv_bias: false,
+        qk_norm: false,
+    };
+    let mut tensors = HashMap::new();
+    let mut put = |name: String, outputs, inputs| {
+        let dtype = if outputs == 1 { "F32" } else { dtype };
+        tensors.insert(name, Tensor::random(rng, dtype, outputs, inputs, 0.1));
+    };
+    put("embed.weight".into(), 70, 96);
+    put("final_norm.weight".into(), 1, 96);
+    for layer in 0..2 {
+        for (part, outputs, inputs) in [
+            ("attn_norm", 1, 96),
+            ("mlp_norm", 1, 96),
+            ("q", 96, 96),
+            ("k", 32, 96),
+            ("v", 32, 96),
+            ("o", 96, 96),
+            ("gate", 160, 96),
+            ("up", 160, 96),
+            ("down", 96, 160),
+        ] {
+            put(format!("layers.{layer}.{part}.weight"), outputs, inputs);
+        }
+    }
+    Model::new(sizes, &[0.1; 8], 2100, &Random(tensors), None, pool).unwrap()
 }
