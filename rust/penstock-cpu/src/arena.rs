@@ -1,10 +1,8 @@
-//! One piece of memory for all packed weights of a model.
-//!
-//! A step reads every weight once, from front to back. With pages of 4 KiB the processor's prefetchers stop at the end
-//! of each and begin anew after a page walk, so the memory is asked for in huge pages, where the system has any.
+//! One piece of memory for all packed weights of a model, which a step reads from front to back.
 
 use crate::error::{Error, Result};
-use memmap2::{MmapMut, MmapRaw};
+use crate::memory::zeros;
+use memmap2::MmapRaw;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -20,12 +18,9 @@ impl Arena {
     /// # Errors
     /// [`Error::Config`] if the system has no room for that many bytes.
     pub fn new(bytes: usize) -> Result<Arena> {
-        let map = MmapMut::map_anon(bytes.max(1))
+        let map = zeros(bytes)
             .map_err(|error| Error::Config(format!("There is no room for {bytes} bytes of weights: {error}.")))?;
-        #[cfg(target_os = "linux")]
-        // A kernel without huge pages refuses; then they are small ones.
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Arena { map: Arc::new(MmapRaw::from(map)), next: Cell::new(0) })
+        Ok(Arena { map: Arc::new(map), next: Cell::new(0) })
     }
 
     /// The beginning of it all.

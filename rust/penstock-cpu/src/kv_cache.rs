@@ -1,4 +1,5 @@
-//! The paged KV cache: for each layer, block and KV head, the keys and the values of `block_size` tokens.
+//! The paged KV cache: for each block, layer and KV head, the keys and the values of `block_size` tokens. A block's lie
+//! together, so that huge pages hold what is in use and little else.
 //!
 //! Sixteen tokens make a strip. A strip's keys lie dimension by dimension, so that one vector holds the same
 //! dimension of sixteen keys and scores need no sums across lanes; its values lie token by token. Blocks that are no
@@ -8,8 +9,9 @@
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::half::f32_to_bf16;
+use crate::memory::zeros;
 use crate::simd::{LANES, Path, Simd};
-use std::alloc::Layout;
+use memmap2::MmapRaw;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,21 +90,13 @@ impl KvShape {
     }
 }
 
-/// Bytes that a system's allocator aligns to by itself. Asked for more it would not take zeroed pages from the system
-/// but write the zeros, and so take all the memory at once.
-const OWN_ALIGN: usize = 16;
-/// A cache line.
-const ALIGN: usize = 64;
-
 /// Memory from the system, zero until it is written; pages never written take no room.
 pub struct KvCache {
     /// Its sizes.
     pub shape: KvShape,
     /// How many blocks.
     pub blocks: usize,
-    data: *mut u8,
-    reserved: *mut u8,
-    layout: Layout,
+    data: MmapRaw,
 }
 
 // SAFETY: tasks write strips of different heads or sequences, and read what no other writes in the same region.
@@ -115,16 +109,8 @@ impl KvCache {
     pub fn new(shape: KvShape, blocks: usize) -> Result<KvCache> {
         let bytes = shape.block_bytes().checked_mul(blocks).filter(|&bytes| bytes <= isize::MAX as usize);
         let refused = || Error::Config(format!("There is no memory for a KV cache of {blocks} blocks."));
-        let bytes = bytes.ok_or_else(refused)?.max(1);
-        let layout = Layout::from_size_align(bytes + ALIGN, OWN_ALIGN).map_err(|_| refused())?;
-        // SAFETY: the layout is not empty.
-        let reserved = unsafe { std::alloc::alloc_zeroed(layout) };
-        if reserved.is_null() {
-            return Err(refused());
-        }
-        // SAFETY: there are as many bytes more than are used.
-        let data = unsafe { reserved.add(reserved.align_offset(ALIGN)) };
-        Ok(KvCache { shape, blocks, data, reserved, layout })
+        let data = zeros(bytes.ok_or_else(refused)?).map_err(|_| refused())?;
+        Ok(KvCache { shape, blocks, data })
     }
 
     /// A strip of a head in a layer and block: its keys and after them its values.
@@ -135,9 +121,9 @@ impl KvCache {
     pub fn strip(&self, layer: usize, head: usize, block: usize, strip: usize) -> *mut u8 {
         let s = &self.shape;
         assert!(layer < s.layers && head < s.heads && block < self.blocks && strip < s.strips());
-        let index = ((layer * self.blocks + block) * s.heads + head) * s.strips() + strip;
+        let index = ((block * s.layers + layer) * s.heads + head) * s.strips() + strip;
         // SAFETY: the index is within what was reserved.
-        unsafe { self.data.add(index * s.strip_bytes()) }
+        unsafe { self.data.as_mut_ptr().add(index * s.strip_bytes()) }
     }
 
     /// Write a token's key and value, `head_dim` numbers each, of one head.
@@ -228,11 +214,4 @@ fn step(numbers: &[f32]) -> (f32, f32) {
     // The inverse of what is too small to have one is infinite: such numbers are as good as zero.
     let inverse = 127.0 / greatest;
     if inverse.is_finite() { (greatest / 127.0, inverse) } else { (0.0, 0.0) }
-}
-
-impl Drop for KvCache {
-    fn drop(&mut self) {
-        // SAFETY: it was reserved with this layout.
-        unsafe { std::alloc::dealloc(self.reserved, self.layout) };
-    }
 }

@@ -17,6 +17,7 @@ pub mod half;
 pub mod kept;
 pub mod kv_cache;
 pub mod matrix;
+pub mod memory;
 pub mod model;
 pub mod peak;
 pub mod phases;
