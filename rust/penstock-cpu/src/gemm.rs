@@ -51,18 +51,15 @@ struct Tile {
     zero: f32,
 }
 
-/// With so few rows a product takes as long as its weights take to come from memory, and what is asked for so far
-/// ahead comes sooner than the processor would ask by itself: its own prefetchers stop where a page ends.
-const FEW_ROWS: usize = 4;
+/// How far ahead of its arithmetic a product asks for weights. What comes from memory comes sooner than the processor
+/// would ask by itself, whose prefetchers stop where a page ends; where it lies in a cache, asking costs next to nothing.
 const AHEAD: usize = 4096;
 
-/// Ask for the weights that come after those at `from`.
+/// Ask for what comes after the weights at `from`.
 #[inline(always)]
-unsafe fn ask_ahead<S: Simd, const R: usize>(from: *const u8, bytes: usize) {
-    if R <= FEW_ROWS {
-        for line in (0..bytes).step_by(64) {
-            S::prefetch(from.wrapping_add(AHEAD + line));
-        }
+unsafe fn ask_ahead<S: Simd>(from: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        S::prefetch(from.wrapping_add(AHEAD + line));
     }
 }
 
@@ -185,7 +182,7 @@ unsafe fn int8_rows<
     let (_, _, end) = parts_of_group(BITS, LEN, OFFSETS, HALF);
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
-        ask_ahead::<S, R>(tile.weights.add(g * tile.group_bytes), end);
+        ask_ahead::<S>(tile.weights.add(g * tile.group_bytes), end);
         let w = Int8Group::<S>::load::<BITS, LEN, OFFSETS, HALF>(tile, g);
         let (at, half) = (g * LEN / GROUP, g % (GROUP / LEN));
         let (first, first_rest) = (groups.add(at), rests.add(at));
@@ -217,7 +214,7 @@ unsafe fn wide_rows<
     let mut y = [S::splat(0.0); R];
     for g in 0..tile.groups {
         let group = tile.weights.add(g * tile.group_bytes);
-        ask_ahead::<S, R>(group, end);
+        ask_ahead::<S>(group, end);
         let quads = unpack::<S, BITS, LEN>(group);
         let d = load_scale::<S, HALF>(group.add(scales_at));
         let offset =
@@ -253,7 +250,7 @@ unsafe fn float_rows<S: Simd, const KIND: u8, const R: usize>(tile: Tile, x: Vie
     for k in (0..tile.groups * INPUT_ALIGN).step_by(2) {
         let at = k * LANES;
         let width = if KIND == F32 { 4 } else { 2 };
-        ask_ahead::<S, R>(tile.weights.add(at * width), 2 * LANES * width);
+        ask_ahead::<S>(tile.weights.add(at * width), 2 * LANES * width);
         let (first, second) = match KIND {
             F32 => {
                 let weights = tile.weights.cast::<f32>().add(at);

@@ -27,7 +27,7 @@ impl Product<Avx512> for Bf16Rows {
         let mut y = [Avx512::splat(0.0); R];
         for k in (0..tile.groups * INPUT_ALIGN).step_by(2) {
             let weights = tile.weights.add(2 * k * LANES);
-            ask_ahead::<Avx512, R>(weights, 4 * LANES);
+            ask_ahead::<Avx512>(weights, 4 * LANES);
             let w = as_bf16(Avx512::load_bytes(weights));
             unrolled!(R, |r| {
                 let pair = narrow.add(r * x.width + k).cast::<i32>().read_unaligned();
