@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Tiles begin where a page does.
 const PAGE: usize = 4096;
 /// The first line of a file; the number changes whenever tiles of the same weights would lie otherwise.
-const MAGIC: &str = "Penstock packed weights 1";
+pub const MAGIC: &str = "Penstock packed weights 1";
 /// Bytes that go from or to the system in one call.
 const PIECE: usize = 1 << 20;
 

@@ -508,6 +508,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(are_finite, module)?)?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
     module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
+    module.add("PACKED_MAGIC", kept::MAGIC)?;
     module.add("NativeError", py.get_type::<NativeError>())?;
     module.add("NativeModelError", py.get_type::<NativeModelError>())?;
     module.add("NativeConfigError", py.get_type::<NativeConfigError>())?;

@@ -99,10 +99,16 @@ def test_files_of_models_that_are_gone_and_of_writers_that_died_are_removed(
         partial.write_bytes(b"half")
     long_ago = time.time() - 2 * 3600
     os.utime(stale, (long_ago, long_ago))
+    current = other.with_name("current.gguf")
+    shutil.copy(model, current)
+    start(current)
+    (kept,) = (path for path in files(folder) if path != gone and path.suffix == ".packed")
+    kept.write_bytes(kept.read_bytes().replace(b"weights 1", b"weights 0", 1))
     (folder / "damaged.packed").write_bytes(b"Penstock packed weights 1\n12\nsomehow\nnonsense\n")
     start(model)
     left = files(folder)
     assert gone not in left
+    assert kept not in left
     assert fresh in left
     assert len(left) == 2
 

@@ -1,7 +1,8 @@
 """Packed weights between starts: for each model and way of packing one file in the cache directory.
 
 The key says which weights a file was made of and how; it stands in the file too, and is compared byte for byte, so a
-model that was changed is packed again. Files whose model is gone or was changed are removed when another is written.
+model that was changed is packed again. Files whose model is gone or was changed, and those of other versions, are
+removed when another is written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from penstock.core.paths import cache_dir
 from penstock.core.sizes import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -84,18 +85,19 @@ def _identity(source: Path) -> str:
 
 def _remove_outdated(folder: Path) -> None:
     for path in folder.glob("*.packed"):
-        if not all(_is_current(line) for line in _sources(path)):
+        magic, sources = _header(path)
+        if magic != _native.PACKED_MAGIC or not all(map(_is_current, sources)):
             path.unlink(missing_ok=True)
     for path in folder.glob("*.partial"):
         if path.stat().st_mtime < time.time() - _STALE_SECONDS:
             path.unlink(missing_ok=True)
 
 
-def _sources(path: Path) -> Iterator[str]:
-    """The lines of a file's key that name the model's files."""
+def _header(path: Path) -> tuple[str, list[str]]:
+    """A file's first line, which tells the version, and the lines of its key that name the model's files."""
     with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES).partition(b"\0")[0]
-    yield from os.fsdecode(header).splitlines()[3:]  # after the magic, the size, and how it was packed
+        lines = os.fsdecode(file.read(_HEADER_BYTES).partition(b"\0")[0]).splitlines()
+    return lines[0] if lines else "", lines[3:]  # between them: the size, and how it was packed
 
 
 def _is_current(identity: str) -> bool:
