@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Each takes a good part of a second, or as long as several others that are needed.
 HEAVY = {
-    "torch", "numpy", "pydantic", "typer", "rich", "httpx", "huggingface_hub", "psutil", "importlib.metadata",
+    "torch", "numpy", "pydantic", "click", "typer", "rich", "httpx", "huggingface_hub", "psutil", "importlib.metadata",
     "tomllib", "encodings.idna", "penstock.models.dequantize", "penstock.models.safetensors",
 }  # fmt: skip
 # A process that computes has no part in HTTP, and doesn't encode text.
@@ -70,3 +70,11 @@ def test_a_core_is_ready_before_it_imports_anything_heavy(smollm2_path: Path) ->
     found = imported(said.splitlines())
     assert "penstock.engine.runners.native" in found
     assert not (HEAVY | FOREIGN_TO_THE_CORE) & found
+
+
+def test_uvicorn_is_whole_again_for_whoever_asks_for_it() -> None:
+    program = (
+        "import sys; import penstock.server.run; assert 'click' not in sys.modules; "
+        "import uvicorn; assert callable(uvicorn.run) and uvicorn.Server.__name__ == 'Server'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=uncovered())

@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 import h11
 import msgspec
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.server.errors import HEAD_TOO_LARGE
 from penstock.server.responses import ErrorBody, ErrorDetail
+from penstock.server.uvicorn_parts import H11Protocol
 
 
 class Http1Protocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not followed by the type checker

@@ -11,14 +11,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 import penstock
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
 from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
+from penstock.server.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,11 +111,11 @@ def start_up_lines(
     yield f"  ready      after {seconds:.1f} s"
 
 
-class HttpServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed by the type checker
+class HttpServer(Server):  # type: ignore[misc]  # uvicorn is not followed by the type checker
     """uvicorn without its own signal handlers, which know nothing of an engine to drain."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        config = uvicorn.Config(
+        config = Config(
             app,
             http=Http1Protocol,
             ws="none",
