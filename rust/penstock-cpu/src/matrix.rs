@@ -127,8 +127,9 @@ impl Stored<'_> {
             return Err(Error::Model(format!("{} has no weights.", self.name)));
         }
         if !self.inputs.is_multiple_of(len) {
+            let fitting = if self.inputs.is_multiple_of(32) { "Q8_0, or another type in blocks of 32" } else { "F16" };
             return Err(Error::Model(format!(
-                "{} has rows of {} weights; {} comes in blocks of {len}.",
+                "{} has rows of {} weights; {} comes in blocks of {len}. Such rows can be stored as {fitting}.",
                 self.name, self.inputs, self.dtype
             )));
         }

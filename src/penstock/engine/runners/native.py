@@ -43,7 +43,7 @@ _PRECISIONS = {
 
 # Beside decodes: about what takes as long as a step of eight decodes. Attention takes three times as long for an
 # operation as the products with weights, which are of integers.
-_PREFILL_TOKENS = 40
+_PREFILL_TOKENS = 32
 _ATTENTION_COST = 3
 
 _SIZES = (
