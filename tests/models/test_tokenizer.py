@@ -11,7 +11,7 @@ from penstock.core.errors import InvalidRequestError, ModelFileError, NotFoundEr
 from penstock.models.gguf_tokenizer import tokenizer_from_gguf, vocabulary_from_gguf
 from penstock.models.pre_tokenizers import RULES
 from penstock.models.tokenizer import Tokenizer
-from penstock.models.vocabulary import load_vocabulary
+from penstock.models.vocabulary_files import load_vocabulary
 from support.text_corpus import CORPUS
 from support.tiny_tokenizers import (
     CONTROL,

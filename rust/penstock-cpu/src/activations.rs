@@ -5,11 +5,10 @@
 
 use crate::dispatch;
 use crate::half::f32_to_bf16;
-use crate::matrix::INPUT_ALIGN;
 use crate::simd::{LANES, Simd};
 
 /// Inputs that share a scale.
-pub const GROUP: usize = INPUT_ALIGN;
+pub const GROUP: usize = 32;
 
 /// What products do with activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //!
 //! The layout is the same on all paths. Inputs are padded to whole groups and outputs to whole tiles, with zeros.
 
-use crate::activations::{Form, Precision};
+use crate::activations::{Form, GROUP, Precision};
 use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
 use crate::ggml::{BlockType, Scheme};
@@ -17,8 +17,8 @@ use crate::quantize::Quantization;
 use crate::simd::LANES;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Inputs are padded to a multiple of this, the greatest group.
-pub const INPUT_ALIGN: usize = 32;
+/// Inputs are padded to a multiple of this: whole groups, of activations and of any weights.
+pub const INPUT_ALIGN: usize = GROUP;
 
 /// How the weights of a matrix are stored in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,7 +21,7 @@ from penstock.engine.scheduler import Scheduler, SchedulerConfig
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import RequestOutput, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 from penstock.models.load import load
-from penstock.models.vocabulary import load_vocabulary
+from penstock.models.vocabulary_files import load_vocabulary
 
 if TYPE_CHECKING:
     from penstock.engine.config import EngineConfig

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from penstock.models.token_pieces import TokenPieces
 
 
@@ -18,16 +16,3 @@ class Vocabulary:
     pieces: TokenPieces
     special_token_ids: frozenset[int]  # control tokens
     eos_token_ids: tuple[int, ...]
-
-
-def load_vocabulary(path: Path) -> Vocabulary:
-    """From what `Tokenizer.load` reads; raises what it does, but for mistakes in what encodes."""
-    if path.is_dir():
-        from penstock.models.tokenizer import Tokenizer
-
-        return Tokenizer.load(path)  # the format has no vocabulary apart from the rest
-    from penstock.models.gguf import GGUFFile
-    from penstock.models.gguf_tokenizer import vocabulary_from_gguf
-
-    with GGUFFile.open(path) as file:
-        return vocabulary_from_gguf(file.metadata, str(path))
