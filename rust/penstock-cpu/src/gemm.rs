@@ -11,8 +11,9 @@ mod bf16;
 mod tiles;
 
 use crate::activations::{Form, GROUP, Group, Precision, ROWS, Rest, View};
+use crate::format::{Format, INPUT_ALIGN};
 use crate::ggml::Scheme;
-use crate::matrix::{Format, INPUT_ALIGN, Matrix};
+use crate::matrix::Matrix;
 use crate::simd::{LANES, Path, Simd};
 use crate::{dispatch, unrolled};
 

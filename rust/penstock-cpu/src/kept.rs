@@ -6,8 +6,7 @@
 
 use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
-use crate::matrix::SendPtr;
-use crate::pool::Pool;
+use crate::pool::{Pool, SendPtr};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;

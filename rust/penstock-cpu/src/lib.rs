@@ -11,6 +11,7 @@ pub mod arena;
 pub mod attention;
 pub mod error;
 pub mod finite;
+pub mod format;
 pub mod gemm;
 pub mod ggml;
 pub mod half;
@@ -28,6 +29,7 @@ pub mod quantize;
 pub mod sampler;
 pub mod simd;
 pub mod stepper;
+pub mod stored;
 pub mod topology;
 pub mod tuner;
 

@@ -2,9 +2,10 @@
 
 use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, Packing, Stored, read_f32};
+use crate::matrix::{Matrix, Packing};
 use crate::pointwise::Rotary;
 use crate::quantize::Quantization;
+use crate::stored::{Stored, read_f32};
 
 /// A model's sizes.
 #[derive(Clone, Debug)]

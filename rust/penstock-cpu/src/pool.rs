@@ -226,6 +226,13 @@ impl Drop for Pool {
     }
 }
 
+/// A pointer that tasks share; what each may touch is said where it is used.
+pub(crate) struct SendPtr<T>(pub *mut T);
+// SAFETY: see above.
+unsafe impl<T> Send for SendPtr<T> {}
+// SAFETY: see above.
+unsafe impl<T> Sync for SendPtr<T> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,11 @@ use crate::activations::{Activations, Form, GROUP, Precision, View, norm_row, ro
 use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
 use crate::gemm::{Output, Part, product};
 use crate::kv_cache::KvCache;
-use crate::matrix::{Matrix, SendPtr};
+use crate::matrix::Matrix;
 use crate::model::{Layer, Model, Sizes};
 use crate::phases::{Phase, Stopwatch};
 use crate::pointwise::{norm_head, swiglu};
-use crate::pool::Pool;
+use crate::pool::{Pool, SendPtr};
 use crate::products::Products;
 use crate::simd::{LANES, Path};
 use crate::tuner::{MOST_ROWS, Plan, Tuner};

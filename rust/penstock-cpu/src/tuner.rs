@@ -6,7 +6,8 @@
 //! Dongarra, "Automated empirical optimization of software", 2001); in the running model the weights come from memory
 //! as they always will, and nobody waits.
 
-use crate::matrix::{Format, Matrix};
+use crate::format::Format;
+use crate::matrix::Matrix;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
@@ -179,7 +180,8 @@ fn best(times: &mut [Vec<f64>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::{Packing, Stored};
+    use crate::matrix::Packing;
+    use crate::stored::Stored;
 
     fn matrix(outputs: usize) -> Matrix {
         let stored = Stored { name: "w", dtype: "F32", outputs, inputs: 64, bytes: &[], quantization: None };

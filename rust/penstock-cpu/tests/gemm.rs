@@ -5,10 +5,11 @@ mod support;
 use penstock_cpu::Error;
 use penstock_cpu::activations::{Activations, Precision};
 use penstock_cpu::gemm::{Output, Part, product};
-use penstock_cpu::matrix::{Matrix, Packing, Stored, read_f32};
+use penstock_cpu::matrix::{Matrix, Packing};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::simd::Path;
+use penstock_cpu::stored::{Stored, read_f32};
 use support::{
     DTYPES, PRECISIONS, Rng, Tensor, activations, assert_near, assert_same, block, multiply, multiply_part, precisions,
     product_paths, random_inputs,
@@ -34,7 +35,7 @@ fn rounded(all: &mut Activations, rows: usize, inputs: usize) -> Vec<f64> {
 }
 
 fn is_quantized(matrix: &Matrix) -> bool {
-    matches!(matrix.format, penstock_cpu::matrix::Format::Quantized(_))
+    matches!(matrix.format, penstock_cpu::format::Format::Quantized(_))
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {
@@ -269,7 +270,7 @@ fn floats_rounded_as_they_are_packed_are_those_that_rounding_alone_gives() {
                 let stored = Stored { quantization: Some(quantization), ..tensor.stored() };
                 let matrix = Matrix::stack(&pool, &[stored]).unwrap();
                 let scheme = quantization.scheme();
-                assert_eq!(matrix.format, penstock_cpu::matrix::Format::Quantized(scheme));
+                assert_eq!(matrix.format, penstock_cpu::format::Format::Quantized(scheme));
                 let mut rounded = Vec::new();
                 for row in tensor.values().chunks_exact(inputs) {
                     let row: Vec<f32> = row.iter().map(|&w| w as f32).collect();

@@ -6,9 +6,10 @@ mod support;
 use penstock_cpu::Error;
 use penstock_cpu::gemm::Part;
 use penstock_cpu::ggml::BlockType;
-use penstock_cpu::matrix::{Matrix, Stored, read_f32};
+use penstock_cpu::matrix::Matrix;
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
+use penstock_cpu::stored::{Stored, read_f32};
 use support::{
     DTYPES, PRECISIONS, Rng, Tensor, activations, assert_same, block, multiply, multiply_part, paths, random_inputs,
     values,

@@ -5,7 +5,7 @@
 
 use super::{Output, Packed, Part, Product, Tile, ask_ahead, blocks, tiles};
 use crate::activations::View;
-use crate::matrix::INPUT_ALIGN;
+use crate::format::INPUT_ALIGN;
 use crate::simd::avx512::Avx512;
 use crate::simd::{LANES, Path, Simd};
 use crate::unrolled;

@@ -8,7 +8,7 @@
 
 use super::{Int8Group, Output, Packed, Part, Tile, add_group, write};
 use crate::activations::{GROUP, Group, ROWS, View};
-use crate::matrix::INPUT_ALIGN;
+use crate::format::INPUT_ALIGN;
 use crate::simd::amx::{self, Shape, Tiles};
 use crate::simd::avx512::Avx512;
 use crate::simd::{LANES, Simd};

@@ -9,10 +9,11 @@ pub mod tiles;
 use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups};
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
-use penstock_cpu::matrix::{Matrix, Stored};
+use penstock_cpu::matrix::Matrix;
 use penstock_cpu::model::{Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
+use penstock_cpu::stored::Stored;
 use std::collections::HashMap;
 
 /// Types of floats, then all quantized ones.
