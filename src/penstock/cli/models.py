@@ -101,11 +101,16 @@ def show(name: NameOrPath, as_json: Json = False) -> None:
 def remove(name: Name, as_json: Json = False) -> None:
     """Delete a model from the store.
 
-    A running engine that uses it keeps its files until it stops.
+    A running engine that uses it keeps its files until it stops. What the native runner packed of it goes too.
     """
+    from contextlib import suppress
+
+    from penstock.engine.runners.packed import remove_outdated
     from penstock.models import store
 
     model = store.remove(name)
+    with suppress(OSError):  # the next start that packs a model tries again
+        remove_outdated()
     if as_json:
         say_json({"removed": model.name, "size": model.size})
     else:

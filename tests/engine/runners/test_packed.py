@@ -160,3 +160,14 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made_is_told_and_does_no
     folder.write_text("a file where the folder should be")
     assert start(model)[0] == "packed at this start"
     assert "aren't kept" in caplog.text
+
+
+def test_removing_outdated_files_leaves_those_of_models_that_are_there(model: Path, folder: Path) -> None:
+    packed.remove_outdated()  # there is no folder yet
+    start(model)
+    (kept,) = files(folder)
+    packed.remove_outdated()
+    assert files(folder) == [kept]
+    model.unlink()
+    packed.remove_outdated()
+    assert files(folder) == []

@@ -60,7 +60,7 @@ class PackedFile:
     def _write(self, weights: _native.PackedWeights, nbytes: int) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_outdated(self.path.parent)
+            remove_outdated()
             free = shutil.disk_usage(self.path.parent).free
             if free < 2 * nbytes:
                 log.warning(
@@ -83,7 +83,9 @@ def _identity(source: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns} {real}"
 
 
-def _remove_outdated(folder: Path) -> None:
+def remove_outdated() -> None:
+    """Remove what no start would take any more. Raises OSError where the folder can't be read or changed."""
+    folder = _folder()
     for path in folder.glob("*.packed"):
         magic, sources = _header(path)
         if magic != _native.PACKED_MAGIC or not all(map(_is_current, sources)):
