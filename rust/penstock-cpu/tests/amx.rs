@@ -14,9 +14,7 @@ use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::tuner::Plan;
 use std::arch::asm;
 use support::tiles::{By, Config, Registers, Tiles, config, emulated_products, provide};
-use support::{
-    DTYPES, Rng, Tensor, activations, assert_near, assert_same, block, brain, multiply, multiply_part, small_model,
-};
+use support::{DTYPES, Rng, Tensor, activations, assert_same, block, multiply, small_model};
 
 /// Rows and bytes of a row of the first tiles.
 fn config_of(shapes: &[(u8, u16)]) -> Config {
@@ -78,35 +76,6 @@ fn int8_products_of_every_quantized_type_have_the_bits_of_the_path_without_tiles
                     &format!("{dtype}, {outputs} x {inputs}, accumulate {accumulate}, {part:?}"),
                 );
             }
-        }
-    }
-}
-
-#[test]
-fn bfloat16_products_are_those_of_the_rounded_activations_in_all_parts() {
-    if provide().is_none() {
-        return;
-    }
-    let (pool, mut rng) = (Pool::new(1), Rng::new(2));
-    for _ in 0..40 {
-        let (rows, outputs, inputs) = (rng.between(1, 40), rng.between(1, 150), rng.between(1, 300));
-        let tensor = Tensor::random(&mut rng, "BF16", outputs, inputs, 0.1);
-        let matrix = Matrix::stack(&pool, &[tensor.stored()]).unwrap();
-        let x = rng.normals(rows * inputs);
-        let mut all = activations(Path::Amx, &x, inputs);
-        let y = multiply(Path::Amx, &matrix, all.view(), Precision::Bf16, rows);
-        let rounded: Vec<f64> = x.iter().map(|&x| f64::from(brain(x))).collect();
-        let what = format!("{outputs} x {inputs}, {rows} rows");
-        assert_near(&y, &tensor.values(), &rounded, inputs, 1e-6, &what);
-
-        let (first_tile, first_row) = (rng.below(matrix.tiles()), 4 * rng.below(rows.div_ceil(4)));
-        let tiles = rng.between(1, matrix.tiles() - first_tile);
-        let part = Part { first_tile, tiles, first_row, rows: rng.between(1, rows - first_row), together: 16 };
-        let got = multiply_part(Path::Amx, &matrix, all.view(), Precision::Bf16, part);
-        for r in 0..part.rows {
-            let last = outputs.min(16 * (first_tile + tiles));
-            let wanted = &y[(first_row + r) * outputs..][16 * first_tile..last];
-            assert_same(&got[16 * tiles * r..][..wanted.len()], wanted, &format!("{what}: {part:?}"));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
 use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
@@ -13,65 +14,9 @@ use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::stored::Stored;
 use penstock_cpu::tuner::Plan;
-use penstock_cpu::{Error, Result};
-use std::collections::HashMap;
-use support::{Rng, Tensor, assert_same, precisions};
+use support::{Rng, Tensor, Weights, assert_same, precisions};
 
 const POSITIONS: usize = 2600;
-
-struct Weights(HashMap<String, Tensor>);
-
-impl Tensors for Weights {
-    fn get(&self, name: &str) -> Result<Stored<'_>> {
-        self.0.get(name).map(Tensor::stored).ok_or_else(|| Error::Model(format!("There is no {name}.")))
-    }
-}
-
-impl Weights {
-    fn random(rng: &mut Rng, s: &Sizes, dtypes: &[&'static str]) -> Weights {
-        let mut all = HashMap::new();
-        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
-        let mut put = |rng: &mut Rng, name: String, outputs, inputs| {
-            let fitting: Vec<&'static str> =
-                dtypes.iter().copied().filter(|dtype| inputs % support::block(dtype).0 == 0).collect();
-            let (dtype, scale) = match outputs {
-                1 => ("F32", 0.5),
-                _ => (rng.pick(&fitting), 1.0 / (inputs as f32).sqrt()),
-            };
-            let tensor = Tensor::random(rng, dtype, outputs, inputs, scale);
-            all.insert(name.clone(), Tensor { name, ..tensor });
-        };
-        for i in 0..s.layers {
-            let name = |part: &str| format!("layers.{i}.{part}");
-            for part in ["attn_norm", "mlp_norm"] {
-                put(rng, name(&format!("{part}.weight")), 1, s.hidden);
-            }
-            for part in ["q_norm", "k_norm"] {
-                put(rng, name(&format!("{part}.weight")), 1, s.head_dim);
-            }
-            for (part, outputs, inputs) in [
-                ("q", q, s.hidden),
-                ("k", kv, s.hidden),
-                ("v", kv, s.hidden),
-                ("o", s.hidden, q),
-                ("gate", s.ffn, s.hidden),
-                ("up", s.ffn, s.hidden),
-                ("down", s.hidden, s.ffn),
-            ] {
-                put(rng, name(&format!("{part}.weight")), outputs, inputs);
-                put(rng, name(&format!("{part}.bias")), 1, outputs);
-            }
-        }
-        put(rng, "embed.weight".into(), s.vocab, s.hidden);
-        put(rng, "head.weight".into(), s.vocab, s.hidden);
-        put(rng, "final_norm.weight".into(), 1, s.hidden);
-        Weights(all)
-    }
-
-    fn values(&self, name: &str) -> Vec<f64> {
-        self.0[name].values()
-    }
-}
 
 fn frequencies(head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect()

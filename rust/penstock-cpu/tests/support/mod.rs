@@ -6,6 +6,7 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod tiles;
 
+use penstock_cpu::Error;
 use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups};
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
@@ -424,11 +425,60 @@ pub fn assert_near(y: &[f32], w: &[f64], x: &[f64], inputs: usize, tolerance: f6
     }
 }
 
-struct Random(HashMap<String, Tensor>);
+/// Tensors by their names.
+pub struct Weights(pub HashMap<String, Tensor>);
 
-impl Tensors for Random {
+impl Tensors for Weights {
     fn get(&self, name: &str) -> penstock_cpu::Result<Stored<'_>> {
-        Ok(self.0[name].stored())
+        self.0.get(name).map(Tensor::stored).ok_or_else(|| Error::Model(format!("There is no {name}.")))
+    }
+}
+
+impl Weights {
+    /// Random ones of all parts that any model of these sizes has, each matrix in one of the types that fit it.
+    pub fn random(rng: &mut Rng, s: &Sizes, dtypes: &[&'static str]) -> Weights {
+        let mut all = HashMap::new();
+        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let mut put = |rng: &mut Rng, name: String, outputs, inputs| {
+            let fitting: Vec<&'static str> =
+                dtypes.iter().copied().filter(|dtype| inputs % block(dtype).0 == 0).collect();
+            let (dtype, scale) = match outputs {
+                1 => ("F32", 0.5),
+                _ => (rng.pick(&fitting), 1.0 / (inputs as f32).sqrt()),
+            };
+            let tensor = Tensor::random(rng, dtype, outputs, inputs, scale);
+            all.insert(name.clone(), Tensor { name, ..tensor });
+        };
+        for i in 0..s.layers {
+            let name = |part: &str| format!("layers.{i}.{part}");
+            for part in ["attn_norm", "mlp_norm"] {
+                put(rng, name(&format!("{part}.weight")), 1, s.hidden);
+            }
+            for part in ["q_norm", "k_norm"] {
+                put(rng, name(&format!("{part}.weight")), 1, s.head_dim);
+            }
+            for (part, outputs, inputs) in [
+                ("q", q, s.hidden),
+                ("k", kv, s.hidden),
+                ("v", kv, s.hidden),
+                ("o", s.hidden, q),
+                ("gate", s.ffn, s.hidden),
+                ("up", s.ffn, s.hidden),
+                ("down", s.hidden, s.ffn),
+            ] {
+                put(rng, name(&format!("{part}.weight")), outputs, inputs);
+                put(rng, name(&format!("{part}.bias")), 1, outputs);
+            }
+        }
+        put(rng, "embed.weight".into(), s.vocab, s.hidden);
+        put(rng, "head.weight".into(), s.vocab, s.hidden);
+        put(rng, "final_norm.weight".into(), 1, s.hidden);
+        Weights(all)
+    }
+
+    /// A tensor's values.
+    pub fn values(&self, name: &str) -> Vec<f64> {
+        self.0[name].values()
     }
 }
 
@@ -448,27 +498,6 @@ pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
         qkv_bias: false,
         qk_norm: false,
     };
-    let mut tensors = HashMap::new();
-    let mut put = |name: String, outputs, inputs| {
-        let dtype = if outputs == 1 { "F32" } else { dtype };
-        tensors.insert(name, Tensor::random(rng, dtype, outputs, inputs, 0.1));
-    };
-    put("embed.weight".into(), 70, 96);
-    put("final_norm.weight".into(), 1, 96);
-    for layer in 0..2 {
-        for (part, outputs, inputs) in [
-            ("attn_norm", 1, 96),
-            ("mlp_norm", 1, 96),
-            ("q", 96, 96),
-            ("k", 32, 96),
-            ("v", 32, 96),
-            ("o", 96, 96),
-            ("gate", 160, 96),
-            ("up", 160, 96),
-            ("down", 96, 160),
-        ] {
-            put(format!("layers.{layer}.{part}.weight"), outputs, inputs);
-        }
-    }
-    Model::new(sizes, &[0.1; 8], 2100, &Random(tensors), None, pool).unwrap()
+    let weights = Weights::random(rng, &sizes, &[dtype]);
+    Model::new(sizes, &[0.1; 8], 2100, &weights, None, pool).unwrap()
 }
