@@ -155,6 +155,24 @@ impl Stepper {
         hidden.iter().fold(true, |all, x| all & x.is_finite())
     }
 
+    /// The normalized final hidden state of a share's last token after the last step; if `whole`, the sum of those of
+    /// all its tokens.
+    pub fn pooled(&self, model: &Model, share: usize, whole: bool) -> Vec<f32> {
+        let s = &model.sizes;
+        let stride = s.hidden.next_multiple_of(LANES);
+        let first = if whole { self.first_row(share) } else { self.last_row(share) };
+        let mut sum = vec![0.0; s.hidden];
+        for row in first..=self.last_row(share) {
+            let hidden = &self.residual[row * stride..][..s.hidden];
+            let squares: f32 = hidden.iter().map(|x| x * x).sum();
+            let scale = 1.0 / (squares / s.hidden as f32 + s.eps).sqrt();
+            for ((sum, x), w) in sum.iter_mut().zip(hidden).zip(&model.final_norm) {
+                *sum += x * scale * w;
+            }
+        }
+        sum
+    }
+
     /// Compute the hidden states of all shares' tokens, and write their keys and values to the cache.
     ///
     /// # Panics

@@ -21,6 +21,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -340,6 +341,13 @@ impl Runner {
             let _seat = stepper.pool().seat();
             Ok(step(stepper, model, cache, shares))
         })
+    }
+
+    /// The normalized final hidden state of the last token of the last step's `share`th share, or the sum of those of
+    /// all its tokens if `whole`: float32 bytes.
+    fn pooled<'py>(&self, py: Python<'py>, share: usize, whole: bool) -> PyResult<Bound<'py, PyBytes>> {
+        let pooled = self.stepper.pooled(self.loaded()?, share, whole);
+        Ok(PyBytes::new(py, &pooled.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<u8>>()))
     }
 
     /// Seconds that the steps since this was last asked spent in each phase, by its name.

@@ -7,6 +7,7 @@ import logging
 import random
 import subprocess
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,7 @@ from penstock.core.errors import EngineDeadError, InvalidRequestError, Overloade
 from penstock.engine import wire
 from penstock.engine.config import EngineStats
 from penstock.engine.spawn import CoreProcess
-from penstock.engine.types import Request, RequestOutput
+from penstock.engine.types import Request, RequestOutput, SamplingParams
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from penstock.engine.config import EngineConfig, EngineInfo
-    from penstock.engine.types import SamplingParams
+    from penstock.engine.types import Pooling
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -136,11 +137,7 @@ class EngineClient:
         """
         self._check_state()
         self._check_prompt(prompt_token_ids, params)
-        if len(self._mailboxes) + params.n > self.config.max_num_seqs + self.config.max_waiting:
-            raise OverloadedError(
-                f"{len(self._mailboxes)} requests are in flight and the queue is full. Try again in a moment.",
-                code="queue_full",
-            )
+        self._check_room(params.n)
         seed = random.getrandbits(62) if params.seed is None else params.seed
         requests = [
             Request(
@@ -154,6 +151,28 @@ class EngineClient:
             for index in range(params.n)
         ]
         return self._stream(requests)
+
+    async def embed(
+        self, prompt_token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int = 0, cache_salt: str = ""
+    ) -> RequestOutput:
+        """The vector of a prompt, as `RequestOutput.embedding`. Raises as `generate` does."""
+        params = SamplingParams(max_tokens=0)
+        self._check_state()
+        self._check_prompt(prompt_token_ids, params)
+        self._check_room(1)
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=prompt_token_ids,
+            params=params,
+            priority=priority,
+            arrival_time=time.monotonic(),
+            cache_salt=cache_salt,
+            pooling=pooling,
+        )
+        async with aclosing(self._stream([request])) as outputs:
+            async for _, output in outputs:
+                return output
+        raise EngineDeadError("The engine ended without an answer.", code="engine_died")
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the bound is part of the operation
         """Refuse new requests and wait for those in flight; False if some were left after `timeout` seconds."""
@@ -242,6 +261,13 @@ class EngineClient:
             raise InvalidRequestError(
                 f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {self.spec.vocab_size - 1}.",
                 param="logit_bias",
+            )
+
+    def _check_room(self, sequences: int) -> None:
+        if len(self._mailboxes) + sequences > self.config.max_num_seqs + self.config.max_waiting:
+            raise OverloadedError(
+                f"{len(self._mailboxes)} requests are in flight and the queue is full. Try again in a moment.",
+                code="queue_full",
             )
 
     def _send(self, message: wire.ToCore) -> None:

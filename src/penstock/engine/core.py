@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import ConfigError, PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.config import EngineInfo, EngineStats
+from penstock.engine.pooling import Pool
 from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
@@ -41,6 +42,7 @@ class _Live:
     stream: OutputStream
     prompt_logprobs: list[PositionLogprobs | None] | None
     announced: bool = False  # its first output has been sent
+    pool: Pool | None = None  # for a request that wants a vector
 
 
 class EngineCore:
@@ -138,7 +140,8 @@ class EngineCore:
             min(params.max_tokens if params.max_tokens is not None else room, room),
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
-        self._live[request.request_id] = _Live(sequence, stream, wanted)
+        pool = None if request.pooling is None else Pool(request.pooling)
+        self._live[request.request_id] = _Live(sequence, stream, wanted, pool=pool)
         return None
 
     def abort(self, request_id: str) -> None:
@@ -189,7 +192,7 @@ class EngineCore:
         end = start + item.num_tokens
         live = self._live[sequence.request_id]
         sample = None
-        if item.samples:
+        if item.samples and live.pool is None:
             sample = SampleSpec(
                 params=request.params,
                 seed=request.params.seed or 0,
@@ -210,6 +213,7 @@ class EngineCore:
             sample=sample,
             prompt_logprobs=prompt_logprobs,
             next_prompt_ids=() if prompt_logprobs is None else request.prompt_token_ids[start + 1 : end + 1],
+            pooling=None if live.pool is None else live.pool.wants(start, last=item.samples),
         )
 
     def _execute(self, shares: list[SequenceStep]) -> list[SequenceOutput]:
@@ -244,10 +248,26 @@ class EngineCore:
         generated_before = len(sequence.output_token_ids)
         self.scheduler.advance(item, result.token_id)
         self._prompt_tokens += item.num_tokens if generated_before == 0 else 0
+        if live.pool is not None:
+            if result.pooled is not None:
+                live.pool.add(result.pooled)
+            return self._pooled(live, live.pool) if item.samples else None
         if result.token_id is None:
             return None
         self._generation_tokens += 1
         return self._delta(live, result)
+
+    def _pooled(self, live: _Live, pool: Pool) -> RequestOutput:
+        sequence = live.sequence
+        del self._live[sequence.request_id]
+        self.scheduler.finish(sequence)
+        return RequestOutput(
+            request_id=sequence.request_id,
+            embedding=pool.vector(sequence.num_prompt_tokens),
+            finish_reason="stop",
+            cached_tokens=sequence.num_cached_tokens,
+            scheduled_time=sequence.scheduled_time,
+        )
 
     def _delta(self, live: _Live, result: SequenceOutput) -> RequestOutput | None:
         sequence, token_id = live.sequence, result.token_id

@@ -302,7 +302,7 @@ class Scheduler:
         return running
 
     def _count_prefix_hits(self, sequence: Sequence) -> None:
-        if self._config.enable_prefix_caching and sequence.request.params.prompt_logprobs is None:
+        if self._config.enable_prefix_caching and not sequence.request.needs_every_position:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self._prefix_query_tokens += sequence.num_prompt_tokens
             self._prefix_hit_tokens += sequence.num_cached_tokens

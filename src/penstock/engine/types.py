@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+# What becomes a sequence's vector: the last token's normalized final hidden state, or the mean of all tokens'.
+Pooling = Literal["last", "mean"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,6 +52,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0  # lower runs first, as in vLLM
     arrival_time: float = 0.0  # time.monotonic() of the client's process (one clock per machine)
     cache_salt: str = ""
+    pooling: Pooling | None = None  # nothing is generated: the answer is the prompt's vector
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether each position of the prompt has to be computed, whatever the prefix cache holds of it."""
+        return self.params.prompt_logprobs is not None or self.pooling == "mean"
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +91,7 @@ class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop_reason: int | str | None = None  # the stop token or string that matched
     cached_tokens: int = 0  # prompt tokens whose KV came from the prefix cache (final value in every delta)
     scheduled_time: float = 0.0  # first time in a batch
+    embedding: bytes | None = None  # for `Request.pooling`: float32 [hidden_size], in the machine's byte order
     error: str | None = None  # with finish_reason "error": the sentence
     error_type: str | None = None  # and the class of core.errors that says it
 
@@ -114,6 +123,7 @@ class SequenceStep:
     sample: SampleSpec | None
     prompt_logprobs: int | None = None
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
+    pooling: Pooling | None = None  # give the last of these tokens' hidden state, or the sum of all of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,7 @@ class SequenceOutput:
     token_id: int | None = None
     logprobs: PositionLogprobs | None = None
     prompt_logprobs: Sequence[PositionLogprobs] = ()
+    pooled: bytes | None = None  # float32 [hidden_size]
     error: str | None = None
 
 

@@ -73,7 +73,11 @@ from_core_decoder = msgspec.msgpack.Decoder(FromCore)
 
 def frame(message: ToCore | FromCore) -> bytes:
     """The bytes of one message on the wire."""
-    body = _encoder.encode(message)
+    return framed(_encoder.encode(message))
+
+
+def framed(body: bytes) -> bytes:
+    """A message's bytes with their length before them."""
     return _LENGTH.pack(len(body)) + body
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,8 +163,11 @@ class NativeRunner:
             shares = [_share(batch.sequences[i], limits) for i in valid]
             with _own_errors():
                 answers = self._runner.execute(shares)
-            for i, answer in zip(valid, answers, strict=True):
+            for at, (i, answer) in enumerate(zip(valid, answers, strict=True)):
                 outputs[i] = _output(answer)
+                pooling = batch.sequences[i].pooling
+                if pooling is not None and outputs[i].error is None:
+                    outputs[i] = replace(outputs[i], pooled=self._runner.pooled(at, pooling == "mean"))
             self._keep_plans()
         return StepOutput(outputs)
 

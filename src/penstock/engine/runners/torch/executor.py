@@ -80,6 +80,10 @@ class StepExecutor:
             if step.prompt_logprobs is not None and outputs[i].error is None:
                 scores = self._score_prompt(step, step.prompt_logprobs, hidden[rows[i]])
                 outputs[i] = replace(outputs[i], prompt_logprobs=scores)
+            if step.pooling is not None and outputs[i].error is None:
+                own = hidden[rows[i]].float()
+                pooled = own.sum(0) if step.pooling == "mean" else own[-1]
+                outputs[i] = replace(outputs[i], pooled=bytes(pooled.cpu().numpy().data))
         return outputs
 
     def _forward(self, sequences: list[SequenceStep]) -> tuple[Tensor, Sequence[slice]]:
