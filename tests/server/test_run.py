@@ -96,6 +96,13 @@ def server_process(engine: dict[str, Any], **server: Any) -> Iterator[Running]:
     """A server on a free port unless told otherwise; nothing of it is left afterwards."""
     arguments = json.dumps([engine, {"port": 0, **server}])
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, arguments], stderr=subprocess.PIPE, text=True)
+    with ending(process) as running:
+        yield running
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[Running]:
+    """A server process that was just started; nothing of it is left afterwards."""
     running = Running(process)
     family = psutil.Process(process.pid)
     try:
@@ -247,6 +254,45 @@ def test_a_real_engine_gives_the_same_text_streamed_and_whole_and_frees_what_is_
             assert engine.stats.steps <= steps + 3, "what was dropped is not computed any further"
 
     asyncio.run(run())
+
+
+# --- several models ---
+
+
+def test_a_hangup_swaps_models_under_live_traffic_without_a_lost_request(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+
+    def write(extra: str, *names: str) -> None:
+        tables = [f'[[models]]\nname = "{name}"\nmodel = "{model}"\nthreads = 1\n{extra}\n' for name in names]
+        file.write_text('[engine]\ndtype = "float32"\nkv_memory = "16MiB"\n[server]\nport = 0\n' + "".join(tables))
+
+    write("", "a", "b")
+    command = [sys.executable, "-m", "penstock.cli", "serve"]
+    environment = {**os.environ, "PENSTOCK_CONFIG": str(file), "PENSTOCK_RUNNER_CACHE": "off"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    with ending(process) as running, httpx.Client(base_url=running.url, timeout=60) as client:
+        assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["a", "b"]
+        before = {child.pid for child in children_of(running)}
+        assert len(before) == 2
+        with client.stream("POST", COMPLETIONS, json={**ENDLESS, "model": "b", "max_tokens": 3800}) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            write("max_num_seqs = 7", "b", "c")
+            running.process.send_signal(signal.SIGHUP)
+            while not any(line.startswith("Serves") for line in running.lines):
+                answer = client.post(COMPLETIONS, json={"model": "b", "prompt": "a", "max_tokens": 1})
+                assert answer.status_code == 200
+            assert client.post(COMPLETIONS, json={"model": "c", "prompt": "a"}).status_code == 200
+            assert client.post(COMPLETIONS, json={"model": "a", "prompt": "a"}).status_code == 404
+            text += "".join(parts)
+        *_, last, done = events(text)
+        assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
+        while {child.pid for child in children_of(running)} & before:
+            assert running.process.poll() is None
+        file.write_text("[[models]]")
+        running.process.send_signal(signal.SIGHUP)
+        while not any("the models stay as they are" in line for line in running.lines):
+            assert client.get("/ready").status_code == 200
 
 
 # --- the address ---
