@@ -10,13 +10,13 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from penstock.core.errors import InvalidRequestError, PayloadTooLargeError
-from penstock.server.fields import without_effect
 from penstock.server.hangup import ClientGoneError
+from penstock.server.manifest.field import without_effect
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from penstock.server.fields import Manifest
+    from penstock.server.manifest.field import Manifest
 
 T = TypeVar("T")
 
