@@ -26,7 +26,7 @@ from support.proofs import proofs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from penstock.server.manifest.api import Api
+    from penstock.server.manifest.api import Api, Part
     from penstock.server.manifest.field import Field
     from penstock.server.routes import Endpoint
 
@@ -39,6 +39,16 @@ LEAST: dict[str, dict[str, Any]] = {
     "completions": {"prompt": "hello"},
     "tokenize": {"prompt": "hello"},
     "detokenize": {"tokens": [69]},
+}
+# For each object of a request that has fields of no effect: the API, a path to it, and a body that holds it.
+HOLDING: dict[str, tuple[str, str, Any]] = {
+    "Message": ("chat", "messages[]", lambda more: {"messages": [{"role": "user", "content": "a", **more}]}),
+    "ContentPart": (
+        "chat",
+        "messages[].content[]",
+        lambda more: {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", **more}]}]},
+    ),
+    "StreamOptions": ("completions", "stream_options", lambda more: {"prompt": "a", "stream_options": more}),
 }
 NOT_NEUTRAL = {"no value": "is like this"}
 
@@ -104,7 +114,7 @@ def test_every_object_in_requests_and_answers_has_a_manifest() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_an_objects_manifest_has_exactly_its_fields(part: Any) -> None:
+def test_an_objects_manifest_has_exactly_its_fields(part: Part) -> None:
     supported = {name for name, field in part.fields.items() if field.support == "supported"}
     # a field may be read only to be refused where it stands
     read = fields_of(part.kind) - {name for name, field in part.fields.items() if field.support == "refused"}
@@ -158,6 +168,22 @@ def test_a_field_of_no_effect_is_taken_whatever_it_holds_and_named_in_a_header(a
         request, headers = reader.decode(json.dumps({**least, name: value}).encode())
         assert request == plain
         assert headers == {"x-penstock-ignored-fields": name}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [(part, name) for part in PARTS for name, field in part.fields.items() if field.support == "no effect"],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_field_of_no_effect_inside_another_is_named_by_its_path(part: Part, name: str) -> None:
+    api, path, body = HOLDING[part.name]
+    [(endpoint, manifest)] = [(ENDPOINT[each.endpoint], each.fields) for each in APIS if each.name == api]
+    reader = BodyReader(endpoint.takes or object, manifest)
+    plain, no_headers = reader.decode(json.dumps(body({name: None})).encode())
+    assert no_headers == {}
+    request, headers = reader.decode(json.dumps(body({name: NOT_NEUTRAL})).encode())
+    assert request == plain
+    assert headers == {"x-penstock-ignored-fields": f"{path}.{name}"}
 
 
 def test_the_page_is_what_the_manifest_says() -> None:

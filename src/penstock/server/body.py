@@ -26,7 +26,7 @@ MAX_NAMED_FIELDS = 16
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r"`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 
 
 class BodyReader(Generic[T]):
@@ -55,8 +55,10 @@ class BodyReader(Generic[T]):
         """As `read`, from the bytes."""
         try:
             raw.decode()  # msgspec doesn't look into strings that it skips
-            ignored = without_effect(self._manifest, _fields_of.decode(raw))
-            return self._decoder.decode(raw), _name_ignored(ignored)
+            given = _fields_of.decode(raw)
+            ignored = without_effect(self._manifest, given)
+            request = self._decoder.decode(raw)
+            return request, _name_ignored([*ignored, *_unread_inside(request, given)])
         except UnicodeDecodeError as error:
             raise InvalidRequestError(
                 f"The body is not valid UTF-8 (byte {error.start}).", code="invalid_utf8"
@@ -113,6 +115,31 @@ def _explain(complaint: str) -> InvalidRequestError:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def _unread_inside(request: object, given: dict[str, msgspec.Raw]) -> list[str]:
+    """Paths of fields that stand inside others and have no place in their types, such as "messages[].refusal"."""
+    found: dict[str, None] = {}
+    for name, raw in given.items():
+        value = getattr(request, name, None)
+        if isinstance(value, msgspec.Struct) or (
+            isinstance(value, list) and any(isinstance(each, msgspec.Struct) for each in value)
+        ):
+            _compare(value, msgspec.json.decode(raw), name, found)
+    return [*found]
+
+
+def _compare(typed: object, sent: object, path: str, found: dict[str, None]) -> None:
+    if isinstance(typed, list) and isinstance(sent, list):
+        for one, other in zip(typed, sent, strict=True):
+            _compare(one, other, f"{path}[]", found)
+    elif isinstance(typed, msgspec.Struct) and isinstance(sent, dict):
+        read = dict(zip(typed.__struct_encode_fields__, typed.__struct_fields__, strict=True))
+        for name, value in sent.items():
+            if name in read:
+                _compare(getattr(typed, read[name]), value, f"{path}.{name}", found)
+            elif value is not None:  # clients send back what they got, nulls and all
+                found[f"{path}.{name}"] = None
 
 
 def _name_ignored(names: list[str]) -> dict[str, str]:

@@ -126,6 +126,7 @@ COMPLETIONS: Manifest = {
         echo="the prompt comes first, with its log probabilities if asked for",
     ),
     "best_of": Field("refused", "use `n`", (1,)),
+    "response_format": Field("refused", "only text comes out yet", ({"type": "text"},), VLLM),
     "suffix": Field("refused", "the model can't fill in", ("",)),
     "prompt_embeds": Field("refused", "only text and tokens go in", (), VLLM),
 }

@@ -19,12 +19,12 @@ _HEAD = """\
 # The APIs, field by field
 
 This page is made from the server's own manifest (`python -m penstock.server.manifest.page docs/openai.md`). Tests \
-hold it against the types that are read and written, against the types of OpenAI's own client, and against themselves: each \
-entry is proven by a test that names it.
+hold it against the types that are read and written and against those of OpenAI's own client, and each entry is proven \
+by a test that names it.
 
 - **Supported** fields do what the reference says that they link to: OpenAI's, or where it says so vLLM's.
 - Fields of **no effect** are accepted. They, and fields that nobody knows, are named in the response header \
-`x-penstock-ignored-fields`.
+`x-penstock-ignored-fields`, those inside others by their path: `messages[].refusal`.
 - **Refused** fields would change what the answer means, and are not supported yet: a 400 names the field. `null`, and \
 values that ask for nothing, pass.
 - **Never given** are fields of an answer that the reference has and this server doesn't.

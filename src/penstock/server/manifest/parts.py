@@ -61,11 +61,18 @@ REQUEST_PARTS = (
             **supported(VLLM, reasoning_content="an assistant's, for the template"),
             "function_call": Field("refused", "use `tool_calls`"),
             "audio": Field("refused", "only text goes in"),
-            **no_effect(refusal="an assistant's", annotations="an assistant's"),
+            **no_effect(refusal="an assistant's"),
         },
         _ASKED,
     ),
-    Part(requests.ContentPart, supported(type="`text`; others are refused", text=""), _ASKED),
+    Part(
+        requests.ContentPart,
+        {
+            **supported(type="`text`; others are refused", text=""),
+            **no_effect(prompt_cache_breakpoint="prefixes are cached without it"),
+        },
+        _ASKED,
+    ),
     Part(
         requests.ToolCall,
         supported(id="", type="`function`", function=""),
@@ -138,6 +145,7 @@ CHAT_PARTS = (
                 tool_calls="calls can't be parsed yet",
                 function_call="calls can't be parsed yet",
                 refusal="never refused",
+                audio="only text comes out",
             ),
         },
         _chat("chat_completion_chunk", "choices[]", "delta"),
@@ -254,7 +262,10 @@ OTHER_PARTS = (
     Part(responses.ErrorBody, supported(error=""), {"": "https://developers.openai.com/api/docs/guides/error-codes"}),
     Part(
         responses.ErrorDetail,
-        supported(message="what, where, what to do", type="", param="the field at fault", code="a stable name"),
+        {
+            **supported(message="what, where, what to do", type="", param="the field at fault", code="a stable name"),
+            **absent(misalignment="no model judges texts here"),
+        },
         {"": "https://developers.openai.com/api/docs/guides/error-codes"},
     ),
 )
