@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -24,6 +25,8 @@ READ_SECONDS = 60.0  # a body that takes longer is not coming
 MAX_NAMED_FIELDS = 16
 
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items_of = msgspec.json.Decoder(list[msgspec.Raw])
+_HOLDERS = (msgspec.Struct, list)
 _PATH = re.compile(r"`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
@@ -122,24 +125,31 @@ def _unread_inside(request: object, given: dict[str, msgspec.Raw]) -> list[str]:
     found: dict[str, None] = {}
     for name, raw in given.items():
         value = getattr(request, name, None)
-        if isinstance(value, msgspec.Struct) or (
-            isinstance(value, list) and any(isinstance(each, msgspec.Struct) for each in value)
-        ):
-            _compare(value, msgspec.json.decode(raw), name, found)
+        if isinstance(value, _HOLDERS):
+            _compare(value, raw, name, found)
     return [*found]
 
 
-def _compare(typed: object, sent: object, path: str, found: dict[str, None]) -> None:
-    if isinstance(typed, list) and isinstance(sent, list):
-        for one, other in zip(typed, sent, strict=True):
-            _compare(one, other, f"{path}[]", found)
-    elif isinstance(typed, msgspec.Struct) and isinstance(sent, dict):
-        read = dict(zip(typed.__struct_encode_fields__, typed.__struct_fields__, strict=True))
-        for name, value in sent.items():
-            if name in read:
-                _compare(getattr(typed, read[name]), value, f"{path}.{name}", found)
-            elif value is not None:  # clients send back what they got, nulls and all
+def _compare(typed: msgspec.Struct | list[Any], sent: msgspec.Raw, path: str, found: dict[str, None]) -> None:
+    if isinstance(typed, list):
+        if typed and isinstance(typed[0], _HOLDERS):  # else plain values, maybe a great many
+            for one, raw in zip(typed, _items_of.decode(sent), strict=True):
+                _compare(one, raw, f"{path}[]", found)
+    elif isinstance(typed, msgspec.Struct):
+        attributes = _attributes(type(typed))
+        for name, raw in _fields_of.decode(sent).items():
+            if name in attributes:
+                value = getattr(typed, attributes[name])
+                if isinstance(value, _HOLDERS):
+                    _compare(value, raw, f"{path}.{name}", found)
+            elif bytes(raw).strip() != b"null":  # clients send back what they got, nulls and all
                 found[f"{path}.{name}"] = None
+
+
+@cache
+def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Names on the wire to those of a type's attributes."""
+    return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
 
 
 def _name_ignored(names: list[str]) -> dict[str, str]:
