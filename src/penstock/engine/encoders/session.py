@@ -135,5 +135,4 @@ def _activate(logits: Floats, activation: str) -> Floats:
 
 def _unit(vectors: Floats) -> Floats:
     norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    scaled: Floats = vectors / np.maximum(norms, np.float32(1e-12))
-    return scaled
+    return (vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32, copy=False)
