@@ -60,6 +60,11 @@ class EncoderSpec(Struct, frozen=True, kw_only=True):
     first_position: int = 0  # row of the position table that a text's first token takes
 
     @property
+    def quantization(self) -> str:
+        """As a generator's: what the weights are."""
+        return "float32" if self.drawn else "ONNX"
+
+    @property
     def drawn(self) -> bool:
         """Whether the graph is made here, from safetensors."""
         return self.file.endswith(".safetensors")

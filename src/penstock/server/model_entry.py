@@ -7,18 +7,22 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from penstock.core.errors import EngineDeadError, NotFoundError, PenstockError
+from penstock.engine.client import EngineClient
 from penstock.server.served_model import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.engine.client import EngineClient, State
+    from penstock.engine.client import State
     from penstock.engine.config import EngineConfig
+    from penstock.engine.encoders.client import EncoderClient
     from penstock.server.declared import DeclaredModel
     from penstock.server.observe import Observer
+    from penstock.server.served_encoder import EncoderInUse, ServedEncoder
     from penstock.server.served_model import ModelInUse
 
-    MakeEngine = Callable[[EngineConfig], EngineClient]
+    Engine = EngineClient | EncoderClient
+    MakeEngine = Callable[[EngineConfig], Engine]
 
 NOT_LOADED = "model_not_loaded"
 
@@ -40,7 +44,7 @@ class ModelEntry:
 
     def __init__(self, declared: DeclaredModel, make_engine: MakeEngine, observer: Observer) -> None:
         self.declared = declared
-        self.served: ServedModel | None = None
+        self.served: ServedModel | ServedEncoder | None = None
         self.reason = ""
         self.created = int(time.time())
         self.context: int | None = None  # tokens; this and the next as the model was last loaded
@@ -50,7 +54,7 @@ class ModelEntry:
         self._make_engine = make_engine
         self._observer = observer
         self._lock = asyncio.Lock()
-        self._retiring: dict[ServedModel, asyncio.Task[None]] = {}
+        self._retiring: dict[ServedModel | ServedEncoder, asyncio.Task[None]] = {}
 
     @property
     def name(self) -> str:
@@ -81,11 +85,11 @@ class ModelEntry:
         async with self._lock:
             await self._load(declared or self.declared)
 
-    def adopt(self, engine: EngineClient) -> None:
+    def adopt(self, engine: Engine) -> None:
         """Serve an engine that has been started."""
         self._put(engine, self.declared)
 
-    async def use(self, name: str) -> ModelInUse:
+    async def use(self, name: str) -> ModelInUse | EncoderInUse:
         """The model for a request that asked for `name`; one that is asleep is loaded first.
 
         Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded.
@@ -153,7 +157,7 @@ class ModelEntry:
             raise
         self._put(engine, declared)
 
-    def _put(self, engine: EngineClient, declared: DeclaredModel) -> None:
+    def _put(self, engine: Engine, declared: DeclaredModel) -> None:
         self.reason = ""
         self.declared = declared
         self._own_name = engine.spec.name
@@ -161,9 +165,7 @@ class ModelEntry:
         self.runner = engine.info.runner
         self.created = int(time.time())
         self._retire()
-        self.served = ServedModel(
-            engine, name=self.name, version=declared.version, observer=self._observer.of_model(self.name)
-        )
+        self.served = serve(engine, self.name, declared.version, self._observer)
 
     async def _wake(self) -> None:
         try:
@@ -180,3 +182,14 @@ class ModelEntry:
             task = asyncio.create_task(old.retire())
             self._retiring[old] = task
             task.add_done_callback(lambda _: self._retiring.pop(old, None))
+
+
+def serve(engine: Engine, name: str, version: str, observer: Observer) -> ServedModel | ServedEncoder:
+    """An engine that has been started, as what it is."""
+    counts = observer.of_model(name)
+    if isinstance(engine, EngineClient):
+        return ServedModel(engine, name=name, version=version, observer=counts)
+    from penstock.server.served_encoder import ServedEncoder  # few servers have one
+
+    engine.on_batch = observer.batches_of(name)
+    return ServedEncoder(engine, name=name, version=version, observer=counts)

@@ -13,12 +13,14 @@ from penstock.telemetry import metrics as table
 from penstock.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from penstock.engine.client import EngineClient
+    from penstock.engine.encoders.messages import Batch
     from penstock.engine.types import RequestOutput
+    from penstock.server.model_entry import Engine
+    from penstock.server.served_encoder import ServedEncoder
     from penstock.server.served_model import ServedModel
     from penstock.telemetry.metrics import Metric, Snapshot
 
@@ -34,13 +36,33 @@ class Observer:
         self.http_requests = self.metrics.counter(table.HTTP_REQUESTS)
         self.http_in_flight = self.metrics.gauge(table.HTTP_IN_FLIGHT)
 
-    def watch(self, models: Iterable[ServedModel]) -> None:
+    def watch(self, models: Iterable[ServedModel | ServedEncoder]) -> None:
         """Export the engines' figures of the models there are at each scrape."""
         self.metrics.read_at_scrape(lambda: _figures(models))
 
     def of_model(self, name: str) -> ModelObserver:
         """Where the requests to one model are counted."""
         return ModelObserver(self.metrics, self.latency, name)
+
+    def batches_of(self, name: str) -> Callable[[Batch], None]:
+        """What counts an encoder's batches."""
+        texts, tokens, padding, seconds, queue = (
+            self.metrics.histogram(table.ENCODER_BATCH).labels(name),
+            self.metrics.counter(table.ENCODER_TOKENS).labels(name),
+            self.metrics.counter(table.ENCODER_PADDING).labels(name),
+            self.metrics.histogram(table.ENCODER_BATCH_SECONDS).labels(name),
+            self.metrics.histogram(table.ENCODER_QUEUE).labels(name),
+        )
+
+        def count(batch: Batch) -> None:
+            texts.observe(batch.texts)
+            tokens.inc(batch.tokens)
+            padding.inc(batch.padded_tokens - batch.tokens)
+            seconds.observe(batch.seconds)
+            for waited in batch.queued:
+                queue.observe(waited)
+
+        return count
 
 
 class ModelObserver:
@@ -148,7 +170,7 @@ class CountRequests:
             self.observer.http_requests.labels(method, "other" if route is None else route.path, str(status)).inc()
 
 
-def _figures(models: Iterable[ServedModel]) -> Snapshot:
+def _figures(models: Iterable[ServedModel | ServedEncoder]) -> Snapshot:
     rows: dict[Metric, dict[tuple[str, ...], float]] = {row: {} for row in table.TABLE if row.origin == "snapshot"}
     for model in models:
         engine, name = model.engine, model.name
@@ -163,8 +185,14 @@ def _figures(models: Iterable[ServedModel]) -> Snapshot:
     return rows
 
 
-def _engine_figures(engine: EngineClient) -> dict[Metric, float]:
+def _engine_figures(engine: Engine) -> dict[Metric, float]:
     stats = engine.stats
+    if not engine.info.kv_blocks:  # an encoder keeps nothing
+        return {
+            table.REQUESTS_RUNNING: stats.running,
+            table.WEIGHT_BYTES: engine.info.weight_bytes,
+            table.ENGINE_RESTARTS: engine.restarts,
+        }
     blocks = stats.kv_blocks_total or engine.info.kv_blocks
     return {
         table.REQUESTS_RUNNING: stats.running,

@@ -7,18 +7,19 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, NotFoundError, PenstockError
+from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
+from penstock.server.served_model import ModelInUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from penstock.engine.client import EngineClient
     from penstock.server.declared import DeclaredModel
-    from penstock.server.model_entry import MakeEngine
+    from penstock.server.model_entry import Engine, MakeEngine
     from penstock.server.observe import Observer
-    from penstock.server.served_model import ModelInUse, ServedModel
+    from penstock.server.served_encoder import EncoderInUse, ServedEncoder
+    from penstock.server.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class ModelRegistry:
         self._changes = asyncio.Lock()
         observer.watch(self)
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[ServedModel | ServedEncoder]:
         """The models that are in memory."""
         return (entry.served for entry in self.entries if entry.served is not None)
 
@@ -72,16 +73,24 @@ class ModelRegistry:
                 await entry.load()
             self._name_all()
 
-    def adopt(self, model: DeclaredModel, engine: EngineClient) -> None:
+    def adopt(self, model: DeclaredModel, engine: Engine) -> None:
         """Serve an engine that has been started."""
         self._new(model).adopt(engine)
         self._name_all()
 
     async def use(self, name: str | None) -> ModelInUse:
-        """The model for a request that asks for `name`, loaded first if it is asleep.
+        """The generating model for a request that asks for `name`, loaded first if it is asleep.
 
-        Raises NotFoundError for one that isn't served, EngineDeadError for one that can't be loaded.
+        Raises NotFoundError for one that isn't served, InvalidRequestError for one that doesn't generate,
+        EngineDeadError for one that can't be loaded.
         """
+        model = await self.use_any(name)
+        if not isinstance(model, ModelInUse):
+            raise wrong_kind(model, "This takes a generator.")
+        return model
+
+    async def use_any(self, name: str | None) -> ModelInUse | EncoderInUse:
+        """As `use`, whatever the model does."""
         entry = self.default if name is None else self.find(name)
         return await entry.use(name or entry.name)
 
@@ -216,6 +225,13 @@ class ModelRegistry:
         several = {entry.name for entry in self.entries if names[entry.name] is not entry}
         self._names = {**versioned, **names}
         self._listed = [*names, *(name for name, entry in versioned.items() if entry.name in several)]
+
+
+def wrong_kind(model: ModelInUse | EncoderInUse, wanted: str) -> InvalidRequestError:
+    """For a request that this kind of model can't answer."""
+    return InvalidRequestError(
+        f"The model {model.name!r} is of the kind '{model.kind}'. {wanted}", param="model", code="wrong_model_kind"
+    )
 
 
 def _is_of(model: DeclaredModel, entry: ModelEntry) -> bool:

@@ -16,6 +16,7 @@ from penstock.core.errors import PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
+from penstock.server.engines import make_engine
 from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.declared import DeclaredModel
-    from penstock.server.model_entry import ModelEntry
+    from penstock.server.model_entry import Engine, ModelEntry
     from penstock.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ async def serve(
     listener = Listener(settings)
     observer = Observer()
     cores = [core] if core is not None else []
-    registry = ModelRegistry(observer, lambda config: EngineClient(config, cores.pop() if cores else None), declare)
+    registry = ModelRegistry(observer, lambda config: make_engine(config, cores), declare)
     stop = _StopSignals()
     try:
         with stop.watched():
@@ -112,9 +113,19 @@ def start_up_lines(entries: Sequence[ModelEntry], settings: ServerSettings, url:
         if entry.served is None:
             yield "  model      loaded at the first request"
         else:
-            yield from model_lines(entry.served.engine.spec, entry.served.engine.info)
+            yield from _lines_of(entry.served.engine)
     yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
     yield f"  ready      after {seconds:.1f} s"
+
+
+def _lines_of(engine: Engine) -> Iterator[str]:
+    if isinstance(engine, EngineClient):
+        yield from model_lines(engine.spec, engine.info)
+        return
+    spec, runner = engine.spec, engine.info.runner
+    yield f"  model      {spec.architecture} {spec.kind}, {format_size(engine.info.weight_bytes)}"
+    yield f"  device     {runner['device']}, {runner['dtype']}, {runner['runner']}, {runner['threads']} threads"
+    yield f"  capacity   {spec.max_length} tokens a text"
 
 
 def model_lines(spec: ModelSpec, info: EngineInfo) -> Iterator[str]:

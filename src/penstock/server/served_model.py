@@ -8,7 +8,7 @@ import time
 import uuid
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import penstock
 from penstock.core.errors import InvalidRequestError
@@ -17,11 +17,13 @@ from penstock.server.prompts import PromptReader
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
+    from penstock.engine.encoders.client import EncoderClient
     from penstock.engine.types import SamplingParams
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest
 
 MAX_SEQUENCES = 1024  # of one request: prompts times n
+E = TypeVar("E", bound="EngineClient | EncoderClient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +36,21 @@ class Head:
     system_fingerprint: str
 
 
-class ServedModel:
+class Served(Generic[E]):
     """One engine that has been started, under one name.
 
     Args:
-        engine: what generates; closed with this.
+        engine: what computes; closed with this.
         name: the served name.
         version: of the model, as whoever serves it counts.
         observer: where its requests are counted.
     """
 
-    def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
+    def __init__(self, engine: E, *, name: str, version: str, observer: ModelObserver) -> None:
         self.engine = engine
         self.name = name
         self.version = version
         self.observer = observer
-        self.prompts = PromptReader(engine)
         self.created = int(time.time())
         self.last_used = time.monotonic()
         seen = (penstock.__version__, engine.spec, sorted(engine.info.runner.items()))
@@ -63,10 +64,6 @@ class ServedModel:
         """Requests that have this model in their hands."""
         return self._uses
 
-    def use(self, name: str) -> ModelInUse:
-        """The model for one request, under the name that it was asked for by."""
-        return ModelInUse(self, name)
-
     async def retire(self) -> None:
         """Wait until no request uses it, then close it. No new use may begin meanwhile."""
         self._loop = asyncio.get_running_loop()
@@ -76,7 +73,6 @@ class ServedModel:
 
     async def close(self) -> None:
         """End its engine and threads; what is in flight raises EngineDeadError."""
-        self.prompts.close()
         await self.engine.close()
 
     def _enter(self) -> None:
@@ -91,17 +87,34 @@ class ServedModel:
             self._loop.call_soon_threadsafe(self._unused.set)
 
 
-class ModelInUse:
+class ServedModel(Served["EngineClient"]):
+    """A model that generates; arguments as for `Served`."""
+
+    def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
+        super().__init__(engine, name=name, version=version, observer=observer)
+        self.prompts = PromptReader(engine)
+
+    def use(self, name: str) -> ModelInUse:
+        """The model for one request, under the name that it was asked for by."""
+        return ModelInUse(self, name)
+
+    async def close(self) -> None:
+        self.prompts.close()
+        await super().close()
+
+
+class InUse(Generic[E]):
     """A model in the hands of one request. While one of these exists, the model stays loaded.
 
     A request may end before its answer's first byte is asked for, when nothing that it opened runs its own end any
     more; so it is this object's end that counts, not a call.
     """
 
-    def __init__(self, served: ServedModel, name: str) -> None:
+    kind: str  # what such a model does, for people
+
+    def __init__(self, served: Served[E], name: str) -> None:
         self.name = name
         self.engine = served.engine
-        self.prompts = served.prompts
         self.observer = served.observer
         self._fingerprint = served.fingerprint
         served._enter()
@@ -115,6 +128,16 @@ class ModelInUse:
     def head(self, prefix: str) -> Head:
         """The head of a new answer."""
         return Head(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), self.name, self._fingerprint)
+
+
+class ModelInUse(InUse["EngineClient"]):
+    """A generating model in the hands of one request."""
+
+    kind = "generator"
+
+    def __init__(self, served: ServedModel, name: str) -> None:
+        super().__init__(served, name)
+        self.prompts = served.prompts
 
     def start(
         self,

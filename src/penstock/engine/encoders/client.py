@@ -10,13 +10,14 @@ import time
 from array import array
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from penstock.core import errors
 from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
 from penstock.engine import wire
+from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.encoders import messages
 from penstock.engine.spawn import CoreProcess
 from penstock.models.encoder_tokenizer import EncoderTokenizer
@@ -24,12 +25,12 @@ from penstock.models.encoder_tokenizer import EncoderTokenizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from penstock.engine.client import State
     from penstock.models.encoder_spec import EncoderSpec
     from penstock.models.encoder_tokenizer import EncoderInput
 
 log = logging.getLogger(__name__)
 
-EncoderState = Literal["starting", "ready", "restarting", "draining", "stopped"]
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 CLOSE_SECONDS = 10.0  # how long the process may take to end by itself
@@ -49,15 +50,15 @@ class EncoderClient:
     """
 
     spec: EncoderSpec
+    info: EngineInfo
     tokenizer: EncoderTokenizer
-    runtime: str
 
     def __init__(
         self, config: messages.EncoderConfig, on_batch: Callable[[messages.Batch], None] | None = None
     ) -> None:
         self.config = config
         self.on_batch = on_batch
-        self.state: EncoderState = "starting"
+        self.state: State = "starting"
         self.restarts = 0
         self._ids = itertools.count()
         self._answers: dict[int, asyncio.Future[list[bytes]]] = {}
@@ -74,9 +75,9 @@ class EncoderClient:
         return None if self._process is None else self._process.pid
 
     @property
-    def texts_in_flight(self) -> int:
-        """Texts that wait or are computed."""
-        return self._texts
+    def stats(self) -> EngineStats:
+        """Texts that wait or are computed; the rest is a generator's."""
+        return EngineStats(running=self._texts)
 
     async def start(self) -> None:
         """Start the process and wait until it can serve. Raises ConfigError or ModelFileError."""
@@ -195,7 +196,15 @@ class EncoderClient:
             raise found(message.message, param=message.param)
         if not isinstance(message, messages.Ready):
             raise EngineDeadError(f"The encoder's process sent {type(message).__name__} before it was ready.")
-        self.spec, self.runtime = message.spec, message.runtime
+        self.spec = message.spec
+        self.info = EngineInfo(
+            max_model_len=message.spec.max_length,
+            kv_blocks=0,
+            block_size=1,
+            kv_bytes=0,
+            weight_bytes=message.weight_bytes,
+            runner=message.runner,
+        )
         return reader
 
     async def _supervise(self, reader: asyncio.StreamReader) -> None:

@@ -19,6 +19,7 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, tag="Load"):
     directory: str
     threads: int | None = None  # None: as many as cores the process may use
     max_waiting: int = 4096  # texts in flight before new ones are refused
+    max_length: int | None = None  # tokens of a text; None: what the model says
 
 
 class Encode(msgspec.Struct, frozen=True, tag=True):
@@ -40,7 +41,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded."""
 
     spec: EncoderSpec
-    runtime: str
+    weight_bytes: int
+    runner: dict[str, str]  # as `EngineInfo.runner`
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from penstock.core.errors import ConfigError, PenstockError
 from penstock.engine.encoders import messages
 from penstock.engine.encoders.batches import Job, WaitingJobs, cut
@@ -151,19 +153,20 @@ def serve_encoder(sock: socket.socket) -> None:
     inbox: queue.SimpleQueue[messages.ToEncoder | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), name="encoder-reader", daemon=True).start()
     try:
-        spec, session, runtime = _load(config)
+        spec, session, runner = _load(config)
     except PenstockError as error:
         sock.sendall(messages.frame(messages.Failed(type(error).__name__, error.message, error.param)))
         return
-    sock.sendall(messages.frame(messages.Ready(spec, runtime)))
+    weight_bytes = (Path(config.directory) / spec.file).stat().st_size
+    sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))
     gc.freeze()
     gc.enable()
     EncoderLoop(session, sock).run(inbox)
 
 
-def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, str]:
+def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str]]:
     directory = Path(config.directory)
-    spec = load_encoder_spec(directory)
+    spec = _bounded(load_encoder_spec(directory), config.max_length)
     try:
         import onnxruntime
     except ImportError as error:
@@ -173,7 +176,25 @@ def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, 
     from penstock.engine.runners.threads import place_threads
 
     placed = place_threads(RunnerConfig(model_path=config.directory, threads=config.threads, pin_threads="off"))
-    return spec, EncoderSession(spec, directory, placed.threads), f"onnxruntime {onnxruntime.__version__}"
+    runner = {
+        "runner": f"onnxruntime {onnxruntime.__version__}",
+        "device": "cpu",
+        "dtype": "float32" if spec.drawn else "as in the file",
+        "attention": "over the whole text",
+        "verified": "yes",
+        "threads": str(placed.threads),
+    }
+    return spec, EncoderSession(spec, directory, placed.threads), runner
+
+
+def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
+    if most is None:
+        return spec
+    if not 3 <= most <= spec.max_length:
+        raise ConfigError(
+            f"max_model_len {most} is outside 3 to {spec.max_length}, what {spec.name} reads.", param="max_model_len"
+        )
+    return msgspec.structs.replace(spec, max_length=most)
 
 
 def _read(sock: socket.socket, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
