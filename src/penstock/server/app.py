@@ -51,7 +51,11 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
 
     app = Starlette(
         routes=[
-            *(Route(endpoint.path, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
+            *(
+                Route(path, endpoint.handler, methods=[endpoint.method])
+                for endpoint in ENDPOINTS
+                for path in (endpoint.path, *endpoint.aliases)
+            ),
             Route("/openapi.json", openapi),
             Route("/", page.index),
             Route("/page/{name:path}", page.file),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.server import requests, responses, status, tokens
+from penstock.server import reading, requests, responses, scoring, status, tokens
 from penstock.server.chat import chat_completions
 from penstock.server.completions import completions
+from penstock.server.embeddings import embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ class Endpoint:
     """One path and method.
 
     `takes` is the type of the body, `gives` that of the answer (None: text), `chunk` that of a stream's events.
+    `aliases` are other paths to the same.
     `query` maps parameters to their JSON schema; `errors` are the statuses it may answer beside 200.
     """
 
@@ -33,6 +35,7 @@ class Endpoint:
     chunk: type | None = None
     query: dict[str, dict[str, Any]] | None = None
     errors: tuple[int, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 _BODY_ERRORS = (400, 404, 408, 413)
@@ -57,6 +60,44 @@ ENDPOINTS = (
         takes=requests.CompletionRequest,
         gives=responses.Completion,
         chunk=responses.Completion,
+        errors=_GENERATION_ERRORS,
+    ),
+    Endpoint(
+        "/v1/embeddings",
+        "POST",
+        embeddings,
+        "Vectors of texts",
+        takes=reading.EmbeddingRequest,
+        gives=reading.Embeddings,
+        errors=_GENERATION_ERRORS,
+    ),
+    Endpoint(
+        "/rerank",
+        "POST",
+        scoring.rerank,
+        "Order documents by a query",
+        takes=reading.RerankRequest,
+        gives=reading.Ranking,
+        errors=_GENERATION_ERRORS,
+        aliases=("/v1/rerank", "/v2/rerank"),
+    ),
+    Endpoint(
+        "/score",
+        "POST",
+        scoring.score,
+        "How much two texts have to do with each other",
+        takes=reading.ScoreRequest,
+        gives=reading.Scores,
+        errors=_GENERATION_ERRORS,
+        aliases=("/v1/score",),
+    ),
+    Endpoint(
+        "/classify",
+        "POST",
+        scoring.classify,
+        "Classes of texts",
+        takes=reading.ClassifyRequest,
+        gives=reading.Classifications,
         errors=_GENERATION_ERRORS,
     ),
     Endpoint("/v1/models", "GET", status.list_models, "Names of the model", gives=responses.ModelList),

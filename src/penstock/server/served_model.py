@@ -8,17 +8,19 @@ import time
 import uuid
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import penstock
 from penstock.core.errors import InvalidRequestError
+from penstock.models.pooling import pooling_of
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
     from penstock.engine.encoders.client import EncoderClient
-    from penstock.engine.types import SamplingParams
+    from penstock.engine.types import Pooling, SamplingParams
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest
 
@@ -93,6 +95,7 @@ class ServedModel(Served["EngineClient"]):
     def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
         super().__init__(engine, name=name, version=version, observer=observer)
         self.prompts = PromptReader(engine)
+        self.pooling: Pooling | None = None  # once an embedding was asked for
 
     def use(self, name: str) -> ModelInUse:
         """The model for one request, under the name that it was asked for by."""
@@ -138,6 +141,15 @@ class ModelInUse(InUse["EngineClient"]):
     def __init__(self, served: ServedModel, name: str) -> None:
         super().__init__(served, name)
         self.prompts = served.prompts
+        self._served = served
+
+    async def pooling(self) -> Pooling:
+        """What makes a prompt's vector: as the model's files say, else its last token."""
+        served = self._served
+        pooling = served.pooling
+        if pooling is None:
+            pooling = served.pooling = await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
+        return pooling
 
     def start(
         self,

@@ -6,6 +6,7 @@ from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
 from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
+from penstock.server.manifest.reading import READING_APIS, READING_PARTS
 from penstock.server.manifest.references import PENSTOCK, openai_parameter, openai_streaming_parameter, vllm
 from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 
@@ -34,6 +35,7 @@ APIS = (
         supported(model="in the path; slashes may stand in it"),
         {"": openai_parameter("models", "models", "retrieve")},
     ),
+    *READING_APIS,
     Api("tokenize", "POST /tokenize", TOKENIZE, {"": vllm("#utility-apis")}),
     Api("detokenize", "POST /detokenize", DETOKENIZE, {"": vllm("#utility-apis")}),
     Api(
@@ -50,4 +52,4 @@ APIS = (
     ),
 )
 
-PARTS = (*REQUEST_PARTS, *CHAT_PARTS, *COMPLETION_PARTS, *OTHER_PARTS)
+PARTS = (*REQUEST_PARTS, *CHAT_PARTS, *COMPLETION_PARTS, *READING_PARTS, *OTHER_PARTS)
