@@ -37,6 +37,10 @@ ENDPOINT = {f"{endpoint.method} {endpoint.path}": endpoint for endpoint in ENDPO
 LEAST: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "hello"}]},
     "completions": {"prompt": "hello"},
+    "embeddings": {"input": "hello"},
+    "rerank": {"query": "hello", "documents": ["world"]},
+    "score": {"text_1": "hello", "text_2": "world"},
+    "classify": {"input": "hello"},
     "tokenize": {"prompt": "hello"},
     "detokenize": {"tokens": [69]},
 }

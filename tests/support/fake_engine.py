@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
+from array import array
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,6 +147,13 @@ class FakeEngine(EngineClient):
             room if params.max_tokens is None else min(params.max_tokens, room),
         )
         scheduled = time.monotonic()
+        if request.pooling is not None:
+            await asyncio.sleep(0)
+            self._deliver(
+                request.request_id,
+                RequestOutput(request_id=request.request_id, embedding=_vector(request), finish_reason="stop"),
+            )
+            return
         for said, token in enumerate(_echo(request)):
             first = said == 0
             await asyncio.sleep(0)
@@ -189,6 +198,12 @@ class FakeEngine(EngineClient):
         if box is not None:
             box.put(output)
         return done
+
+
+def _vector(request: Request) -> bytes:
+    """float32 [hidden_size], of the tokens and what was to be pooled."""
+    own = random.Random(repr((request.pooling, request.prompt_token_ids)))
+    return array("f", (own.gauss(0, 1) for _ in range(SPEC.hidden_size))).tobytes()
 
 
 def _echo(request: Request) -> Iterator[int]:

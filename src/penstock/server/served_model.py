@@ -146,9 +146,11 @@ class ModelInUse(InUse["EngineClient"]):
     async def pooling(self) -> Pooling:
         """What makes a prompt's vector: as the model's files say, else its last token."""
         served = self._served
-        pooling = served.pooling or await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
-        served.pooling = pooling
-        return pooling
+        if served.pooling is not None:
+            return served.pooling
+        found = await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
+        served.pooling = found
+        return found
 
     def start(
         self,
