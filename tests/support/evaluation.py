@@ -30,7 +30,7 @@ metric_list: [{metric: acc}, {metric: acc_norm}]
 _CLOZE = """\
 output_type: loglikelihood
 doc_to_text: "{{context}}"
-doc_to_target: "{{space}}{{continuation}}"
+doc_to_target: "{{continuation}}"
 metric_list: [{metric: acc}, {metric: perplexity, aggregation: perplexity, higher_is_better: false}]
 """
 _ROLLING = """\
@@ -63,10 +63,8 @@ def write_small_tasks(directory: Path, foreseen: dict[str, str]) -> dict[str, st
         for prefix in ("", long)
         for wrong in ([" à Paris", " in 東京, near the sea", "  "],)
     ]
-    clozes = [
-        {"context": f"{long[i * 90 :]}The quick brown", "continuation": f"fox {i} 🦊", "space": " "} for i in range(5)
-    ]
-    clozes += [{"context": prompt, "continuation": text, "space": ""} for prompt, text in foreseen.items()]
+    clozes = [{"context": f"{long[i * 90 :]}The quick brown", "continuation": f" fox {i} 🦊"} for i in range(5)]
+    clozes += [{"context": prompt, "continuation": text} for prompt, text in foreseen.items()]
     texts = [{"text": text} for text in ("One line.", long, "naïve café 日本語 " * 40)]
     prompts = [{"context": f"Q: how many are {i} and {i + 1}?\nA:", "answer": str(2 * i + 1)} for i in range(4)]
     kinds = {
@@ -85,7 +83,9 @@ def write_public_tasks(directory: Path, items: int) -> list[str]:
         file = DATA / f"{name}.jsonl"
         if file.is_file():
             with file.open(encoding="utf-8") as lines:
-                rows = [{"space": " ", **json.loads(line)} for line, _ in zip(lines, range(items), strict=False)]
+                rows = [json.loads(line) for line, _ in zip(lines, range(items), strict=False)]
+            if kind is _CLOZE:
+                rows = [{**row, "continuation": f" {row['continuation']}"} for row in rows]
             names.append(_write(directory, f"public_{name}", kind, rows))
     return names
 
