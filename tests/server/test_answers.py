@@ -300,6 +300,17 @@ def test_an_impossible_token_has_a_finite_log_probability(engine: FakeEngine) ->
     assert written.token_logprobs == [-9999.0]
 
 
+@pytest.mark.proves(CompletionLogprobs="top_logprobs")
+def test_two_tokens_of_the_same_text_stay_two_candidates(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.tokenizer, "token_bytes", lambda token: b"A" if token in {70, 71} else b"B")
+    likeliest, alike, other = TokenLogprob(70, -0.5, 1), TokenLogprob(71, -3.0, 7), TokenLogprob(69, -1.0, 2)
+    writer = CompletionLogprobsWriter(engine.tokenizer, top=2, skipped=frozenset())
+    shown = writer.write(
+        [71, 70], [PositionLogprobs(alike, [likeliest, other]), PositionLogprobs(likeliest, [likeliest])]
+    )
+    assert shown.top_logprobs == [{"A": -0.5, "B": -1.0, "bytes:\\x41": -3.0}, {"A": -0.5}]
+
+
 # --- streams ---
 
 

@@ -230,7 +230,9 @@ OTHER_PARTS = (
         responses.ModelCard,
         {
             **supported(id="", object="", created="when the server started", owned_by=""),
-            **supported(VLLM, root="the model behind an alias", max_model_len="tokens"),
+            **supported(
+                VLLM, root="the model behind an alias", max_model_len="tokens; null before the model is loaded"
+            ),
             **absent(shutdown_date=""),
         },
         {"": openai_property("models", "models", "model"), VLLM: vllm("#openai-compatible-server")},
@@ -266,7 +268,13 @@ OTHER_PARTS = (
         ),
         _TOKENS,
     ),
-    Part(responses.Health, supported(status="`ok`", engine="how the core does", restarts="of the core"), _OWN),
+    Part(
+        responses.Health,
+        supported(
+            status="`ok`", engine="how the first model's core does", restarts="of that core", models="how each does"
+        ),
+        _OWN,
+    ),
     Part(responses.Ready, supported(status="`ready`"), _OWN),
     Part(responses.Version, supported(version="", model="", max_model_len="", runner=""), _OWN),
     Part(
