@@ -26,30 +26,32 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def serving(generator: Path | None, encoders: Mapping[str, Path]) -> Iterator[tuple[Live, ModelRegistry]]:
-    """Serve these under their names, the generator, called "chat", first; the registry belongs to the server's thread.
+def serving(
+    generator: Path, encoders: Mapping[str, Path], *, name: str = "chat"
+) -> Iterator[tuple[Live, ModelRegistry]]:
+    """Serve these under their names, the generator first; the registry belongs to the server's thread.
 
     Args:
         generator: what `fake_engine.write_model` wrote.
         encoders: model directories.
+        name: of the generator.
     """
     with (
         start_blocking_portal(name="live-server") as portal,
-        portal.wrap_async_context_manager(_listening(generator, encoders)) as (url, registry),
+        portal.wrap_async_context_manager(_listening(generator, encoders, name)) as (url, registry),
     ):
         yield Live(url, portal), registry
 
 
 @asynccontextmanager
 async def _listening(
-    generator: Path | None, encoders: Mapping[str, Path]
+    generator: Path, encoders: Mapping[str, Path], own: str
 ) -> AsyncGenerator[tuple[str, ModelRegistry], None]:
     settings = ServerSettings(port=0)
     observer = Observer()
     registry = ModelRegistry(observer, lambda config: make_engine(config, []))
-    if generator is not None:
-        engine = FakeEngine(generator)
-        registry.adopt(DeclaredModel(config=engine.config, name="chat"), engine)
+    engine = FakeEngine(generator)
+    registry.adopt(DeclaredModel(config=engine.config, name=own), engine)
     listener = Listener(settings)
     await registry.serve(
         [

@@ -54,8 +54,8 @@ class EncoderTokenizer:
         Args:
             texts: any valid Unicode.
             fields: what each is called in errors.
-            truncate: cut an input to so many tokens, special ones included; -1 to `max_length`. Of a pair the second
-                text is cut. None refuses one that is too long.
+            truncate: cut an input to so many tokens, special ones included; -1 to `max_length`. Of a pair the longer
+                text is cut, as transformers does. None refuses one that is too long.
             add_special_tokens: put the model's special tokens around it.
 
         Raises InvalidRequestError for a text that is empty, too long or not Unicode.
@@ -83,24 +83,34 @@ class EncoderTokenizer:
     def _cut(self, text: str | tuple[str, str], most: int, field: str, *, add_special_tokens: bool) -> Any:
         """The tokens of a text that is too long, cut at its end before special ones are put around."""
         backend = self._backend
-        pair = isinstance(text, tuple)
-        special = backend.num_special_tokens_to_add(pair) if add_special_tokens else 0
         first, second = text if isinstance(text, tuple) else (text, None)
-        own = backend.encode(first, add_special_tokens=False)
-        room = most - special - (len(own) if pair else 0)
-        if room < 1:
+        special = backend.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
+        room = most - special
+        if room < (1 if second is None else 2):
             raise InvalidRequestError(
-                f"'{field}' can't be cut to {most} tokens: the special tokens{' and the first text' if pair else ''} "
-                f"take {most - room}.",
+                f"'{field}' can't be cut to {most} tokens: {special} of them are special ones.",
                 param=field,
                 code="context_length_exceeded",
             )
+        own = backend.encode(first, add_special_tokens=False)
         if second is None:
             own.truncate(room)
             return backend.post_process(own, None, add_special_tokens)
         other = backend.encode(second, add_special_tokens=False)
-        other.truncate(room)
+        own_room, other_room = _share(room, len(own), len(other))
+        own.truncate(own_room)
+        other.truncate(other_room)
         return backend.post_process(own, other, add_special_tokens)
+
+
+def _share(room: int, first: int, second: int) -> tuple[int, int]:
+    """What two texts of these lengths get of the room that they don't fit: the longer is cut, then both alike."""
+    shorter = min(first, second)
+    if 2 * shorter > room:
+        less, more = room // 2, room - room // 2
+    else:
+        less, more = shorter, room - shorter
+    return (less, more) if first <= second else (more, less)
 
 
 def too_long(field: str, length: int, most: int) -> InvalidRequestError:
