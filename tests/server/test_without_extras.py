@@ -1,4 +1,4 @@
-"""What is installed without extras does its work without numpy and PyTorch, which are hidden from it."""
+"""What is installed without extras works without numpy, onnxruntime and PyTorch, which are hidden from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import penstock
+from penstock.core.errors import ConfigError
 from support.gguf_files import write_tiny_gguf
 from support.tiny_chat import write_tiny_chat
+from support.tiny_encoders import write_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +23,13 @@ if TYPE_CHECKING:
 
     Python = Callable[..., subprocess.CompletedProcess[str]]
 
-ONLY_OF_THE_EXTRA = ("penstock.engine.runners.torch", "penstock.models.dequantize")
-HIDING = "import sys\nfor name in ('numpy', 'torch'):\n    sys.modules[name] = None\n"
+ONLY_OF_THE_EXTRA = (
+    "penstock.engine.runners.torch",
+    "penstock.models.dequantize",
+    "penstock.engine.encoders.session",
+    "penstock.engine.encoders.bert",
+)
+HIDING = "import sys\nfor name in ('numpy', 'onnxruntime', 'torch'):\n    sys.modules[name] = None\n"
 
 
 @pytest.fixture
@@ -104,3 +111,12 @@ def test_what_needs_the_extra_says_so(python: Python, tmp_path: Path, use: str) 
     ran = python("-c", f"from pathlib import Path\npath = Path({str(tmp_path / 'm.gguf')!r})\n{use}")
     assert "ConfigError" in ran.stderr
     assert "numpy: pip install 'penstock[torch]'" in ran.stderr
+
+
+def test_an_encoder_says_what_it_needs(python: Python, tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "model", "embedder")
+    ran = python("-m", "penstock.cli", "serve", path, "--port", "0")
+    assert ran.returncode == ConfigError.exit_code
+    assert "pip install 'penstock[encoders]'" in ran.stderr
+    spec = json.loads(fine(python("-m", "penstock.cli", "models", "show", path, "--json")))["spec"]
+    assert (spec["kind"], spec["architecture"]) == ("embedder", "bert")
