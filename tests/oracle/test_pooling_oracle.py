@@ -38,9 +38,10 @@ def vectors(core: EngineCore, pooling: Pooling, prompts: list[list[int]]) -> lis
     return [found[str(index)] for index in range(len(prompts))]
 
 
-@pytest.mark.parametrize("variant", ["llama", "qwen3-tied"])
-@pytest.mark.parametrize("runner", ["native", "torch"])
-@pytest.mark.parametrize("step_tokens", [2048, 24])
+@pytest.mark.parametrize(
+    ("variant", "runner", "step_tokens"),
+    [("llama", "native", 2048), ("qwen3-tied", "native", 24), ("qwen3-tied", "torch", 2048), ("llama", "torch", 24)],
+)
 def test_given_prompts_together_then_each_vector_is_the_pooled_last_hidden_state(
     tmp_path: Path, variant: str, runner: str, step_tokens: int
 ) -> None:

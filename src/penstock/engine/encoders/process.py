@@ -64,20 +64,29 @@ class EncoderLoop:
 
     def run(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
         """Until None comes: the client has gone."""
-        while True:
-            try:
-                message = inbox.get(block=not self._waiting)
-            except queue.Empty:
-                self._round()
-                continue
-            match message:
-                case messages.Encode():
-                    self._add(message)
-                case messages.Cancel(request_id):
-                    self._waiting.cancel(request_id)
-                    self._requests.pop(request_id, None)
-                case _:
-                    return
+        while self.once(inbox):
+            pass
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting)
+
+    def once(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> bool:
+        """Take a message, or compute a round if none is there; waits for either. False: the client has gone."""
+        try:
+            message = inbox.get(block=not self._waiting)
+        except queue.Empty:
+            self._round()
+            return True
+        match message:
+            case messages.Encode():
+                self._add(message)
+            case messages.Cancel(request_id):
+                self._waiting.cancel(request_id)
+                self._requests.pop(request_id, None)
+            case _:
+                return False
+        return True
 
     def _add(self, message: messages.Encode) -> None:
         import numpy as np
