@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.core.errors import InvalidRequestError, ModelFileError
+from penstock.core.errors import ModelFileError
 from penstock.models.encoder_spec import is_encoder, load_encoder_spec
-from penstock.models.encoder_tokenizer import EncoderTokenizer
 from penstock.models.pooling import pooling_of
 from support.gguf_files import write_tiny_gguf
-from support.tiny_encoders import LABELS, write_encoder, write_pooling
+from support.tiny_encoders import write_pooling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,25 +106,6 @@ def test_given_modules_that_are_not_known_then_they_are_refused(tmp_path: Path) 
 def test_given_weights_of_a_generator_then_it_is_no_encoder(tmp_path: Path) -> None:
     assert not is_encoder(write(tmp_path, model_type="llama"))
     assert not is_encoder(tmp_path / "m.gguf")
-
-
-def test_given_a_pair_that_is_too_long_then_the_longer_text_is_cut_as_transformers_cuts_it(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    path = write_encoder(tmp_path, "classifier")
-    assert load_encoder_spec(path).labels == LABELS
-    own, theirs = EncoderTokenizer.load(path, 64), AutoTokenizer.from_pretrained(path)
-    words = ["fox", "dog", "there", "lazy"]
-    for first, second in ((3, 90), (90, 3), (80, 81), (31, 40), (1, 1)):
-        pair = (" ".join(words * first)[: first * 4], " ".join(words * second)[: second * 4])
-        for most in (20, 33):
-            [mine] = own.encode([pair], fields=["pair"], truncate=most)
-            expected = theirs(*pair, truncation="longest_first", max_length=most)
-            assert [*mine.token_ids] == expected["input_ids"]
-            assert [*mine.type_ids] == expected["token_type_ids"]
-    with pytest.raises(InvalidRequestError) as refusal:
-        own.encode([("a", "b " * 500)], fields=["documents[0]"])
-    assert (refusal.value.param, refusal.value.code) == ("documents[0]", "context_length_exceeded")
 
 
 @pytest.mark.parametrize(("given", "pooling"), [(0, "last"), (1, "mean"), (3, "last"), (None, "last")])

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from penstock.core.errors import StoreError
 from penstock.engine.encoders.client import EncoderClient
 from penstock.engine.encoders.messages import EncoderConfig
+from penstock.models.encoder_tokenizer import EncoderTokenizer
 from penstock.models.store import resolve
 from support.text_corpus import CORPUS
 from support.tiny_encoders import to_onnx, write_encoder, write_pooling
@@ -85,6 +86,18 @@ def test_a_classifier_in_onnx_gives_what_onnxruntime_gives(tmp_path: Path) -> No
         logits.append(session.run(["logits"], fed)[0][0])
     theirs = torch.tensor(np.array(logits)).softmax(-1).numpy()
     np.testing.assert_allclose(encode(path, TEXTS), theirs, atol=1e-4)
+
+
+def test_a_pair_that_is_too_long_is_cut_as_transformers_cuts_it(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path, "classifier")
+    own, theirs = EncoderTokenizer.load(path, 64), AutoTokenizer.from_pretrained(path)
+    for first, second in ((3, 90), (90, 3), (80, 81), (31, 40), (1, 1)):
+        pair = ("fox " * first, "dog " * second)
+        for most in (20, 33):
+            [mine] = own.encode([pair], fields=["pair"], truncate=most)
+            expected = theirs(*pair, truncation="longest_first", max_length=most)
+            assert [*mine.token_ids] == expected["input_ids"]
+            assert [*mine.type_ids] == expected["token_type_ids"]
 
 
 def test_all_minilm_l6_v2_gives_the_vectors_of_sentence_transformers() -> None:
