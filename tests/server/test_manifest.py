@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 import pytest
 
-from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
 from penstock.server.responses import ErrorBody
 from penstock.server.routes import ENDPOINTS
-from support.asking import ask
+from support.asking import ask, error_of
 from support.fake_engine import FakeEngine
 from support.proofs import proofs
 
@@ -151,14 +150,11 @@ def test_a_refused_field_is_a_400_that_names_it_unless_its_value_asks_for_nothin
 ) -> None:
     endpoint, field = ENDPOINT[api.endpoint], api.fields[name]
     engine = FakeEngine(echo_model)
-    asked = {**LEAST[api.name], name: NOT_NEUTRAL}
-    response = ask(engine, endpoint.method, endpoint.path, asked)  # each API has errors in a shape of its own
-    assert (response.status_code, f"'{name}'" in response.text) == (400, True), response.text
+    response = ask(engine, endpoint.method, endpoint.path, {**LEAST[api.name], name: NOT_NEUTRAL})
+    error = error_of(response)
+    assert (response.status_code, error["param"], error["code"]) == (400, name, "unsupported_parameter")
     assert not engine.added
     reader = BodyReader(endpoint.takes or object, api.fields)
-    with pytest.raises(InvalidRequestError) as caught:
-        reader.decode(json.dumps(asked).encode())
-    assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
     for value in (None, *field.neutral):
         reader.decode(json.dumps({**LEAST[api.name], name: value}).encode())
 
