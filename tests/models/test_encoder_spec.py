@@ -104,7 +104,12 @@ def test_given_modules_that_are_not_known_then_they_are_refused(tmp_path: Path) 
 
 
 def test_given_weights_of_a_generator_then_it_is_no_encoder(tmp_path: Path) -> None:
-    assert not is_encoder(write(tmp_path, model_type="llama"))
+    assert not is_encoder(write(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"]))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    assert not is_encoder(tmp_path)
+    assert is_encoder(write(tmp_path, model_type="distilbert", architectures=["DistilBertModel"]))
+    assert load_encoder_spec(tmp_path).file == "onnx/model.onnx"
     assert not is_encoder(tmp_path / "m.gguf")
 
 

@@ -74,7 +74,13 @@ def is_encoder(path: Path) -> bool:
     """Whether what lies at `path` is a directory with an encoder. Raises ModelFileError for a broken config.json."""
     if not path.is_dir() or not (path / "config.json").is_file():
         return False
-    return _onnx_file(path) is not None or read_object(path / "config.json").get("model_type") in _ENCODERS
+    config = read_object(path / "config.json")
+    if config.get("model_type") in _ENCODERS:
+        return True
+    # Repositories of generators may hold ONNX files too.
+    architectures = str(config.get("architectures"))
+    generates = "ForCausalLM" in architectures or "ForConditionalGeneration" in architectures
+    return _onnx_file(path) is not None and not generates
 
 
 def load_encoder_spec(directory: Path) -> EncoderSpec:

@@ -35,6 +35,7 @@ class EncoderTokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int) -> None:
         self._backend = backend
         self.max_length = max_length
+        self.vocab_size: int = max(backend.get_vocab().values(), default=-1) + 1
 
     @classmethod
     def load(cls, directory: Path, max_length: int) -> Self:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from penstock.server.served_model import ModelInUse
     from penstock.server.service import Service
 
+FLOAT_BYTES = 4
+
 _body = BodyReader(EmbeddingRequest, EMBEDDINGS)
 
 
@@ -31,7 +33,7 @@ async def embeddings(http: Request) -> Response:
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
     model = await service.models.use_any(request.model)
-    _check_dimensions(request, model)
+    _check_dimensions(request.dimensions, model.engine.spec.hidden_size or request.dimensions)
     inputs = await _read(request, model)
     head = model.head("embd")
     tokens = sum(len(each.token_ids) for each in inputs)
@@ -40,6 +42,7 @@ async def embeddings(http: Request) -> Response:
         return await embed(model, inputs, request_id=head.id, priority=request.priority or 0)
 
     vectors = await while_connected(http.receive, counted(model.observer, tokens, len(inputs), arrived, work))
+    _check_dimensions(request.dimensions, len(vectors[0]) // FLOAT_BYTES)
     if request.dimensions is not None:
         vectors = [cut(vector, request.dimensions) for vector in vectors]
     form = little_endian if request.encoding_format == "base64" else numbers
@@ -87,11 +90,11 @@ def check_count(count: int, field: str) -> None:
         )
 
 
-def _check_dimensions(request: EmbeddingRequest, model: ModelInUse | EncoderInUse) -> None:
-    size = model.engine.spec.hidden_size
-    if request.dimensions is not None and size and request.dimensions > size:
+def _check_dimensions(wanted: int | None, size: int | None) -> None:
+    """Raises InvalidRequestError for more numbers than vectors have; of some graphs that shows only in the result."""
+    if wanted is not None and size is not None and wanted > size:
         raise InvalidRequestError(
-            f"'dimensions' is {request.dimensions}, and this model's vectors have {size}.",
+            f"'dimensions' is {wanted}, and this model's vectors have {size}.",
             param="dimensions",
             code="invalid_value",
         )

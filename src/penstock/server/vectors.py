@@ -72,7 +72,7 @@ def read_tokens(
     model: ModelInUse | EncoderInUse, token_ids: Sequence[Sequence[int]], fields: Sequence[str], truncate: int | None
 ) -> list[EncoderInput]:
     """Token ids as a client gave them, special ones included. Raises InvalidRequestError as `read_texts` does."""
-    vocabulary = model.engine.spec.vocab_size
+    vocabulary = model.engine.spec.vocab_size if isinstance(model, ModelInUse) else model.engine.vocab_size
     most = model.engine.info.max_model_len
     bound = most if truncate is None or truncate < 0 else min(truncate, most)
     inputs = []

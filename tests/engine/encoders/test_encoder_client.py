@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
+import signal
 import socket
 from array import array
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +20,7 @@ from penstock.engine.encoders.client import EncoderClient
 from penstock.engine.encoders.messages import EncoderConfig
 from penstock.engine.encoders.process import FAILED, NOT_FINITE, EncoderLoop
 from penstock.models.encoder_tokenizer import EncoderInput
+from support.eventually import eventually
 from support.tiny_encoders import write_encoder
 
 if TYPE_CHECKING:
@@ -81,6 +84,20 @@ def test_given_a_request_that_is_given_up_then_draining_does_not_wait_for_it(mod
         assert await client.drain(0.1)
         with pytest.raises(EngineDeadError):
             await client.encode(given(1))
+
+    with_client(model, work)
+
+
+def test_given_a_process_that_is_killed_then_its_requests_fail_and_later_ones_do_not(model: Path) -> None:
+    async def work(client: EncoderClient) -> None:
+        running = asyncio.create_task(client.encode(given(*[60] * 500)))
+        await asyncio.sleep(0)
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError):
+            await running
+        await eventually(lambda: client.state == "ready", "it is up again")
+        assert len(await client.encode(given(3))) == 1
 
     with_client(model, work)
 

@@ -63,6 +63,7 @@ class EncoderClient:
         self._ids = itertools.count()
         self._answers: dict[int, asyncio.Future[list[bytes]]] = {}
         self._texts = 0
+        self._vocabulary = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -73,6 +74,11 @@ class EncoderClient:
     def pid(self) -> int | None:
         """Process id of the running process."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids end below it."""
+        return self._vocabulary
 
     @property
     def stats(self) -> EngineStats:
@@ -89,6 +95,7 @@ class EncoderClient:
         except BaseException:
             await self.close()
             raise
+        self._vocabulary = self.spec.vocab_size or self.tokenizer.vocab_size
         self.state = "ready"
         self._supervisor = asyncio.create_task(self._supervise(reader))
 
@@ -151,14 +158,14 @@ class EncoderClient:
         await self._end_process()
 
     def _check(self, inputs: Sequence[EncoderInput]) -> None:
-        most, vocabulary = self.spec.max_length, self.spec.vocab_size
+        most, vocabulary = self.spec.max_length, self._vocabulary
         for each in inputs:
             if not each.token_ids or len(each.token_ids) > most:
                 raise InvalidRequestError(
                     f"An input of {len(each.token_ids)} tokens can't be read: this model takes 1 to {most}.",
                     code="context_length_exceeded",
                 )
-            if min(each.token_ids) < 0 or max(each.token_ids) >= (vocabulary or 2**31):
+            if min(each.token_ids) < 0 or max(each.token_ids) >= vocabulary:
                 raise InvalidRequestError(f"Token ids must be from 0 to {vocabulary - 1}.", code="invalid_token_id")
 
     def _check_state(self) -> None:
