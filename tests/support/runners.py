@@ -64,7 +64,7 @@ def logits_of(
         blocks = -(-len(tokens) // block_size)
         cache = KVCache(spec, 2 * blocks, block_size, torch.float32, on)
         attention = Attention(spec, cache, on)
-        planner = Planner(cache, spec.sliding_window, torch.float32, on)
+        planner = Planner(cache, spec.windows, torch.float32, on)
         table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
         parts, start = [], 0
         for count in (*chunks, len(tokens) - sum(chunks)):
