@@ -62,6 +62,7 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "gemma3_text",
         {
             **GEMMA,
+            "query_pre_attn_scalar": 24,  # as GGUF files, which don't say it, mean it
             "tie_word_embeddings": False,
             "rope_parameters": {
                 "full_attention": {**LINEAR_ROPE, "rope_theta": 100000.0},

@@ -138,7 +138,7 @@ def test_in_float32_the_keys_of_a_query_do_not_depend_on_where_chunks_are_cut(
 ) -> None:
     """Nor, for a single token, on the other decodes of its batch."""
     planned = mixed_planner(windows, torch.float32)
-    shapes: dict[tuple[int | None | str, ...], set[int]] = {}
+    shapes: dict[tuple[int | str | None, ...], set[int]] = {}
     batches = [[step(start, count), step(17)] for count in counts]
     batches += [[step(start), step(300), step(2)], [step(start), *(step(start + i) for i in (1, 5, 30))]]
     for batch in batches:
