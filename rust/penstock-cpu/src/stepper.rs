@@ -288,13 +288,7 @@ impl Stepper {
             }
             for first in (0..share.tokens.len()).step_by(together) {
                 let count = together.min(share.tokens.len() - first);
-                tasks.extend((0..s.kv_heads).map(|head| Task {
-                    share: index,
-                    head,
-                    first,
-                    count,
-                    row: row + first,
-                }));
+                tasks.extend((0..s.kv_heads).map(|head| Task { share: index, head, first, count, row: row + first }));
             }
         }
         self.first_rows.push(self.rows.len());
@@ -486,15 +480,7 @@ impl Stepper {
     }
 
     /// Add a product to the residual stream, normed first if there is a `post_norm`.
-    fn add_product(
-        &mut self,
-        s: &Sizes,
-        matrix: &Matrix,
-        next: &Matrix,
-        input: Input,
-        post_norm: &[f32],
-        rows: usize,
-    ) {
+    fn add_product(&mut self, s: &Sizes, matrix: &Matrix, next: &Matrix, input: Input, post_norm: &[f32], rows: usize) {
         let stride = s.hidden.next_multiple_of(LANES);
         let (path, precision) = (self.path, self.precision);
         let view = match input {

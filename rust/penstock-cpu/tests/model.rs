@@ -192,9 +192,7 @@ fn reference(s: &Sizes, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f64>> {
     let (group, half) = (s.heads / s.kv_heads, s.head_dim / 2);
     let activate = |x: f64| match s.activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Gelu => {
-            0.5 * x * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-        }
+        Activation::Gelu => 0.5 * x * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
     };
     for i in 0..s.layers {
         let window = if s.global_layers.contains(&i) { None } else { s.window };
