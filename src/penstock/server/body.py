@@ -64,7 +64,7 @@ class BodyReader(Generic[T]):
         except RecursionError as error:
             raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from error
         except msgspec.ValidationError as error:
-            raise _explain(str(error)) from error
+            raise explain(str(error)) from error
         except msgspec.DecodeError as error:
             raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
 
@@ -97,7 +97,7 @@ def _too_large(max_bytes: int) -> PayloadTooLargeError:
     )
 
 
-def _explain(complaint: str) -> InvalidRequestError:
+def explain(complaint: str) -> InvalidRequestError:
     """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`"."""
     sentence, _, place = complaint.partition(" - at ")
     found = _PATH.search(place)
