@@ -86,6 +86,8 @@ SERVER = Flags(
     (
         Flag("host", str, "Address to listen on; one that other machines can reach needs an API key.", "127.0.0.1"),
         Flag("port", int, "TCP port; 0 takes a free one.", "8000"),
+        Flag("grpc_port", int, "TCP port for Triton's protocol over gRPC (Triton's own is 8001); 0 takes a free one.",
+             "off"),
         Flag("uds", str, "Unix socket to listen on instead of host and port.", metavar="PATH"),
         Flag("api_keys", list[str], "A key that clients must send; may be given several times. "
              "PENSTOCK_API_KEYS keeps it out of the process list.", option="--api-key", metavar="KEY"),

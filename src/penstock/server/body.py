@@ -49,7 +49,7 @@ class BodyReader(Generic[T]):
             InvalidRequestError: not JSON, not of this type, or a field that is refused.
             ClientGoneError: the client left meanwhile.
         """
-        return self.decode(await _read_bytes(request, max_bytes))
+        return self.decode(await read_bytes(request, max_bytes))
 
     def decode(self, raw: bytes) -> tuple[T, dict[str, str]]:
         """As `read`, from the bytes."""
@@ -69,7 +69,8 @@ class BodyReader(Generic[T]):
             raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """A request's body. Raises PayloadTooLargeError, ClientGoneError, or HTTPException if it doesn't come."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)

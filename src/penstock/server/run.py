@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import penstock
+from penstock.core.errors import ConfigError
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
@@ -22,13 +23,14 @@ from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from starlette.types import ASGIApp
 
     from penstock.engine.config import EngineConfig, EngineInfo
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
+    from penstock.server.kserve.grpc_server import GrpcListener
     from penstock.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
     _configure_logging(settings)
     settings.check_exposure()
     listener = Listener(settings)
+    grpc = _grpc_listener(settings)
     engine = EngineClient(engine_config, core)
     observer = Observer()
     models = ModelRegistry(observer)
@@ -69,14 +72,18 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
                 return
             starting.result()
             models.add(engine, settings.served_model_name or engine.spec.name, settings.aliases)
-            server = HttpServer(build_app(models, settings, observer), settings)
+            app = build_app(models, settings, observer)
+            server = HttpServer(app, settings)
             serving = asyncio.create_task(server.serve(sockets=listener.sockets))
             if await _first_of(serving, server.listening):
                 serving.result()
                 return
+            if grpc is not None:
+                await grpc.start(app.state.kserve.kserve, observer)
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
-            for line in start_up_lines(engine.spec, engine.info, settings, listener.url, time.monotonic() - began):
+            urls = [listener.url] if grpc is None else [listener.url, grpc.url]
+            for line in start_up_lines(engine.spec, engine.info, settings, urls, time.monotonic() - began):
                 _say(line)
             if await stop.or_done(serving):
                 serving.result()
@@ -84,15 +91,32 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
             await _drain(engine, settings, stop)
             await models.close()
             server.should_exit = True
+            if grpc is not None:
+                await grpc.stop(LAST_WORDS_SECONDS)
             await serving
             _say("Stopped.")
     finally:
         await engine.close()
+        if grpc is not None:
+            await grpc.stop(0)
         listener.close()
 
 
+def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:
+    """Takes gRPC's port, if it has one. Raises ConfigError if it can't be had or gRPC isn't installed."""
+    if settings.grpc_port is None:
+        return None
+    try:
+        from penstock.server.kserve.grpc_server import GrpcListener
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--grpc-port needs {error.name}: pip install 'penstock[grpc]'.", param="grpc_port"
+        ) from error
+    return GrpcListener(settings)
+
+
 def start_up_lines(
-    spec: ModelSpec, info: EngineInfo, settings: ServerSettings, url: str, seconds: float
+    spec: ModelSpec, info: EngineInfo, settings: ServerSettings, urls: Sequence[str], seconds: float
 ) -> Iterator[str]:
     """What a person wants to know of a server that has just started."""
     runner = info.runner
@@ -112,7 +136,9 @@ def start_up_lines(
         f"  capacity   {info.kv_tokens} tokens, {info.kv_tokens // info.max_model_len} requests of "
         f"{info.max_model_len}, KV cache of {format_size(info.kv_bytes)}"
     )
-    yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
+    yield f"  address    {urls[0]}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
+    for url in urls[1:]:
+        yield f"             {url}"
     yield f"  ready      after {seconds:.1f} s"
 
 

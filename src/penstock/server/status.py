@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NO_STORE = {"cache-control": "no-store"}
 
-_NOT_READY = {
+NOT_READY = {
     "starting": "The engine is starting.",
     "restarting": "The engine core died and is being started again.",
     "draining": "The server is shutting down.",
@@ -49,7 +49,7 @@ async def ready(http: Request) -> Response:
     """200 if a request would be taken now."""
     state = http.app.state.service.models.default.engine.state
     if state != "ready":
-        raise EngineDeadError(_NOT_READY[state], code=f"engine_{state}")
+        raise EngineDeadError(NOT_READY[state], code=f"engine_{state}")
     return json_response(Ready(), NO_STORE)
 
 

@@ -165,3 +165,13 @@ def unknown_input(name: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"There is no input {name[:256]!r}.{did_you_mean(name, INPUTS)}", param=name[:256], code="unknown_tensor"
     )
+
+
+def no_tensor_parameter(tensor: str, name: str) -> InvalidRequestError:
+    """For a parameter of one tensor that nothing here reads."""
+    why = "tensors come with the request here" if name.startswith("shared_memory") else "nothing here reads it"
+    return InvalidRequestError(
+        f"The parameter {name[:256]!r} of {tensor[:256]!r} is not supported: {why}.",
+        param=name[:256],
+        code="unsupported_parameter",
+    )

@@ -114,7 +114,9 @@ def _split(name: str, shape: Sequence[int], count: int, raw: bytes) -> list[Valu
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if length > len(raw) - at:
-            raise invalid(name, f"ends within element {len(parts)}: it is {length} bytes long, {len(raw) - at} are there.")
+            raise invalid(
+                name, f"ends within element {len(parts)}: it is {length} bytes long, {len(raw) - at} are there."
+            )
         parts.append(raw[at : at + length])
         at += length
     if len(parts) != count:

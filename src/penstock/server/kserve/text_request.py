@@ -24,6 +24,7 @@ Parameter = bool | int | float | str
 
 # Fields of a completion request that are something else here: an input of their own, or nothing.
 _NO_PARAMETERS = frozenset({"model", "prompt", "stream", "stream_options", "echo", "prompt_logprobs", "suffix"})
+_SCORED = frozenset({"cumulative_logprob", "cum_log_probs", "output_log_probs"})
 _SEED_VALUES = 2**64
 
 
@@ -64,6 +65,7 @@ class TextRequest:
         outputs: the tensors of each response.
         bad_words: words that must not come.
         biased_words: words and what is added to the logits of their tokens.
+        end_token: ends the answer instead of the model's own; -1: none does.
     """
 
     completion: CompletionRequest
@@ -73,6 +75,7 @@ class TextRequest:
     outputs: tuple[str, ...]
     bad_words: tuple[str, ...]
     biased_words: tuple[tuple[str, float], ...]
+    end_token: int | None
 
 
 def read_text_request(request: InferRequest) -> TextRequest:
@@ -97,15 +100,15 @@ def read_text_request(request: InferRequest) -> TextRequest:
         name for name, output in OUTPUTS.items() if not output.switch or _switch(request, output.switch)
     )
     return TextRequest(
-        completion=_completion(request, scored=bool({"cumulative_logprob", "cum_log_probs"} & {*outputs})
-                               or "output_log_probs" in outputs),
+        completion=_completion(request, scored=not _SCORED.isdisjoint(outputs)),
         text=_text("text_input", request.inputs["text_input"][0]),
         stream=stream,
         prepends=not excludes,
         outputs=outputs,
         bad_words=_words(request, "bad_words"),
         biased_words=_biased_words(request),
-    )  # fmt: skip
+        end_token=int(request.inputs["end_id"][0]) if "end_id" in request.inputs else None,
+    )
 
 
 @dataclass(slots=True)
@@ -138,7 +141,6 @@ def _completion(request: InferRequest, *, scored: bool) -> CompletionRequest:
             body.put(target, seed - _SEED_VALUES if seed >= _SEED_VALUES // 2 else seed, name)
         elif target:
             body.put(target, values[0], name)
-    _put_end(request, body)
     for name, value in _sampling_parameters(request).items():
         _put_parameter(body, name, value)
     if scored and body.values.get("logprobs") is None:
@@ -151,16 +153,6 @@ def _completion(request: InferRequest, *, scored: bool) -> CompletionRequest:
         origin = body.origins.get(at_fault, at_fault)
         message = problem.message.replace(f"'{at_fault}", f"'{origin}", 1)
         raise InvalidRequestError(message, param=origin, code=problem.code) from error
-
-
-def _put_end(request: InferRequest, body: _Body) -> None:
-    """The token that ends an answer in place of the model's own."""
-    if "end_id" not in request.inputs:
-        return
-    token = int(request.inputs["end_id"][0])
-    body.put("ignore_eos", True, "end_id")  # noqa: FBT003 - a field's value
-    if token != -1:
-        body.put("stop_token_ids", [token], "end_id")
 
 
 def _sampling_parameters(request: InferRequest) -> dict[str, Any]:
