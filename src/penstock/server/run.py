@@ -23,7 +23,7 @@ from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from starlette.types import ASGIApp
 
@@ -82,8 +82,8 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
                 await grpc.start(app.state.kserve.kserve, observer)
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
-            urls = [listener.url] if grpc is None else [listener.url, grpc.url]
-            for line in start_up_lines(engine.spec, engine.info, settings, urls, time.monotonic() - began):
+            seconds, grpc_url = time.monotonic() - began, None if grpc is None else grpc.url
+            for line in start_up_lines(engine.spec, engine.info, settings, listener.url, seconds, grpc_url):
                 _say(line)
             if await stop.or_done(serving):
                 serving.result()
@@ -116,7 +116,7 @@ def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:
 
 
 def start_up_lines(
-    spec: ModelSpec, info: EngineInfo, settings: ServerSettings, urls: Sequence[str], seconds: float
+    spec: ModelSpec, info: EngineInfo, settings: ServerSettings, url: str, seconds: float, grpc_url: str | None = None
 ) -> Iterator[str]:
     """What a person wants to know of a server that has just started."""
     runner = info.runner
@@ -136,9 +136,9 @@ def start_up_lines(
         f"  capacity   {info.kv_tokens} tokens, {info.kv_tokens // info.max_model_len} requests of "
         f"{info.max_model_len}, KV cache of {format_size(info.kv_bytes)}"
     )
-    yield f"  address    {urls[0]}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
-    for url in urls[1:]:
-        yield f"             {url}"
+    yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
+    if grpc_url is not None:
+        yield f"  grpc       {grpc_url}"
     yield f"  ready      after {seconds:.1f} s"
 
 

@@ -187,9 +187,7 @@ def _parse(kind: Any, raw: bytes) -> Any:
     try:
         return kind.FromString(raw)
     except DecodeError as error:
-        raise InvalidRequestError(
-            f"What came is no {kind.DESCRIPTOR.name} message.", code="invalid_message"
-        ) from error
+        raise InvalidRequestError(f"What came is no {kind.DESCRIPTOR.name} message.", code="invalid_message") from error
 
 
 def _status(error: PenstockError) -> grpc.StatusCode:

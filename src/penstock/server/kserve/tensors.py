@@ -115,7 +115,7 @@ def _split(name: str, shape: Sequence[int], count: int, raw: bytes) -> list[Valu
         at += _LENGTH.size
         if length > len(raw) - at:
             raise invalid(
-                name, f"ends within element {len(parts)}: it is {length} bytes long, {len(raw) - at} are there."
+                name, f"ends within element {len(parts)}: it is {length} bytes long, and {len(raw) - at} are left."
             )
         parts.append(raw[at : at + length])
         at += length
@@ -151,10 +151,13 @@ def _element(name: str, datatype: str, value: object) -> Value:
 
 
 def _float(name: str, datatype: str, value: float) -> float:
-    largest = _LARGEST_FP32 if datatype == "FP32" else 1.7976931348623157e308
-    if math.isfinite(value) and abs(value) > largest:
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number may be of any size
+        number = math.nan
+    if math.isnan(number) or (datatype == "FP32" and _LARGEST_FP32 < abs(number) < math.inf):
         raise invalid(name, f"holds {_short(value)}, which is not within {datatype}.")
-    return float(value)
+    return number
 
 
 def _short(value: object) -> str:
