@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from penstock.server.app import build_app
 from penstock.server.kserve.grpc_server import GrpcListener
 from penstock.server.listen import Listener
-from penstock.server.observe import Observer
-from penstock.server.registry import ModelRegistry
 from penstock.server.run import HttpServer
 from penstock.server.settings import ServerSettings
+from support.listening import app_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -50,19 +48,16 @@ def kserve_server(engine: EngineClient, **settings: Any) -> Iterator[KServeServe
 @asynccontextmanager
 async def _listening(engine: EngineClient, settings: dict[str, Any]) -> AsyncGenerator[tuple[str, str], None]:
     given = ServerSettings(**{"port": 0, "grpc_port": 0, **settings})
-    observer = Observer()
-    models = ModelRegistry(observer)
-    models.add(engine, given.served_model_name or engine.spec.name, given.aliases)
-    app = build_app(models, given, observer)
+    app = app_over(engine, given)
     listener, grpc = Listener(given), GrpcListener(given)
     server = HttpServer(app, given)
     serving = asyncio.create_task(server.serve(sockets=listener.sockets))
     try:
         await asyncio.wait_for(server.listening.wait(), PATIENCE)
-        await grpc.start(app.state.kserve.kserve, observer)
+        await grpc.start(app.state.kserve.kserve, app.state.service.observer)
         yield listener.url.removeprefix("http://"), grpc.url.removeprefix("grpc://")
     finally:
-        await models.close()
+        await app.state.service.models.close()
         server.should_exit = True
         await grpc.stop(1)
         await asyncio.wait_for(serving, PATIENCE)

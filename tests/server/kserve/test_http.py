@@ -163,7 +163,7 @@ def test_given_an_error_when_the_client_asks_then_it_reads_the_message(client: t
     assert failed.value.status() == "404"
     with pytest.raises(InferenceServerException, match="There is no input 'max_token'"):
         client.infer(MODEL, of(triton, text_input="a", max_token=3))
-    with pytest.raises(InferenceServerException, match="models are loaded when the server starts") as failed:
+    with pytest.raises(InferenceServerException, match="Clients may not load and unload models here") as failed:
         client.load_model("any")
     assert failed.value.status() == "400"
     for call in (

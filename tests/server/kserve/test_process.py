@@ -114,6 +114,35 @@ def test_given_a_running_stream_when_the_server_is_told_to_stop_then_it_ends_and
         client.stop_stream()
 
 
+def test_given_leave_to_when_a_client_unloads_and_loads_the_model_then_it_goes_and_comes_back(model: Path) -> None:
+    with penstock_serve(model, "--model-control", "--alias", "other") as (_, http, grpc):
+        over_http = triton_http.InferenceServerClient(http)
+        with triton.InferenceServerClient(grpc) as client:
+            with pytest.raises(InferenceServerException, match="as it is declared") as failed:
+                client.load_model("tiny", config="{}")
+            assert failed.value.status() == "StatusCode.INVALID_ARGUMENT"
+            with pytest.raises(InferenceServerException) as failed:
+                client.load_model("unknown")
+            assert failed.value.status() == "StatusCode.NOT_FOUND"
+            client.unload_model("other", unload_dependents=True)
+            assert not client.is_model_ready("tiny")
+            assert client.is_server_ready(), "what was unloaded on purpose is not missed"
+            with pytest.raises(InferenceServerException, match="is not loaded") as failed:
+                client.infer("tiny", of(triton, text_input="hello"))
+            assert failed.value.status() == "StatusCode.NOT_FOUND"
+            (row,) = over_http.get_model_repository_index()
+            assert (row["state"], row["reason"] != "") == ("UNAVAILABLE", True)
+            over_http.load_model("tiny")
+            assert client.is_model_ready("tiny")
+            assert client.infer("tiny", of(triton, text_input="hello")).as_numpy("text_output") is not None
+            over_http.unload_model("tiny")
+            assert not over_http.is_model_ready("tiny")
+            assert over_http.get_model_repository_index() == [row]
+            client.load_model("tiny")
+            assert over_http.is_model_ready("tiny")
+        over_http.close()
+
+
 def test_given_a_port_in_use_when_served_then_it_ends_before_the_model_is_loaded(model: Path) -> None:
     with penstock_serve(model) as (_, _, grpc):
         port = grpc.rpartition(":")[2]

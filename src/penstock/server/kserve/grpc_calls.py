@@ -91,12 +91,12 @@ class Calls:
 
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         """Load a model."""
-        self._kserve.load(request.model_name)
+        await self._kserve.load(request.model_name, request.parameters)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
         """Unload a model."""
-        self._kserve.unload(request.model_name)
+        await self._kserve.unload(request.model_name, request.parameters)
         return pb.RepositoryModelUnloadResponse()
 
     async def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:

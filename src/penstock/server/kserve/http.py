@@ -51,6 +51,12 @@ class IndexBody(Struct, forbid_unknown_fields=True):
     ready: bool = False
 
 
+class ControlBody(Struct, forbid_unknown_fields=True):
+    """Body of a wish to load or unload a model; it may be empty."""
+
+    parameters: dict[str, Any] | None = None
+
+
 class HttpEndpoints:
     """What answers below /v2.
 
@@ -129,12 +135,12 @@ class HttpEndpoints:
 
     async def load(self, http: Request) -> Response:
         """Load a model."""
-        self._kserve.load(http.path_params["model"])
+        await self._kserve.load(http.path_params["model"], await self._control(http))
         return Response()
 
     async def unload(self, http: Request) -> Response:
         """Unload a model."""
-        self._kserve.unload(http.path_params["model"])
+        await self._kserve.unload(http.path_params["model"], await self._control(http))
         return Response()
 
     async def infer(self, http: Request) -> Response:
@@ -170,6 +176,11 @@ class HttpEndpoints:
         name, version = _named(http)
         request = read_generate(await self._body(http), model=name, version=version, arrived=arrived)
         return await self._kserve.infer(request)
+
+    async def _control(self, http: Request) -> dict[str, Any]:
+        """The parameters of a wish to load or unload."""
+        raw = await self._body(http)
+        return (decode(raw, ControlBody).parameters or {}) if raw.strip() else {}
 
     async def _body(self, http: Request) -> bytes:
         limit = self._settings.max_body_bytes

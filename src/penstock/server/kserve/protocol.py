@@ -30,12 +30,15 @@ from penstock.server.sampling import check_room, sampling_params
 from penstock.server.status import NOT_READY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from penstock.engine.types import SamplingParams
     from penstock.server.kserve.text_request import InferRequest, TextRequest
-    from penstock.server.served_model import ModelInUse, ServedModel
+    from penstock.server.model_entry import ModelEntry
+    from penstock.server.served_model import ModelInUse
     from penstock.server.service import Service
 
-EXTENSIONS = ("binary_tensor_data", "generate", "model_configuration", "parameters", "statistics")
+EXTENSIONS = ("binary_tensor_data", "generate", "model_configuration", "model_repository", "parameters", "statistics")
 PLATFORM = "penstock"
 DEFAULT_MAX_TOKENS = 16  # vLLM's
 _CONFIG_TYPES = {"BYTES": "TYPE_STRING"}
@@ -50,27 +53,33 @@ class KServe:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._models = service.models
         self._counts: defaultdict[tuple[str, str], ModelCounts] = defaultdict(ModelCounts)
 
     @property
     def ready(self) -> bool:
-        """Whether every model would take a request now."""
-        return all(model.engine.state == "ready" for model in self._service.models)
+        """Whether every model would take a request now, save those that were unloaded on purpose."""
+        return all(entry.can_serve or entry.state == "unloaded" for entry in self._models.entries)
 
     def server_metadata(self) -> ServerMetadata:
-        """Name, version, and the extensions that are spoken in full."""
+        """Name, version, and the extensions that are spoken."""
         return ServerMetadata("penstock", penstock.__version__, [*EXTENSIONS])
 
     def model_ready(self, name: str, version: str) -> bool:
-        """Whether a model would take a request now. Raises NotFoundError for one that isn't there."""
-        return self._find(name, version).engine.state == "ready"
+        """Whether a model would take a request now, be it by waking up. Raises NotFoundError."""
+        return self._find(name, version).can_serve
 
     def model_metadata(self, name: str, version: str) -> ModelMetadata:
         """What goes in and what comes out. Raises NotFoundError."""
-        model = self._find(name, version)
+        found = self._find(name, version)
+        versions = [
+            each.declared.version
+            for each in self._models.entries
+            if each.name == found.name and each.state != "unloaded"
+        ]
         return ModelMetadata(
             name=name,
-            versions=[model.version],
+            versions=versions,
             platform=PLATFORM,
             inputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in INPUTS.items()],
             outputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in OUTPUTS.items()],
@@ -78,8 +87,8 @@ class KServe:
 
     def model_config(self, name: str, version: str) -> ModelConfig:
         """The model's configuration. Raises NotFoundError."""
-        engine = self._find(name, version).engine
-        facts = {"max_model_len": engine.info.max_model_len, "architecture": engine.spec.architecture}
+        entry = self._find(name, version)
+        facts = {"max_model_len": entry.context, **entry.runner}  # nothing while it has never been in memory
         return ModelConfig(
             name=name,
             platform=PLATFORM,
@@ -90,33 +99,42 @@ class KServe:
             ],
             output=[ConfigOutput(each, _config_type(of.datatype), [*of.shape]) for each, of in OUTPUTS.items()],
             model_transaction_policy=TransactionPolicy(decoupled=True),
-            parameters={each: ConfigParameter(str(value)) for each, value in facts.items()},
+            parameters={each: ConfigParameter(str(value)) for each, value in facts.items() if value is not None},
         )
 
     def statistics(self, name: str, version: str) -> Statistics:
         """Of one model, or of all under "". Raises NotFoundError."""
-        models = [self._find(name, version)] if name else [*self._service.models]
-        counted = ((model, self._counts[model.name, model.version]) for model in models)
-        return Statistics([counts.report(model.name, model.version) for model, counts in counted])
+        entries = [self._find(name, version)] if name else self._models.entries
+        return Statistics([self._counts_of(entry).report(entry.name, entry.declared.version) for entry in entries])
 
     def index(self, *, ready: bool) -> list[ModelIndex]:
         """The models there are; with `ready` those alone that would take a request now."""
         rows = []
-        for model in self._service.models:
-            state = model.engine.state
-            if state == "ready":
-                rows.append(ModelIndex(model.name, model.version, "READY", ""))
-            elif not ready:
-                rows.append(ModelIndex(model.name, model.version, "UNAVAILABLE", NOT_READY[state]))
+        for entry in self._models.entries:
+            state, reason = "READY", ""
+            if not entry.can_serve:
+                state = "LOADING" if entry.state in {"starting", "loading"} else "UNAVAILABLE"
+                reason = entry.reason or NOT_READY[entry.state]
+            if entry.can_serve or not ready:
+                rows.append(ModelIndex(entry.name, entry.declared.version, state, reason))
         return rows
 
-    def load(self, name: str) -> None:
-        """Refused: see the error."""
-        raise _fixed(f"{name[:256]!r} can't be loaded")
+    async def load(self, name: str, parameters: Iterable[str]) -> None:
+        """Load a model as it is declared now, all its versions; one that is there already is swapped.
 
-    def unload(self, name: str) -> None:
-        """Refused: see the error."""
-        raise _fixed(f"{name[:256]!r} can't be unloaded")
+        Raises InvalidRequestError if clients may not, NotFoundError if it isn't declared, and what an engine fails to
+        start with.
+        """
+        self._check_control(parameters)
+        await self._models.reload(name)
+
+    async def unload(self, name: str, parameters: Iterable[str]) -> None:
+        """Take a model out of memory, all its versions, once its requests are done.
+
+        Raises InvalidRequestError if clients may not, NotFoundError if it isn't declared.
+        """
+        self._check_control({*parameters} - {"unload_dependents"})  # no model depends on another
+        await self._models.unload(self._models.find(name).name)
 
     async def infer(self, request: InferRequest) -> Answer:
         """Hand a request to its model's engine.
@@ -127,9 +145,9 @@ class KServe:
             OverloadedError: the queue is full.
             EngineDeadError: the engine's core is down.
         """
-        served = self._find(request.model, request.version)
+        entry = self._find(request.model, request.version)
         asked = read_text_request(request)
-        model = await self._service.models.use(request.model)
+        model = await entry.use(request.model)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
         params = sampling_params(
@@ -152,25 +170,39 @@ class KServe:
             raise
         return Answer(
             model,
-            served.version,
+            entry.declared.version,
             asked,
             generation,
-            self._counts[served.name, served.version],
+            self._counts_of(entry),
             request_id=request.id,
             batched=request.batched,
             arrived=request.arrived,
         )
 
-    def _find(self, name: str, version: str) -> ServedModel:
-        served_name = self._service.models.card(name).root  # raises NotFoundError
-        model = next(each for each in self._service.models if each.name == served_name)
-        if version not in ("", model.version):
-            raise NotFoundError(
-                f"The model {name[:256]!r} has the version {model.version}, not {version[:64]!r}.",
-                param="version",
-                code="version_not_found",
+    def _find(self, name: str, version: str) -> ModelEntry:
+        """The last version of a model, or this one; an alias may come with a version too. Raises NotFoundError."""
+        entry = self._models.find(name)
+        if version and version != entry.declared.version:
+            entry = self._models.find(entry.name, version)
+        if entry.state == "unloaded":
+            raise NotFoundError(f"The model {name[:256]!r} is not loaded.", param="model", code="model_not_found")
+        return entry
+
+    def _counts_of(self, entry: ModelEntry) -> ModelCounts:
+        return self._counts[entry.name, entry.declared.version]
+
+    def _check_control(self, parameters: Iterable[str]) -> None:
+        if not self._service.settings.model_control:
+            raise InvalidRequestError(
+                "Clients may not load and unload models here. The server's --model-control lets them.",
+                code="not_supported",
             )
-        return model
+        for name in parameters:
+            raise InvalidRequestError(
+                f"The parameter {name[:256]!r} is not supported: a model is served as it is declared.",
+                param=name[:256],
+                code="unsupported_parameter",
+            )
 
 
 def _with_end(model: ModelInUse, end: int | None, params: SamplingParams) -> SamplingParams:
@@ -212,7 +244,3 @@ def _with_biases(model: ModelInUse, asked: TextRequest, params: SamplingParams) 
 
 def _config_type(datatype: str) -> str:
     return _CONFIG_TYPES.get(datatype, f"TYPE_{datatype}")
-
-
-def _fixed(what: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{what}: models are loaded when the server starts.", code="not_supported")
