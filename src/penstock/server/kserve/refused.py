@@ -32,16 +32,16 @@ INPUTS = {
     "image": "only text goes in",
     "video": "only text goes in",
     "audio": "only text goes in",
-    "embedding_request": "use /v1/embeddings",
+    "embedding_request": "this model answers with text",
     "prompt_embedding_table": "only text goes in",
     "prompt_vocab_size": "it belongs to 'prompt_embedding_table'",
     "prompt_table_extra_ids": "it belongs to 'prompt_embedding_table'",
     "decoder_text_input": "the model is a decoder alone; send 'text_input'",
     "num_draft_tokens": "drafting is not the client's here",
     "use_draft_logits": "drafting is not the client's here",
-    "lora_task_id": "name the adapter as the model",
-    "lora_weights": "name the adapter as the model",
-    "lora_config": "name the adapter as the model",
+    "lora_task_id": "ask for the adapter as the model",
+    "lora_weights": "ask for the adapter as the model",
+    "lora_config": "ask for the adapter as the model",
 }
 
 # Parameters of a request.
@@ -49,5 +49,6 @@ PARAMETERS = {
     "sequence_id": "requests keep no state; send the whole text",
     "sequence_start": "requests keep no state",
     "sequence_end": "requests keep no state",
+    "lora_name": "ask for the adapter as the model",
     "timeout": "set the client's own deadline; a request ends with the call that made it",
 }
