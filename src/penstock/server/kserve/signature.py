@@ -108,6 +108,8 @@ INPUTS: dict[str, Input] = {
     "return_generation_logits": Input("BOOL", "false: logits don't come", neutral=(False,)),
 }
 
+NO_EFFECT = frozenset({"pad_id"})
+
 OUTPUTS: dict[str, Output] = {
     "text_output": Output("BYTES", "", "the answer, in a stream a piece of it"),
     "finish_reason": Output("BYTES", "return_finish_reason", "`stop` or `length`; `None` while it goes on"),

@@ -9,10 +9,10 @@ import msgspec
 
 from penstock.core.errors import InvalidRequestError
 from penstock.core.suggest import did_you_mean
-from penstock.server import fields
 from penstock.server.body import explain
 from penstock.server.kserve import refused
 from penstock.server.kserve.signature import INPUTS, OUTPUTS, check_value
+from penstock.server.manifest.generation import COMPLETIONS
 from penstock.server.requests import CompletionRequest
 
 if TYPE_CHECKING:
@@ -183,9 +183,9 @@ def _put_parameter(body: _Body, name: str, value: Any) -> None:
         return
     if name in refused.PARAMETERS:
         raise _unsupported(name, refused.PARAMETERS[name])
-    known = fields.COMPLETIONS.get(name)
+    known = COMPLETIONS.get(name)
     if known is None or known.support == "no effect" or name in _NO_PARAMETERS:
-        names = [each for each, entry in fields.COMPLETIONS.items() if entry.support == "supported"]
+        names = [each for each, entry in COMPLETIONS.items() if entry.support == "supported"]
         raise InvalidRequestError(
             f"There is no sampling parameter {name[:256]!r}.{did_you_mean(name, {*names} - _NO_PARAMETERS)}",
             param=name[:256],
