@@ -106,6 +106,10 @@ def test_given_a_server_when_asked_about_itself_and_its_model_then_it_tells(
     assert [(model.name, model.version, model.state) for model in index] == [(MODEL, "1", "READY")]
 
 
+@pytest.mark.proves(
+    infer="text_input exclude_input_in_output return_log_probs",
+    inferred="text_output cum_log_probs output_log_probs",
+)
 def test_given_the_tensors_of_tensorrt_llm_when_inferred_then_the_text_comes_in_a_batch_of_one(
     client: triton.InferenceServerClient,
 ) -> None:
@@ -139,6 +143,11 @@ def test_given_the_tensors_of_tensorrt_llm_when_inferred_then_the_text_comes_in_
     assert {output.name for output in response.outputs} == {"text_output", "cum_log_probs", "output_log_probs"}
 
 
+@pytest.mark.proves(
+    infer="sampling_parameters return_finish_reason return_cumulative_logprob return_logprobs return_num_input_tokens "
+    "return_num_output_tokens",
+    inferred="finish_reason cumulative_logprob logprobs num_input_tokens num_output_tokens",
+)
 def test_given_the_tensors_of_vllm_when_inferred_then_the_outputs_switched_on_come(
     client: triton.InferenceServerClient,
 ) -> None:
@@ -184,6 +193,7 @@ def test_given_the_outputs_by_name_when_inferred_then_those_come_and_no_others(
     assert result.as_numpy("logprobs").tolist() == [b"null"]
 
 
+@pytest.mark.proves(infer="end_id")
 def test_given_an_end_token_when_inferred_then_it_ends_the_answer_in_place_of_the_models_own(
     client: triton.InferenceServerClient,
 ) -> None:
@@ -202,6 +212,7 @@ def client_token(client: triton.InferenceServerClient, text: str) -> int:
     return int(next(iter(json.loads(client.infer(MODEL, inputs, outputs=wanted).as_numpy("logprobs")[0])[0])))
 
 
+@pytest.mark.proves(infer="bad_words")
 def test_given_words_to_keep_out_or_to_favour_when_inferred_then_their_tokens_have_biases(echo_model: Path) -> None:
     engine = FakeEngine(echo_model)
     with kserve_server(engine) as server, client_of(server) as client:
@@ -215,6 +226,7 @@ def test_given_words_to_keep_out_or_to_favour_when_inferred_then_their_tokens_ha
         assert status_of(failed) == "INVALID_ARGUMENT"
 
 
+@pytest.mark.proves(infer="stream")
 def test_given_a_stream_when_inferred_then_each_piece_comes_as_a_response_and_the_last_says_so(
     client: triton.InferenceServerClient,
 ) -> None:

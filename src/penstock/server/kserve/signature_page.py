@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.server.kserve import refused
 from penstock.server.kserve.signature import INPUTS, OUTPUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def tables() -> dict[str, str]:
@@ -29,11 +33,12 @@ def tables() -> dict[str, str]:
 def filled(page: str) -> str:
     """The page with its tables as they are now."""
     for place, table in tables().items():
-        page = re.sub(rf"<!-- {place} -->\n(\|.*\n)*", lambda _, at=place, rows=table: f"<!-- {at} -->\n{rows}", page)
+        rows = re.compile(rf"(?<=<!-- {place} -->\n)(\|.*\n)*")
+        page = rows.sub(table.replace("\\", r"\\"), page, count=1)
     return page
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines) + "\n"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from penstock.server.kserve import refused
 from penstock.server.kserve.signature import INPUTS, NO_EFFECT, OUTPUTS
 from penstock.server.manifest.api import Api
-from penstock.server.manifest.field import Field, Manifest
+from penstock.server.manifest.field import Field
+
+if TYPE_CHECKING:
+    from penstock.server.manifest.field import Manifest, Support
 
 _VLLM = "https://github.com/triton-inference-server/vllm_backend"
 _TENSORRT_LLM = "https://github.com/triton-inference-server/tensorrtllm_backend"
@@ -20,8 +25,8 @@ _OF_VLLM = frozenset(
 )  # fmt: skip
 
 
-def _entry(name: str, state: str, note: str, neutral: tuple[object, ...] = ()) -> Field:
-    return Field(state, note, neutral, "" if name in _OF_VLLM else "TensorRT-LLM")  # type: ignore[arg-type]
+def _entry(name: str, support: Support, note: str, neutral: tuple[object, ...] = ()) -> Field:
+    return Field(support, note, neutral, "" if name in _OF_VLLM else "TensorRT-LLM")
 
 
 _TAKEN: Manifest = {
