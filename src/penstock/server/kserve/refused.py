@@ -49,6 +49,7 @@ PARAMETERS = {
     "sequence_id": "requests keep no state; send the whole text",
     "sequence_start": "requests keep no state",
     "sequence_end": "requests keep no state",
+    "guided_decoding": "send 'structured_outputs'",
     "lora_name": "ask for the adapter as the model",
     "timeout": "set the client's own deadline; a request ends with the call that made it",
 }

@@ -161,14 +161,7 @@ def _sampling_parameters(request: InferRequest) -> dict[str, Any]:
     if "sampling_parameters" not in request.inputs:
         return parameters
     text = _text("sampling_parameters", request.inputs["sampling_parameters"][0])
-    try:
-        given = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError(
-            f"'sampling_parameters' must be a JSON object in a string: {error}.",
-            param="sampling_parameters",
-            code="invalid_json",
-        ) from error
+    given = _object(text, "sampling_parameters")
     for name in given.keys() & parameters.keys():
         raise InvalidRequestError(
             f"'{name[:256]}' is in 'sampling_parameters' and among the request's parameters.",
@@ -183,6 +176,8 @@ def _put_parameter(body: _Body, name: str, value: Any) -> None:
         return
     if name in refused.PARAMETERS:
         raise _unsupported(name, refused.PARAMETERS[name])
+    if name == "structured_outputs" and isinstance(value, str):
+        value = _object(value, name)  # vLLM's back end takes it as a string in the string
     known = COMPLETIONS.get(name)
     if known is None or known.support == "no effect" or name in _NO_PARAMETERS:
         names = [each for each, entry in COMPLETIONS.items() if entry.support == "supported"]
@@ -196,6 +191,15 @@ def _put_parameter(body: _Body, name: str, value: Any) -> None:
             raise _unsupported(name, known.note)
         return
     body.put(name, value, name)
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"'{name}' must be a JSON object in a string: {error}.", param=name, code="invalid_json"
+        ) from error
 
 
 def _unsupported(name: str, why: str) -> InvalidRequestError:
