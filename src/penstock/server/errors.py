@@ -82,7 +82,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for this class alone
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            message = f"There is nothing at {request.method} {request.url.path}. /openapi.json lists what there is."
+            message = f"There is nothing at {request.method} {request.url.path}."
+            message += "" if request.url.path.startswith(KSERVE) else " /openapi.json lists what there is."
             kind = "not_found_error"
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (error.headers or {}).get("Allow", "another method")

@@ -525,6 +525,11 @@ def test_given_a_failure_inside_when_called_then_the_client_learns_an_incident_a
         _, error = responses.next()
         client.stop_stream()
         assert "Something went wrong inside" in str(error)
+        client.start_stream(responses, headers={"triton_grpc_error": "true"})
+        client.async_stream_infer(MODEL, of(triton, text_input="abc"))
+        _, error = responses.next()
+        client.stop_stream()
+        assert error.status() == "StatusCode.INTERNAL"
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -86,6 +86,8 @@ def test_given_a_server_when_asked_about_itself_and_its_model_then_it_tells(
     config = client.get_model_config(MODEL, "1")
     assert config["model_transaction_policy"] == {"decoupled": True}
     assert {"name": "top_p", "data_type": "TYPE_FP32", "dims": [1], "optional": True} in config["input"]
+    (counted,) = client.get_inference_statistics(MODEL, "1")["model_stats"]
+    assert (counted["name"], counted["inference_stats"]["cache_hit"]) == (MODEL, {"count": 0, "ns": 0})
     row = {"name": MODEL, "version": "1", "state": "READY", "reason": ""}
     assert client.get_model_repository_index() == [row]
 

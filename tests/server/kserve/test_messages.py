@@ -120,6 +120,23 @@ def test_given_typed_contents_when_inferred_then_they_are_read(channel: grpc.Cha
                 model_name="Echo-1B",
                 inputs=[text()],
                 raw_input_contents=[PACKED],
+                outputs=[{"name": "text_output", "parameters": {"classification": pb.InferParameter(int64_param=2)}}],
+            ),
+            "'classification' of 'text_output' is not supported",
+        ),
+        (
+            Infer(
+                model_name="Echo-1B",
+                inputs=[text(parameters={"shared_memory_region": pb.InferParameter(string_param="a")})],
+                raw_input_contents=[PACKED],
+            ),
+            "tensors come with the request here",
+        ),
+        (
+            Infer(
+                model_name="Echo-1B",
+                inputs=[text()],
+                raw_input_contents=[PACKED],
                 parameters={"n": pb.InferParameter()},
             ),
             "'n' has no value",

@@ -60,8 +60,12 @@ def penstock_serve(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[
             yield process, found[0], found[1]
         finally:
             process.send_signal(signal.SIGTERM)
-            process.stderr.read()
-            assert process.wait(PATIENCE) == 0
+            try:
+                _, rest = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize("runner", ["native", "torch"])
