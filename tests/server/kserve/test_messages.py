@@ -108,7 +108,8 @@ def test_given_typed_contents_when_inferred_then_they_are_read(channel: grpc.Cha
         (whole("top_p", "FP64", struct.pack("<d", float("-inf"))), "'top_p' is not valid"),
         (whole("embedding_bias_weights", "FP32", struct.pack("<f", float("nan"))), "each word needs one"),
         (whole("stop_words", "BYTES", b"", [2**62, 2]), "batch of 1"),
-        (whole("stop_words", "BYTES", b"", [2**62]), "has 0 elements of data"),
+        (whole("stop_words", "BYTES", b"", [2**62]), "at most 1024 elements"),
+        (whole("stop_words", "BYTES", b"", [7]), "has 0 elements of data"),
         (whole("image", "BYTES", PACKED), "only text goes in"),
         (whole("nothing", "BYTES", PACKED), "no input 'nothing'"),
         (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.core.errors import InvalidRequestError
 from penstock.server.generation import Choice
 from penstock.server.kserve.signature import OUTPUTS
 from penstock.server.kserve.tensors import Tensor
@@ -73,15 +72,6 @@ class Answer:
         self._batched = batched
         self._arrived = arrived
         self._scores = [0.0] * generation.n
-
-    def check_single(self, instead: str) -> None:
-        """Raises InvalidRequestError for a stream where there can be one response only; `instead` says where to go."""
-        if self.stream:
-            raise InvalidRequestError(
-                f"With 'stream' there are several responses, and there can be one here. Use {instead}.",
-                param="stream",
-                code="invalid_value",
-            )
 
     async def whole(self) -> InferResponse:
         """The only response. Raises as `Generation.deltas` does; cancelling it aborts the request."""

@@ -101,8 +101,8 @@ class Calls:
 
     async def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         """Tensors in, tensors out."""
-        answer = await self._kserve.infer(read_request(request, arrived=time.monotonic()))
-        answer.check_single("ModelStreamInfer")
+        asked = read_request(request, arrived=time.monotonic())
+        answer = await self._kserve.infer(asked, streams_by="ModelStreamInfer")
         return write_response(await answer.whole())
 
     async def stream_infer(self, requests: AsyncIterator[pb.ModelInferRequest], write: Write, *, strict: bool) -> None:
@@ -110,9 +110,10 @@ class Calls:
         writing = asyncio.Lock()  # a stream takes one message at a time
 
         async def answer_one(request: pb.ModelInferRequest, arrived: float) -> None:
-            async for message in self._responses(request, arrived, strict=strict):
-                async with writing:
-                    await write(message)
+            async with aclosing(self._responses(request, arrived, strict=strict)) as responses:
+                async for message in responses:
+                    async with writing:
+                        await write(message)
 
         try:
             async with asyncio.TaskGroup() as running:

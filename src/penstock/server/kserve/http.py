@@ -149,8 +149,7 @@ class HttpEndpoints:
         name, version = _named(http)
         raw = await self._body(http)
         request, wanted = read_infer(raw, http.headers.get(HEADER_LENGTH), model=name, version=version, arrived=arrived)
-        answer = await self._kserve.infer(request)
-        answer.check_single("generate_stream, or ModelStreamInfer over gRPC")
+        answer = await self._kserve.infer(request, streams_by="generate_stream, or ModelStreamInfer over gRPC")
         response = await while_connected(http.receive, answer.whole())
         body, headers = write_infer(response, wanted)
         body, encoding = compressed(body, http.headers.get("accept-encoding", ""))
@@ -160,8 +159,7 @@ class HttpEndpoints:
 
     async def generate(self, http: Request) -> Response:
         """A text in, a text out."""
-        answer = await self._generate(http)
-        answer.check_single("generate_stream")
+        answer = await self._generate(http, streams_by="generate_stream")
         return _json(generated(await while_connected(http.receive, answer.whole())))
 
     async def generate_stream(self, http: Request) -> Response:
@@ -171,11 +169,11 @@ class HttpEndpoints:
             _events(answer), headers={}, keepalive_seconds=self._settings.keepalive_seconds, failure=_failure
         )
 
-    async def _generate(self, http: Request) -> Answer:
+    async def _generate(self, http: Request, *, streams_by: str = "") -> Answer:
         arrived = time.monotonic()
         name, version = _named(http)
         request = read_generate(await self._body(http), model=name, version=version, arrived=arrived)
-        return await self._kserve.infer(request)
+        return await self._kserve.infer(request, streams_by=streams_by)
 
     async def _control(self, http: Request) -> dict[str, Any]:
         """The parameters of a wish to load or unload."""

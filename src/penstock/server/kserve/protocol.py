@@ -26,6 +26,7 @@ from penstock.server.kserve.types import (
     TensorMetadata,
     TransactionPolicy,
 )
+from penstock.server.prompts import INLINE_CHARACTERS
 from penstock.server.sampling import check_room, sampling_params
 from penstock.server.status import NOT_READY
 
@@ -136,8 +137,12 @@ class KServe:
         self._check_control({*parameters} - {"unload_dependents"})  # no model depends on another
         await self._models.unload(self._models.find(name).name)
 
-    async def infer(self, request: InferRequest) -> Answer:
+    async def infer(self, request: InferRequest, *, streams_by: str = "") -> Answer:
         """Hand a request to its model's engine.
+
+        Args:
+            request: what is asked.
+            streams_by: what to use for several responses, where there can be one only.
 
         Raises:
             NotFoundError: no such model or version.
@@ -147,6 +152,12 @@ class KServe:
         """
         entry = self._find(request.model, request.version)
         asked = read_text_request(request)
+        if asked.stream and streams_by:
+            raise InvalidRequestError(
+                f"With 'stream' there are several responses, and there can be one here. Use {streams_by}.",
+                param="stream",
+                code="invalid_value",
+            )
         model = await entry.use(request.model)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
@@ -157,7 +168,11 @@ class KServe:
             prompt_logprobs=None,
             vocab_size=model.engine.spec.vocab_size,
         )
-        params = _with_biases(model, asked, _with_end(model, asked.end_token, params))
+        params = _with_end(model, asked.end_token, params)
+        characters = sum(map(len, asked.bad_words)) + sum(len(word) for word, _ in asked.biased_words)
+        params = await model.prompts.aside(
+            lambda: _with_biases(model, asked, params), quick=characters <= INLINE_CHARACTERS
+        )
         special = completion.add_special_tokens is not False
         try:
             prompt = await model.prompts.from_text(asked.text, add_special_tokens=special)

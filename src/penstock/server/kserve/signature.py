@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from penstock.server.kserve.tensors import Value
 
+MAX_ELEMENTS = 1024
 _INTEGERS = ("INT32", "UINT32", "INT64", "UINT64")  # back ends of different ages declare different ones
 _FLOATS = ("FP32", "FP64")
 
@@ -139,6 +140,8 @@ def check_input(name: str, datatype: str, shape: Sequence[int]) -> None:
         )
     if not known.many and count != 1:
         raise invalid(name, f"has the shape {list(shape)}; it holds one element, so it must be [1] or [1, 1].")
+    if count > MAX_ELEMENTS:
+        raise invalid(name, f"has the shape {list(shape)}; at most {MAX_ELEMENTS} elements are taken.")
 
 
 def check_value(name: str, values: Sequence[Value]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Value = bool | int | float | bytes
 
@@ -71,13 +71,12 @@ def from_binary(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> T
     return Tensor(name, datatype, tuple(shape), list(struct.unpack(f"<{count}{code}", raw)))
 
 
-def from_values(name: str, datatype: str, shape: Sequence[int], values: Iterable[object]) -> Tensor:
+def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[object]) -> Tensor:
     """A tensor from its elements; text stands for its UTF-8. Raises InvalidRequestError for one that doesn't fit."""
     count = count_elements(name, shape)
-    elements = [_element(name, datatype, value) for value in values]
-    if len(elements) != count:
-        raise invalid(name, f"has {len(elements)} elements; the shape {_short(shape)} has {_short(count)}.")
-    return Tensor(name, datatype, tuple(shape), elements)
+    if len(values) != count:
+        raise invalid(name, f"has {len(values)} elements; the shape {_short(shape)} has {_short(count)}.")
+    return Tensor(name, datatype, tuple(shape), [_element(name, datatype, value) for value in values])
 
 
 def from_json(name: str, datatype: str, shape: Sequence[int], data: Sequence[object]) -> Tensor:
@@ -109,6 +108,8 @@ def _split(name: str, shape: Sequence[int], count: int, raw: bytes) -> list[Valu
     parts: list[Value] = []
     at = 0
     while at < len(raw):
+        if len(parts) == count:
+            raise invalid(name, f"goes on for {len(raw) - at} bytes after its {_short(count)} elements.")
         if len(raw) - at < _LENGTH.size:
             raise invalid(name, f"ends within the length of element {len(parts)}.")
         (length,) = _LENGTH.unpack_from(raw, at)
