@@ -67,12 +67,13 @@ async def serve(
     _configure_logging(settings)
     settings.check_exposure()
     listener = Listener(settings)
-    grpc = _grpc_listener(settings)
+    grpc: GrpcListener | None = None
     observer = Observer()
     cores = [core] if core is not None else []
     registry = ModelRegistry(observer, lambda config: EngineClient(config, cores.pop() if cores else None), declare)
     stop = _StopSignals()
     try:
+        grpc = _grpc_listener(settings)
         with stop.watched():
             starting = asyncio.create_task(registry.serve(models))
             if not await stop.or_done(starting):
