@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ONLY_OF_AN_EXTRA = (
     "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.server.kserve.grpc_",
-    "penstock.server.kserve.inference_pb2",
+    "penstock.server.kserve.inference_pb2", "penstock.server.kserve.health_pb2",
 )  # fmt: skip
 HIDING = "import sys\nfor name in ('numpy', 'torch', 'grpc', 'google.protobuf'):\n    sys.modules[name] = None\n"
 

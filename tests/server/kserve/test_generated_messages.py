@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 KSERVE = ROOT / "src/penstock/server/kserve"
 
 
-@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi"])
+@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi", "health_pb2.py", "health_pb2.pyi"])
 def test_given_the_proto_file_when_it_is_compiled_then_the_modules_are_the_committed_ones(
     tmp_path: Path, name: str
 ) -> None:

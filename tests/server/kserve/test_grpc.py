@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 import penstock
 from penstock.core.errors import ConfigError
 from penstock.server.kserve.grpc_server import GrpcListener
+from penstock.server.kserve.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from penstock.server.settings import ServerSettings
 from support.eventually import eventually
 from support.fake_engine import FakeEngine
@@ -425,6 +426,27 @@ def test_given_a_method_nobody_knows_when_called_then_it_is_unimplemented(server
             with pytest.raises(grpc.RpcError) as failed:
                 channel.unary_unary(method)(b"", timeout=10)
             assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(("service", "state", "status"), [
+    ("", "ready", "SERVING"),
+    ("inference.GRPCInferenceService", "ready", "SERVING"),
+    ("", "restarting", "NOT_SERVING"),
+])  # fmt: skip
+def test_given_a_health_check_when_called_without_a_key_then_it_says_whether_a_request_would_be_taken(
+    echo_model: Path, service: str, state: Any, status: str
+) -> None:
+    engine = FakeEngine(echo_model)
+    engine.state = state
+    with kserve_server(engine, api_keys=["k"]) as server, grpc.insecure_channel(server.grpc) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        answer = HealthCheckResponse.FromString(
+            check(HealthCheckRequest(service=service).SerializeToString(), timeout=20)
+        )
+        assert answer.status == HealthCheckResponse.ServingStatus.Value(status)
+        with pytest.raises(grpc.RpcError) as failed:
+            check(HealthCheckRequest(service="other").SerializeToString(), timeout=20)
+        assert failed.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_given_keys_when_called_without_one_then_only_probes_answer(echo_model: Path) -> None:

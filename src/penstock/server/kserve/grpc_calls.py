@@ -17,6 +17,7 @@ from penstock.server.kserve.grpc_messages import (
     write_stream_error,
     write_stream_response,
 )
+from penstock.server.kserve.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from penstock.server.kserve.protocol import KServe
 
     Write = Callable[[object], Awaitable[None]]
+
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 class Calls:
@@ -52,6 +56,12 @@ class Calls:
             "ModelInfer": self.infer,
             "ModelStreamInfer": self.stream_infer,
         }
+
+    async def check(self, request: HealthCheckRequest) -> HealthCheckResponse:
+        """Whether the service that is asked about, or the server, would take a request now. Raises NotFoundError."""
+        if request.service not in {"", SERVICE}:
+            raise NotFoundError(f"There is no service {request.service[:256]!r} here.", param="service")
+        return HealthCheckResponse(status="SERVING" if self._kserve.ready else "NOT_SERVING")
 
     async def live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         """True."""

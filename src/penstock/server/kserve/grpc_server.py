@@ -18,12 +18,12 @@ from google.protobuf.message import DecodeError
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.server.errors import internal_error
 from penstock.server.guards import KeyRing
-from penstock.server.kserve import inference_pb2 as pb
-from penstock.server.kserve import refused
-from penstock.server.kserve.grpc_calls import Calls
+from penstock.server.kserve import health_pb2, inference_pb2, refused
+from penstock.server.kserve.grpc_calls import SERVICE, Calls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from types import ModuleType
 
     from penstock.server.kserve.protocol import KServe
     from penstock.server.observe import Observer
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     Answer = Callable[..., Awaitable[Any]]
     Context = Any  # gRPC's ServicerContext, which has no types
 
-SERVICE = "inference.GRPCInferenceService"
-PROBES = frozenset({"ServerLive", "ServerReady"})
+PROBES = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", "/grpc.health.v1.Health/Check"})
 _ERRORS_AS_STATUS = "triton_grpc_error"  # metadata with which a client has a stream end with its first error
 
 _CODES = {
@@ -102,24 +101,28 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
     def open(self, kserve: KServe, observer: Observer) -> None:
         """From now on calls are answered."""
         self._observer = observer
-        answers = Calls(kserve).table()
-        for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-            name, takes = method.name, getattr(pb, method.input_type.name)
+        calls = Calls(kserve)
+        self._add(inference_pb2, "GRPCInferenceService", calls.table())
+        self._add(health_pb2, "Health", {"Check": calls.check})
+        for name, why in refused.METHODS.items():
+            self._methods[f"/{SERVICE}/{name}"] = grpc.unary_unary_rpc_method_handler(self._refuse(name, why))
+
+    def _add(self, messages: ModuleType, service: str, answers: Mapping[str, Answer]) -> None:
+        for method in messages.DESCRIPTOR.services_by_name[service].methods:
+            name, takes = method.name, getattr(messages, method.input_type.name)
             frame, handler = self._unary, grpc.unary_unary_rpc_method_handler
             if method.client_streaming:
                 frame, handler = self._stream, grpc.stream_stream_rpc_method_handler
-            self._methods[name] = handler(  # requests stay bytes here: gRPC would call a broken one its own failure
+            path = f"/{method.containing_service.full_name}/{name}"
+            self._methods[path] = handler(  # requests stay bytes here: gRPC would call a broken one its own failure
                 frame(name, takes, answers[name]),
-                response_serializer=getattr(pb, method.output_type.name).SerializeToString,
+                response_serializer=getattr(messages, method.output_type.name).SerializeToString,
             )
-        for name, why in refused.METHODS.items():
-            self._methods[name] = grpc.unary_unary_rpc_method_handler(self._refuse(name, why))
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """gRPC's question for what answers; None is UNIMPLEMENTED."""
-        service, _, name = call.method.lstrip("/").partition("/")
-        handler = self._methods.get(name) if service == SERVICE else None
-        if handler is None or self._keys is None or name in self._open:
+        handler = self._methods.get(call.method)
+        if handler is None or self._keys is None or call.method in self._open:
             return handler
         given = dict(call.invocation_metadata).get("authorization")
         problem = self._keys.problem(given if isinstance(given, str) else None)
@@ -127,7 +130,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
             return handler
 
         async def refuse(_request: object, context: Context) -> None:
-            await self._abort(name, context, problem)
+            await self._abort(call.method.rpartition("/")[2], context, problem)
 
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(refuse)
