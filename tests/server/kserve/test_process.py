@@ -128,6 +128,8 @@ def test_given_leave_to_when_a_client_unloads_and_loads_the_model_then_it_goes_a
             with pytest.raises(InferenceServerException) as failed:
                 client.load_model("unknown")
             assert failed.value.status() == "StatusCode.NOT_FOUND"
+            with pytest.raises(InferenceServerException, match="not all of a model"):
+                client.unload_model("tiny@1")
             client.unload_model("other", unload_dependents=True)
             assert not client.is_model_ready("tiny")
             assert client.is_server_ready(), "what was unloaded on purpose is not missed"

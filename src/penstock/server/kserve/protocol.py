@@ -135,7 +135,12 @@ class KServe:
         Raises InvalidRequestError if clients may not, NotFoundError if it isn't declared.
         """
         self._check_control({*parameters} - {"unload_dependents"})  # no model depends on another
-        await self._models.unload(self._models.find(name).name)
+        entry = self._models.find(name)
+        if name not in (entry.name, *entry.declared.aliases):  # one version, say
+            raise NotFoundError(
+                f"{name[:256]!r} is not all of a model; unload {entry.name!r}.", param="model", code="model_not_found"
+            )
+        await self._models.unload(entry.name)
 
     async def infer(self, request: InferRequest, *, streams_by: str = "") -> Answer:
         """Hand a request to its model's engine.
