@@ -102,19 +102,20 @@ CHAT: Manifest = {
         top_logprobs="0 to 20, with `logprobs`",
         add_generation_prompt="vLLM's; default true",
         continue_final_message="vLLM's; the answer goes on where the last message ends",
-        chat_template_kwargs="vLLM's; variables for the model's template",
+        chat_template_kwargs="vLLM's; variables for the model's template, such as `enable_thinking`",
+        tools="functions, up to 512; arguments always fit their schema; see [tools](tools.md)",
+        tool_choice='"none", "auto", "required", one function, or `allowed_tools`',
+        parallel_tool_calls="default true, where the model's template takes several calls",
+        include_reasoning="vLLM's; default true",
+        reasoning_effort='"none" is `enable_thinking` false; others count where the model\'s template reads them',
+        thinking_token_budget="vLLM's; how many tokens the model may think",
     ),
     **_no_effect(
-        reasoning_effort="the model's template decides; see `chat_template_kwargs`",
         verbosity="",
-        parallel_tool_calls="",
         prediction="only ever a speed-up",
-        include_reasoning="",
     ),
-    "tools": Field("refused", 'calls can\'t be parsed yet; with `tool_choice` "none" they have no effect', ([],)),
-    "tool_choice": Field("refused", "calls can't be parsed yet", ("none", "auto")),
-    "functions": Field("refused", "calls can't be parsed yet", ([],)),
-    "function_call": Field("refused", "calls can't be parsed yet", ("none", "auto")),
+    "functions": Field("refused", "use `tools`", ([],)),
+    "function_call": Field("refused", "use `tool_choice`", ("none", "auto")),
     "modalities": Field("refused", "only text comes out", (["text"],)),
     "audio": Field("refused", "only text comes out"),
     "web_search_options": Field("refused", "the model reaches no network"),
@@ -145,8 +146,8 @@ TOKENIZE: Manifest = {
         add_generation_prompt="default true",
         continue_final_message="",
         chat_template_kwargs="",
+        tools="as for chat",
     ),
-    "tools": Field("refused", "calls can't be parsed yet", ([],)),
     "chat_template": Field("refused", "the model's own template is used"),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},)),
 }
@@ -174,6 +175,5 @@ def without_effect(manifest: Manifest, given: Mapping[str, msgspec.Raw]) -> list
 
 
 def _switched_off(name: str, given: Mapping[str, msgspec.Raw]) -> bool:
-    """Tools that the model is told not to use ask for nothing."""
-    switch = {"tools": "tool_choice", "functions": "function_call"}.get(name)
-    return switch is not None and switch in given and bytes(given[switch]).strip() == b'"none"'
+    """Functions that the model is told not to use ask for nothing."""
+    return name == "functions" and bytes(given.get("function_call", b"")).strip() == b'"none"'
