@@ -17,6 +17,8 @@ from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
 from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
+from penstock.server.observe import Observer
+from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
     settings.check_exposure()
     listener = Listener(settings)
     engine = EngineClient(engine_config, core)
+    observer = Observer()
+    models = ModelRegistry(observer)
     stop = _StopSignals()
     try:
         with stop.watched():
@@ -64,7 +68,8 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
                 await asyncio.gather(starting, return_exceptions=True)
                 return
             starting.result()
-            server = HttpServer(build_app(engine, settings), settings)
+            models.add(engine, settings.served_model_name or engine.spec.name, settings.aliases)
+            server = HttpServer(build_app(models, settings, observer), settings)
             serving = asyncio.create_task(server.serve(sockets=listener.sockets))
             if await _first_of(serving, server.listening):
                 serving.result()
@@ -77,7 +82,7 @@ async def serve(engine_config: EngineConfig, settings: ServerSettings, core: Cor
                 serving.result()
                 return
             await _drain(engine, settings, stop)
-            await engine.close()
+            await models.close()
             server.should_exit = True
             await serving
             _say("Stopped.")

@@ -30,24 +30,24 @@ _NOT_READY = {
 async def list_models(http: Request) -> Response:
     """Every name the model answers to."""
     service: Service = http.app.state.service
-    return json_response(ModelList(data=[service.card(name) for name in service.names]))
+    return json_response(ModelList(data=[service.models.card(name) for name in service.models.names]))
 
 
 async def show_model(http: Request) -> Response:
     """One of those names."""
     service: Service = http.app.state.service
-    return json_response(service.card(service.resolve(http.path_params["model"])))
+    return json_response(service.models.card(http.path_params["model"]))
 
 
 async def health(http: Request) -> Response:
     """200 for as long as this process lives, whatever the engine does."""
-    engine = http.app.state.service.engine
+    engine = http.app.state.service.models.default.engine
     return json_response(Health(engine=engine.state, restarts=engine.restarts), NO_STORE)
 
 
 async def ready(http: Request) -> Response:
     """200 if a request would be taken now."""
-    state = http.app.state.service.engine.state
+    state = http.app.state.service.models.default.engine.state
     if state != "ready":
         raise EngineDeadError(_NOT_READY[state], code=f"engine_{state}")
     return json_response(Ready(), NO_STORE)
@@ -56,9 +56,10 @@ async def ready(http: Request) -> Response:
 async def version(http: Request) -> Response:
     """What runs here, on what."""
     service: Service = http.app.state.service
-    info = service.engine.info
+    model = service.models.default
+    info = model.engine.info
     return json_response(
-        Version(version=penstock.__version__, model=service.model, max_model_len=info.max_model_len, runner=info.runner)
+        Version(version=penstock.__version__, model=model.name, max_model_len=info.max_model_len, runner=info.runner)
     )
 
 
