@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.server import fields
 from penstock.server.body import BodyReader
+from penstock.server.manifest import generation
 from penstock.server.requests import ChatRequest
 from support.asking import CHAT, COMPLETIONS, ask, error_of
 from support.fake_engine import CONTEXT, FakeEngine
@@ -220,6 +220,7 @@ def engine(echo_model: Path) -> FakeEngine:
     return FakeEngine(echo_model)
 
 
+@pytest.mark.proves(ErrorBody="error", ErrorDetail="message type param code", Message="audio function_call")
 @pytest.mark.parametrize(
     ("path", "body", "param", "code"), BAD_FIELDS, ids=[f"{i}-{row[2]}" for i, row in enumerate(BAD_FIELDS)]
 )
@@ -333,13 +334,13 @@ def test_an_unexpected_failure_is_a_500_that_tells_only_where_the_log_has_it(
     assert "the secret cause" in caplog.text
 
 
-READER = BodyReader(ChatRequest, fields.CHAT)
+READER = BodyReader(ChatRequest, generation.CHAT)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-likely_names = st.sampled_from([*fields.CHAT, "messages", "unknown", ""])
+likely_names = st.sampled_from([*generation.CHAT, "messages", "unknown", ""])
 
 
 @given(st.binary(max_size=200) | st.dictionaries(likely_names, json_values, max_size=6).map(json.dumps).map(str.encode))

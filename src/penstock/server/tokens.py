@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
-from penstock.server import fields
 from penstock.server.body import BodyReader
+from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 from penstock.server.requests import DetokenizeRequest, TokenizeRequest
 from penstock.server.responses import Detokenized, Tokenized
 from penstock.server.service import json_response
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 INLINE_TOKENS = 1024  # fewer take less time than handing them to a thread and back
 
-_tokenize_body = BodyReader(TokenizeRequest, fields.TOKENIZE)
-_detokenize_body = BodyReader(DetokenizeRequest, fields.DETOKENIZE)
+_tokenize_body = BodyReader(TokenizeRequest, TOKENIZE)
+_detokenize_body = BodyReader(DetokenizeRequest, DETOKENIZE)
 
 
 async def tokenize(http: Request) -> Response:
