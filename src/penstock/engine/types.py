@@ -39,6 +39,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    shown_token_ids: tuple[int, ...] = ()  # control tokens that are text all the same
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

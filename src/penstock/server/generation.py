@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from penstock.server.observe import RequestObserver
-from penstock.server.responses import PromptTokensDetails, Usage
+from penstock.server.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -83,6 +83,7 @@ class Generation:
         self.n = params.n
         self._cached = [0] * len(prompts)
         self._completion_tokens = 0
+        self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
             model.engine.generate(
                 prompt, params, request_id=f"{request_id}-{index}", priority=priority, cache_salt=cache_salt
@@ -106,6 +107,9 @@ class Generation:
             completion_tokens=self._completion_tokens,
             total_tokens=prompt_tokens + self._completion_tokens,
             prompt_tokens_details=PromptTokensDetails(sum(self._cached)),
+            completion_tokens_details=UNSET
+            if self.reasoning_tokens is None
+            else CompletionTokensDetails(self.reasoning_tokens),
         )
 
     async def deltas(self) -> Deltas:

@@ -153,7 +153,7 @@ class ChatRequest(GenerationRequest, kw_only=True):
     parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None
     reasoning_effort: str | None = None
-    thinking_token_budget: Annotated[int, Meta(ge=0, le=INT32)] | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=-1, le=INT32)] | None = None
 
 
 # One text or several, one list of token ids or several. A union of array types has to be told apart afterwards.
