@@ -99,8 +99,12 @@ class OutputStream:
     ) -> None:
         self._pieces = vocabulary.pieces
         self._skipped = vocabulary.special_token_ids if params.skip_special_tokens else frozenset()
+        self._skipped -= frozenset(params.shown_token_ids)
         self._detokenizer = IncrementalDetokenizer(
-            vocabulary, skip_special_tokens=params.skip_special_tokens, prompt_token_ids=prompt_token_ids
+            vocabulary,
+            skip_special_tokens=params.skip_special_tokens,
+            prompt_token_ids=prompt_token_ids,
+            shown_token_ids=params.shown_token_ids,
         )
         self._matcher = matcher
         self._accepted: list[bytes] = []  # with a grammar and stop strings: each token's bytes

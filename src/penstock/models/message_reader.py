@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.models.message_parts import Content, Reasoning
+from penstock.models.message_parts import Content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class MessageReader:
             return parts
         read: list[Part] = []
         for part in parts:
-            read += [part] if isinstance(part, Reasoning) else self._called(part.text if isinstance(part, Content) else "")
+            read += self._called(part.text) if isinstance(part, Content) else [part]
         return read
 
     def _called(self, text: str) -> list[Part]:

@@ -141,7 +141,7 @@ class ChatAnswer:
             parts.add(reader.finish())
             self._count_reasoning()
             message = _message(parts, shows_reasoning=self._shows_reasoning)
-            finish_reason = _finish_reason(reader, choice.finish_reason)
+            finish_reason = "tool_calls" if _ends_in_calls(reader, finish_reason) else finish_reason
         return ChatChoice(
             index=choice.index,
             message=message,
@@ -165,10 +165,9 @@ class ChatAnswer:
         if not deltas and (output.logprobs or output.finish_reason):
             deltas = [Delta()]
         plain = RequestOutput(request_id=output.request_id)
+        reason = "tool_calls" if _ends_in_calls(reader, output.finish_reason) else output.finish_reason
         chunks = [self._choice(index, delta, plain, None) for delta in deltas[:-1]]
-        return chunks + [
-            self._choice(index, delta, output, _finish_reason(reader, output.finish_reason)) for delta in deltas[-1:]
-        ]
+        return chunks + [self._choice(index, delta, output, reason) for delta in deltas[-1:]]
 
     def _delta(self, part: Part) -> Delta | None:
         match part:
@@ -207,9 +206,7 @@ class ChatAnswer:
             )
         )
 
-    def _choice(
-        self, index: int, delta: Delta, output: RequestOutput, finish_reason: str | None
-    ) -> ChatChunkChoice:
+    def _choice(self, index: int, delta: Delta, output: RequestOutput, finish_reason: str | None) -> ChatChunkChoice:
         return ChatChunkChoice(
             index=index,
             delta=delta,
@@ -235,5 +232,5 @@ def _message(parts: WholeMessage, *, shows_reasoning: bool) -> AssistantMessage:
     return AssistantMessage(content, reasoning_content=reasoning, reasoning=reasoning, tool_calls=calls or UNSET)
 
 
-def _finish_reason(reader: MessageReader, reason: str | None) -> str | None:
-    return "tool_calls" if reason == "stop" and reader.calls else reason
+def _ends_in_calls(reader: MessageReader, finish_reason: str | None) -> bool:
+    return finish_reason == "stop" and reader.calls > 0

@@ -120,6 +120,4 @@ def _chosen(choice: ToolChoice) -> tuple[list[str], bool, bool]:
 
 
 def _missing(name: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"'tool_choice.{name}' is missing.", param=f"tool_choice.{name}", code="missing_field"
-    )
+    return InvalidRequestError(f"'tool_choice.{name}' is missing.", param=f"tool_choice.{name}", code="missing_field")

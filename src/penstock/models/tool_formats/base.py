@@ -7,10 +7,10 @@ gives both the grammar that makes the model write them and the parser that reads
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 PROBE_NAME = "probe_function"
 PROBE_ARGUMENTS = {"first": 1, "second": 2}
@@ -75,7 +75,14 @@ class Family(Protocol):
         ...
 
 
-def separators(arguments: str) -> Mapping[str, str]:
+class Separators(TypedDict, total=False):
+    """What stands between the parts of JSON."""
+
+    item_separator: str
+    key_separator: str
+
+
+def separators(arguments: str) -> Separators:
     """`item_separator` and `key_separator` of `PROBE_ARGUMENTS` as a template wrote them; nothing if unusual."""
     for item, key in ((", ", ": "), (",", ":"), (",", ": "), (", ", ":")):
         if arguments == f'{{"first"{key}1{item}"second"{key}2}}':

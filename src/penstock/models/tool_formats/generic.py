@@ -81,8 +81,8 @@ def _introduce(messages: list[dict[str, Any]], text: str, role: str) -> None:
 
 
 def _name_and_arguments(call: dict[str, Any]) -> tuple[str, str]:
-    arguments = call["function"]["arguments"]
-    return call["function"]["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+    return name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def _text(content: str | Iterable[dict[str, str]]) -> str:

@@ -1,8 +1,8 @@
 """Hermes 2 and 3, Qwen 2.5 and 3, and what was trained after them: each call is JSON in a pair of tags.
 
-    <tool_call>
-    {"name": "weather", "arguments": {"city": "Oslo"}}
-    </tool_call>
+<tool_call>
+{"name": "weather", "arguments": {"city": "Oslo"}}
+</tool_call>
 """
 
 from __future__ import annotations
