@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvariantError
+from penstock.engine.thinking import ThinkingBudget
 from penstock.models.detokenizer import IncrementalDetokenizer
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class OutputStream:
             may_cut=None if matcher is None else self._is_complete_without,
         )
         self._params = params
+        self._thinking = None if params.thinking is None else ThinkingBudget(params.thinking, vocabulary.pieces)
         self._eos = frozenset(() if params.ignore_eos else eos_token_ids)
         self._stop_tokens = frozenset(params.stop_token_ids)
         self._max_tokens = max_tokens
@@ -135,10 +137,12 @@ class OutputStream:
 
     @property
     def allowed(self) -> bytes | None:
-        """The tokens that the grammar lets follow, as `SampleSpec.allowed`; None without one.
+        """The tokens that the grammar, and a budget of thinking, let follow, as `SampleSpec.allowed`; None for all.
 
         Raises InvalidRequestError if there are none.
         """
+        if self._thinking is not None and (mask := self._thinking.mask) is not None:
+            return mask
         if self._matcher is None:
             return None
         mask = self._matcher.mask()
@@ -156,6 +160,8 @@ class OutputStream:
         Raises InvalidRequestError if the grammar can't go on after the token.
         """
         self._count += 1
+        if self._thinking is not None:
+            self._thinking.push(token_id)
         past_minimum = self._count >= self._params.min_tokens
         if past_minimum and self._ends(token_id):
             explicit = token_id in self._stop_tokens

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
+class ThinkingLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tokens a model may think.
+
+    `begin` and `end` are the tags around its thinking, `end_token_ids` the end as tokens; `begun` says that the prompt
+    has the beginning.
+    """
+
+    tokens: int
+    begin: str
+    end: str
+    end_token_ids: tuple[int, ...]
+    begun: bool
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen and when to stop. Names and defaults follow vLLM's.
 
@@ -42,6 +56,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     skip_special_tokens: bool = True
     shown_token_ids: tuple[int, ...] = ()  # control tokens that are text all the same
     grammar: str | None = None
+    thinking: ThinkingLimit | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

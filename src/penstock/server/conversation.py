@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import InvalidRequestError
+from penstock.engine.types import ThinkingLimit
 from penstock.models.message_reader import MessageReader
 from penstock.server.sampling import check_room, sampling_params
 from penstock.server.tool_choice import tool_use
@@ -70,10 +71,29 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
     if use is None and thinking is None:
         return PreparedChat(prompt.token_ids, params, None)
     spelling = None if use is None else model.dialect.tools
+    if params.grammar is not None and use is not None and spelling is not None:
+        _check_together(use, spelling)
     params = _with_rules(model.dialect, params, use, spelling, thinking)
+    budget = request.thinking_token_budget
+    if thinking is not None and budget is not None and budget >= 0:
+        end = tuple(model.engine.tokenizer.encode(thinking.tags.end, add_special_tokens=False))
+        tags = thinking.tags
+        limit = ThinkingLimit(tokens=budget, begin=tags.begin, end=tags.end, end_token_ids=end, begun=thinking.begun)
+        params = msgspec.structs.replace(params, thinking=limit)
     names = [] if use is None else [function.name for function in use.functions]
     pieces = model.engine.tokenizer.pieces
     return PreparedChat(prompt.token_ids, params, partial(_reader, pieces, thinking, spelling, names))
+
+
+def _check_together(use: ToolUse, spelling: ToolFormat) -> None:
+    """Raises InvalidRequestError where a call and a structured answer would begin alike."""
+    if not use.required and not spelling.anywhere:
+        raise InvalidRequestError(
+            "This model writes calls as plain JSON, so an answer can't be either a call or JSON of another shape. Set "
+            "'tool_choice' to \"required\" or \"none\", or leave out 'response_format'.",
+            param="response_format",
+            code="unsupported_value",
+        )
 
 
 def _thinking(dialect: ChatDialect, request: ChatRequest, prompt: str) -> ThinkingRules | None:
