@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,12 +91,13 @@ class _Composer:
 
     def _add_start(self, tools: ToolRules | None, structure: str | None) -> None:
         bound = tools is None or tools.required or structure is not None or not tools.spelling.anywhere
-        answer = self._bound_answer(tools, structure) if bound else self._free_answer(tools, "TEXT")
+        write = partial(self._bound_answer if bound else self._free_answer, tools, structure)
+        answer = write("TEXT")
         if self._thinking is None:
             self._rules["start"] = answer
             return
         tags = self._thinking.tags
-        self._rules["GAP"] = r"/\n*/"  # what models write after their thinking; text that is free has it anyway
+        self._rules["GAP"] = r"/\n{0,4}/"  # what models write after their thinking; text that is free has it anyway
         ending = self._literal(tags.end)
         if tags.end in self._special:
             self._rules["thoughts"] = f"TEXT {ending}"
@@ -105,23 +107,23 @@ class _Composer:
         if self._thinking.begun:
             self._rules["start"] = after
             return
-        if not bound and tags.begin not in self._special:  # the lexer is greedy: text must not begin like thinking
-            self._rules["UNTHOUGHT"] = f"TEXT & ~/{_escaped(tags.begin)}(?s:.*)/"
-            answer = self._free_answer(tools, "UNTHOUGHT")
+        if tags.begin not in self._special:  # the lexer is greedy: text must not begin like thinking
+            self._rules["UNTHOUGHT"] = rf"TEXT & ~/\s*{_escaped(tags.begin)}(?s:.*)/"
+            answer = write("UNTHOUGHT")
         self._rules["start"] = f"{self._literal(tags.begin)} {after} | {answer}"
 
-    def _bound_answer(self, tools: ToolRules | None, structure: str | None) -> str:
+    def _bound_answer(self, tools: ToolRules | None, structure: str | None, text: str) -> str:
         """An answer whose first character tells what it is."""
         options = [] if tools is None else [f"{self._literal(tools.spelling.begin)} calls".strip()]
         if structure is not None:
             options.append("structure")
         elif tools is not None and not tools.required:
             first = _escaped(tools.spelling.head("")[:1])
-            self._rules["OTHER"] = rf"/(?s:[^{first}\n].*)?/"
-            options.append("OTHER")
+            self._rules[f"{text}_ONLY"] = rf"{text} & /(?s:[^{first}\n].*)?/"
+            options.append(f"{text}_ONLY")
         return " | ".join(options)
 
-    def _free_answer(self, tools: ToolRules | None, text: str) -> str:
+    def _free_answer(self, tools: ToolRules | None, _structure: str | None, text: str) -> str:
         """Text, in which a call may begin anywhere."""
         assert tools is not None  # otherwise there is a structure
         begin, trigger = tools.spelling.begin, tools.spelling.trigger
