@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
+from penstock.server.declared import DeclaredModel
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
@@ -21,14 +23,12 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from penstock.engine.client import EngineClient
-
 
 def app_over(engine: EngineClient, settings: ServerSettings) -> Starlette:
     """The application over one engine, as `penstock serve` makes it."""
     observer = Observer()
-    models = ModelRegistry(observer)
-    models.add(engine, settings.served_model_name or engine.spec.name, settings.aliases)
+    models = ModelRegistry(observer, EngineClient)
+    models.adopt(DeclaredModel.of(engine.config, settings), engine)
     return build_app(models, settings, observer)
 
 
