@@ -76,10 +76,7 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
     params = _with_rules(model.dialect, params, use, spelling, thinking)
     budget = request.thinking_token_budget
     if thinking is not None and budget is not None and budget >= 0:
-        end = tuple(model.engine.tokenizer.encode(thinking.tags.end, add_special_tokens=False))
-        tags = thinking.tags
-        limit = ThinkingLimit(tokens=budget, begin=tags.begin, end=tags.end, end_token_ids=end, begun=thinking.begun)
-        params = msgspec.structs.replace(params, thinking=limit)
+        params = _with_budget(model, params, thinking, budget)
     names = [] if use is None else [function.name for function in use.functions]
     pieces = model.engine.tokenizer.pieces
     return PreparedChat(prompt.token_ids, params, partial(_reader, pieces, thinking, spelling, names))
@@ -137,6 +134,14 @@ def _with_rules(
         grammar=answer_grammar(control, tools=tools, structure=params.grammar, thinking=thinking),
         shown_token_ids=tuple(control.values()),
     )
+
+
+def _with_budget(model: ModelInUse, params: SamplingParams, thinking: ThinkingRules, tokens: int) -> SamplingParams:
+    """The parameters, and how many tokens of thinking there may be."""
+    tags = thinking.tags
+    end = tuple(model.engine.tokenizer.encode(tags.end, add_special_tokens=False))
+    limit = ThinkingLimit(tokens=tokens, begin=tags.begin, end=tags.end, end_token_ids=end, begun=thinking.begun)
+    return msgspec.structs.replace(params, thinking=limit)
 
 
 def _reader(

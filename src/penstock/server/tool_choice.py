@@ -38,7 +38,7 @@ def tool_use(request: ChatRequest) -> ToolUse | None:
     """None where nothing is to be called. Raises InvalidRequestError naming the field at fault."""
     tools, choice = request.tools or [], request.tool_choice
     shown = shown_tools(tools)
-    if not tools and choice not in {None, "none", "auto"}:
+    if not tools and choice not in (None, "none", "auto"):
         raise InvalidRequestError(
             "'tool_choice' asks for a call, and there are no 'tools'.", param="tool_choice", code="invalid_value"
         )
