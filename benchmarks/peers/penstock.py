@@ -28,8 +28,8 @@ class PenstockEngine(HttpEngine):
         self.configuration |= {name: labels[name] for name in ("device", "dtype", "attention") if name in labels}
 
     def gauge(self, name: str) -> float:
-        """A metric without labels. Raises BenchmarkError if there is none of that name."""
-        found = re.search(rf"^{name} (\S+)", self._metrics_page(), re.MULTILINE)
+        """A metric of the model served. Raises BenchmarkError if there is none of that name."""
+        found = re.search(rf"^{name}\{{.*\}} (\S+)", self._metrics_page(), re.MULTILINE)
         if found is None:
             raise BenchmarkError(f"The server has no metric {name}.")
         return float(found[1])

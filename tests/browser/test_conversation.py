@@ -45,9 +45,7 @@ def test_live_figures_show_rate_first_token_and_the_servers_load(open_page: Open
 
 
 def test_figures_the_server_does_not_give_are_left_open(open_page: Open) -> None:
-    page, api = open_page(
-        before=lambda api: setattr(api, "metrics", "nonsense {{{\npenstock_kv_cache_usage_ratio NaN\n")
-    )
+    page, api = open_page(before=lambda api: setattr(api, "metrics", "nonsense {{{\npenstock_kv_blocks NaN\n"))
     page.wait(lambda: api.paths.count("/metrics") >= 2, "a second look at the metrics")
     assert page.text("[data-figure=kv]") == "–"
     assert page.complaints() == []

@@ -190,7 +190,7 @@ def test_every_setting_has_a_flag_that_shows_its_default(table: Any) -> None:
         default = fields[row.name].default
         if isinstance(default, bool):
             assert row.default == ("on" if default else "off"), row.name
-        elif (row.kind is int and default is not None) or row.kind is float:
+        elif row.kind in {int, float} and default is not None:
             assert row.default == str(default), row.name
         elif row.choices:
             assert default is None or row.default == default

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.engine.config import EngineConfig
+from penstock.server.declared import DeclaredModel
 from penstock.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.spawn import CoreProcess
 
-Started = list[tuple[EngineConfig, ServerSettings]]
+Started = list[tuple[list[DeclaredModel], ServerSettings]]
 
 
 @pytest.fixture
@@ -23,9 +24,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """What servers were started with; none really is."""
     seen: Started = []
 
-    async def serve(config: EngineConfig, settings: ServerSettings, core: CoreProcess) -> None:
-        assert core.process.poll() is None
-        seen.append((config, settings))
+    async def serve(
+        models: list[DeclaredModel],
+        settings: ServerSettings,
+        *,
+        core: CoreProcess | None,
+        declare: Callable[[], list[DeclaredModel]],
+    ) -> None:
+        assert (core is not None and core.process.poll() is None) == models[0].preload
+        assert declare() == models
+        seen.append((models, settings))
 
     monkeypatch.setattr("penstock.server.run.serve", serve)
     return seen
@@ -39,30 +47,33 @@ def model(alone: Path) -> Path:
 
 def test_without_flags_the_defaults_start(penstock: Callable[..., Any], model: Path, started: Started) -> None:
     assert penstock("serve", model).code == 0
-    assert started == [(EngineConfig(model_path=str(model)), ServerSettings())]
+    assert started == [([DeclaredModel(config=EngineConfig(model_path=str(model)))], ServerSettings())]
 
 
 def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Path, started: Started) -> None:
     flags = (
         "--max-model-len 100 --max-num-seqs 3 --max-num-batched-tokens 64 --max-prefill-tokens-while-decoding 32 "
-        "--max-waiting 9 --block-size 8 --kv-memory 1MiB --gpu-memory-utilization 0.5 --no-enable-prefix-caching "
+        "--max-waiting 9 --block-size 8 --kv-memory 1MiB --memory 1GiB --gpu-memory-utilization 0.5 "
+        "--no-enable-prefix-caching "
         "--runner native --device cpu --dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
         "--host ::1 --port 0 --uds s.sock --api-key a --api-key b --no-public-probes --served-model-name m "
-        "--alias x --alias y --cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB "
-        "--drain-timeout 1.5 --latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
+        "--alias x --alias y --idle-unload 60 --cors-origin * --allowed-host h --max-body-bytes 2MiB "
+        "--max-header-bytes 8KiB --drain-timeout 1.5 --latency-target-ms 20 --keepalive-seconds 5 "
+        "--log-level debug --access-log"
     )
     assert penstock("serve", model, *flags.split()).code == 0
-    config, settings = started[0]
-    assert config == EngineConfig(
+    (declared,), settings = started[0]
+    assert declared.config == EngineConfig(
         model_path=str(model), max_model_len=100, max_num_seqs=3, max_num_batched_tokens=64,
-        max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20,
+        max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20, memory=1 << 30,
         gpu_memory_utilization=0.5, enable_prefix_caching=False, runner="native", device="cpu", dtype="float32",
         kv_cache_dtype="int8", quantization="int4", threads=2, reserve_cores=1, pin_threads="on",
         runner_cache=False, allow_unverified=True,
     )  # fmt: skip
     unchanged = [name for name, value in vars(ServerSettings()).items() if getattr(settings, name) == value]
     assert unchanged == []
+    assert (declared.name, declared.aliases, declared.idle_unload) == ("m", ("x", "y"), 60)
     assert (settings.api_keys, settings.aliases, settings.max_body_bytes) == (("a", "b"), ("x", "y"), 2 << 20)
 
 
@@ -73,8 +84,8 @@ def test_the_file_and_the_environment_are_read_too(
     monkeypatch.setenv("PENSTOCK_PORT", "2")
     monkeypatch.setenv("PENSTOCK_API_KEYS", "k1,k2")
     assert penstock("serve", "--threads", "3").code == 0
-    config, settings = started[0]
-    assert (config.model_path, config.threads) == ("model.gguf", 3)
+    (declared,), settings = started[0]
+    assert (declared.config.model_path, declared.config.threads) == ("model.gguf", 3)
     assert (settings.port, settings.api_keys) == (2, ("k1", "k2"))
 
 
@@ -100,8 +111,64 @@ def test_a_model_by_name_is_served_under_that_name(
     monkeypatch.setattr("penstock.models.store.resolve", resolve)
     assert penstock("serve").code == 0
     assert penstock("serve", "hf:a/b:Q4_K_M", "--offline", "--served-model-name", "own").code == 0
-    assert asked == [("smollm2", None), ("hf:a/b:Q4_K_M", True)]
-    assert [settings.served_model_name for _, settings in started] == ["smollm2", "own"]
+    assert asked == [("smollm2", None)] * 2 + [("hf:a/b:Q4_K_M", True)] * 2
+    assert [models[0].name for models, _ in started] == ["smollm2", "own"]
+
+
+MODELS = """
+[engine]
+threads = 2
+[[models]]
+name = "a"
+model = "./model.gguf"
+[[models]]
+name = "b"
+model = "./model.gguf"
+version = "7"
+aliases = ["x"]
+idle-unload = 60
+preload = false
+memory = "1GiB"
+threads = 1
+"""
+
+
+def test_the_models_of_the_file_are_served_with_settings_of_their_own(
+    penstock: Callable[..., Any], alone: Path, model: Path, started: Started
+) -> None:
+    (alone / "penstock.toml").write_text(MODELS)
+    assert penstock("serve").code == 0
+    assert penstock("serve", model).code == 0
+    (models, _), (with_first, _) = started
+    path = str(model.relative_to(alone))
+    a = DeclaredModel(config=EngineConfig(model_path=path, threads=2), name="a")
+    b = DeclaredModel(
+        config=EngineConfig(model_path=path, threads=1, memory=1 << 30),
+        name="b", version="7", aliases=("x",), idle_unload=60, preload=False,
+    )  # fmt: skip
+    assert models == [a, b]
+    assert with_first == [DeclaredModel(config=EngineConfig(model_path=str(model), threads=2)), a, b]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[models]]\nmodel = "m"', "[[models]] 1 in penstock.toml has no 'name'"),
+        ('[[models]]\nname = "a"', "[[models]] 1 in penstock.toml has no 'model'"),
+        ('[[models]]\nname = "a"\nmodel = "m"\nthread = 1', "no setting 'thread'. Did you mean 'threads'?"),
+        ('[[models]]\nname = "a"\nmodel = "m"\nthreads = 0', "[[models]] 1 in penstock.toml, threads"),
+        ('[models]\nname = "a"', "'models' stands outside the sections it may hold, [engine], [server] and [[models]]"),
+        ("models = [1]", "'models' stands outside"),
+        ("[[engine]]", "'engine' stands outside"),
+    ],
+)
+def test_a_mistake_among_the_models_is_named_with_its_place(
+    penstock: Callable[..., Any], alone: Path, started: Started, text: str, said: str
+) -> None:
+    (alone / "penstock.toml").write_text(text)
+    ran = penstock("serve")
+    assert (ran.code, started) == (9, [])
+    assert said in " ".join(ran.err.split())
 
 
 def test_nothing_is_fetched_for_a_server_that_may_not_start(

@@ -290,6 +290,21 @@ def test_a_kv_cache_larger_than_the_free_memory_is_refused_before_it_is_taken(mo
     assert caught.value.param == "kv_memory"
 
 
+def test_a_model_keeps_within_its_memory_weights_and_kv_together(model: Path) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    async def look(client: EngineClient) -> None:
+        sizes.append((client.info.weight_bytes, client.info.kv_bytes))
+
+    with_engine(model, look, kv_memory=None, memory=8 << 20, max_num_seqs=1 << 20)
+    weights, kv = sizes[0]
+    assert (8 << 20) - (1 << 16) < weights + kv <= 8 << 20
+    for budget, other in [(weights + 1, {"kv_memory": None}), (8 << 20, {"kv_memory": 8 << 20})]:
+        with pytest.raises(ConfigError, match="Raise --memory") as caught:
+            with_engine(model, look, memory=budget, **other)
+        assert caught.value.param == "memory"
+
+
 def test_a_core_started_ahead_of_time_becomes_the_first_and_is_gone_at_the_end(model: Path) -> None:
     config = EngineConfig(model_path=str(model), dtype="float32", kv_memory=KV, threads=1)
 

@@ -55,7 +55,7 @@ def test_a_client_that_hangs_up_in_mid_stream_frees_its_sequences(echo_model: Pa
         await eventually(lambda: engine.running == 0, "the sequences are gone")
         assert len(engine.aborted) == 2
         metrics = (await client.get("/metrics")).text
-        assert 'penstock_sequences_finished_total{reason="abort"} 2.0' in metrics
+        assert 'penstock_sequences_finished_total{model="Echo-1B",reason="abort"} 2.0' in metrics
         assert 'penstock_http_requests_total{method="POST",route="/v1/chat/completions",status="499"} 1.0' in metrics
 
     over_http(engine, work)
@@ -181,7 +181,7 @@ def test_a_core_that_dies_in_mid_stream_ends_it_with_an_error_event(echo_model: 
         assert last["error"]["code"] == "engine_died"
         assert "[DONE]" not in text
         metrics = (await client.get("/metrics")).text
-        assert 'penstock_sequences_finished_total{reason="error"} 1.0' in metrics
+        assert 'penstock_sequences_finished_total{model="Echo-1B",reason="error"} 1.0' in metrics
 
     over_http(engine, work)
 

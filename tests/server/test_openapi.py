@@ -10,11 +10,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode, checks
 
-from penstock.server.app import build_app
 from penstock.server.routes import ENDPOINTS
 from penstock.server.settings import ServerSettings
 from support.asking import ask
 from support.fake_engine import FakeEngine
+from support.listening import app_over
 from support.live_server import serve
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _whole_numbers(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def document(echo_model: Path) -> Iterator[Any]:
-    app = build_app(FakeEngine(echo_model), ServerSettings())
+    app = app_over(FakeEngine(echo_model), ServerSettings())
     with serve(app) as live:
         yield schemathesis.openapi.from_url(f"{live.url}/openapi.json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -22,8 +23,9 @@ import pytest
 from penstock.core.errors import ConfigError, ModelFileError
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
+from penstock.server.declared import DeclaredModel
 from penstock.server.listen import Listener
-from penstock.server.run import serve, start_up_lines
+from penstock.server.run import model_lines, serve
 from penstock.server.settings import ServerSettings
 from support.asking import CHAT, COMPLETIONS, error_of, events
 from support.eventually import eventually
@@ -38,10 +40,12 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, json, sys
 from penstock.engine.config import EngineConfig
+from penstock.server.declared import DeclaredModel
 from penstock.server.run import serve
 from penstock.server.settings import ServerSettings
 engine, server = json.loads(sys.argv[1])
-asyncio.run(serve(EngineConfig(**engine), ServerSettings(**server)))
+settings = ServerSettings(**server)
+asyncio.run(serve([DeclaredModel.of(EngineConfig(**engine), settings)], settings))
 """
 ENDLESS = {"prompt": "a", "ignore_eos": True, "max_tokens": 4000, "temperature": 0, "stream": True}
 PATIENCE = 60
@@ -92,6 +96,13 @@ def server_process(engine: dict[str, Any], **server: Any) -> Iterator[Running]:
     """A server on a free port unless told otherwise; nothing of it is left afterwards."""
     arguments = json.dumps([engine, {"port": 0, **server}])
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, arguments], stderr=subprocess.PIPE, text=True)
+    with ending(process) as running:
+        yield running
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[Running]:
+    """A server process that was just started; nothing of it is left afterwards."""
     running = Running(process)
     family = psutil.Process(process.pid)
     try:
@@ -201,10 +212,15 @@ def test_a_core_that_is_killed_comes_back_and_the_server_says_so_meanwhile(model
             assert events(text)[-1]["error"]["code"] == "engine_died"
             assert (await client.get("/health")).status_code == 200
             await eventually(lambda: engine.state == "ready", "the core is back", within=PATIENCE)
-            assert (await client.get("/health")).json() == {"status": "ok", "engine": "ready", "restarts": 1}
+            health = (await client.get("/health")).json()
+            assert (health["status"], health["engine"], health["restarts"]) == ("ok", "ready", 1)
+            assert list(health["models"].values()) == ["ready"]
             again = await client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 2, "ignore_eos": True})
             assert again.json()["usage"]["completion_tokens"] == 2
-            assert "penstock_engine_restarts_total 1.0" in (await client.get("/metrics")).text
+            metrics = (await client.get("/metrics")).text
+            found = re.search(r"^penstock_engine_restarts_total{.*} (\S+)", metrics, re.MULTILINE)
+            assert found is not None
+            assert float(found[1]) == 1
 
     asyncio.run(run())
 
@@ -240,23 +256,62 @@ def test_a_real_engine_gives_the_same_text_streamed_and_whole_and_frees_what_is_
     asyncio.run(run())
 
 
+# --- several models ---
+
+
+def test_a_hangup_swaps_models_under_live_traffic_without_a_lost_request(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+
+    def write(extra: str, *names: str) -> None:
+        tables = [f'[[models]]\nname = "{name}"\nmodel = "{model}"\nthreads = 1\n{extra}\n' for name in names]
+        file.write_text('[engine]\ndtype = "float32"\nkv_memory = "16MiB"\n[server]\nport = 0\n' + "".join(tables))
+
+    write("", "a", "b")
+    command = [sys.executable, "-m", "penstock.cli", "serve"]
+    environment = {**os.environ, "PENSTOCK_CONFIG": str(file), "PENSTOCK_RUNNER_CACHE": "off"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    with ending(process) as running, httpx.Client(base_url=running.url, timeout=60) as client:
+        assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["a", "b"]
+        before = {child.pid for child in children_of(running)}
+        assert len(before) == 2
+        with client.stream("POST", COMPLETIONS, json={**ENDLESS, "model": "b", "max_tokens": 3800}) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            write("max_num_seqs = 7", "b", "c")
+            running.process.send_signal(signal.SIGHUP)
+            while not any(line.startswith("Serves") for line in running.lines):
+                answer = client.post(COMPLETIONS, json={"model": "b", "prompt": "a", "max_tokens": 1})
+                assert answer.status_code == 200
+            assert client.post(COMPLETIONS, json={"model": "c", "prompt": "a"}).status_code == 200
+            assert client.post(COMPLETIONS, json={"model": "a", "prompt": "a"}).status_code == 404
+            text += "".join(parts)
+        *_, last, done = events(text)
+        assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
+        while {child.pid for child in children_of(running)} & before:
+            assert running.process.poll() is None
+        file.write_text("[[models]]")
+        running.process.send_signal(signal.SIGHUP)
+        while not any("the models stay as they are" in line for line in running.lines):
+            assert client.get("/ready").status_code == 200
+
+
 # --- the address ---
 
 
-def config_of(path: Path) -> EngineConfig:
-    return EngineConfig(model_path=str(path))
+def declared(path: Path) -> DeclaredModel:
+    return DeclaredModel(config=EngineConfig(model_path=str(path)))
 
 
 def test_a_port_in_use_is_known_before_the_model_is_loaded(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"Port {port} of 127.0.0.1 is in use"):
-            asyncio.run(serve(config_of(tmp_path / "no model"), ServerSettings(port=port)))
+            asyncio.run(serve([declared(tmp_path / "no model")], ServerSettings(port=port)))
 
 
 def test_an_exposed_address_without_a_key_is_refused_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="API key is needed"):
-        asyncio.run(serve(config_of(tmp_path / "no model"), ServerSettings(host="0.0.0.0", port=0)))
+        asyncio.run(serve([declared(tmp_path / "no model")], ServerSettings(host="0.0.0.0", port=0)))
 
 
 def test_a_model_that_cannot_be_loaded_gives_the_address_back(tmp_path: Path) -> None:
@@ -264,7 +319,7 @@ def test_a_model_that_cannot_be_loaded_gives_the_address_back(tmp_path: Path) ->
     broken.write_bytes(b"GGUF" + bytes(12))
     path = tmp_path / "socket"
     with pytest.raises(ModelFileError):
-        asyncio.run(serve(config_of(broken), ServerSettings(uds=path)))
+        asyncio.run(serve([declared(broken)], ServerSettings(uds=path)))
     assert not path.exists()
 
 
@@ -327,13 +382,12 @@ def test_a_socket_left_over_is_taken_and_one_in_use_or_a_file_is_not(tmp_path: P
 def test_the_start_up_lines_tell_an_unverified_path() -> None:
     runner = {"device": "mps", "dtype": "float16", "verified": "no: never run"}
     info = msgspec.structs.replace(INFO, runner=runner)
-    said = "\n".join(start_up_lines(SPEC, info, ServerSettings(), "http://127.0.0.1:1", 1.25))
+    said = "\n".join(model_lines(SPEC, info))
     assert "mps, float16, attention ?, unverified (no: never run)" in said
     assert "4096 tokens, 8 requests of 512" in said
-    assert "after 1.2 s" in said
 
 
 def test_the_start_up_lines_tell_what_was_made_of_the_weights() -> None:
     info = msgspec.structs.replace(INFO, runner={"device": "cpu", "quantization": "int4"})
-    said = "\n".join(start_up_lines(SPEC, info, ServerSettings(), "http://127.0.0.1:1", 1.25))
+    said = "\n".join(model_lines(SPEC, info))
     assert f"{SPEC.quantization} made int4," in said

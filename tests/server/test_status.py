@@ -12,13 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
 from penstock.engine.config import EngineStats
-from penstock.server.app import build_app
 from penstock.server.latency import LatencyWindow
 from penstock.server.settings import ServerSettings
 from penstock.server.static import CONTENT_SECURITY_POLICY, Page
 from penstock.telemetry.metrics import TABLE
 from support.asking import CHAT, COMPLETIONS, ask, error_of
 from support.fake_engine import FakeEngine
+from support.listening import app_over
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ def with_app(engine: FakeEngine, work: Callable[[httpx.AsyncClient], Awaitable[A
     """Run `work(client)` on one application."""
 
     async def run() -> Any:
-        transport = httpx.ASGITransport(build_app(engine, ServerSettings(**settings)))
+        transport = httpx.ASGITransport(app_over(engine, ServerSettings(**settings)))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await work(client)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from penstock.server.app import build_app
 from penstock.server.settings import ServerSettings
+from support.listening import app_over
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
@@ -30,7 +30,7 @@ def ask(
     """The answer of a fresh application; `body` is JSON, or bytes sent as they are."""
 
     async def run() -> httpx.Response:
-        app = build_app(engine, ServerSettings(**settings))
+        app = app_over(engine, ServerSettings(**settings))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

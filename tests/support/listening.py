@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
+from penstock.server.declared import DeclaredModel
 from penstock.server.listen import Listener
+from penstock.server.observe import Observer
+from penstock.server.registry import ModelRegistry
 from penstock.server.run import HttpServer
 from penstock.server.settings import ServerSettings
 
@@ -17,7 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import Any
 
-    from penstock.engine.client import EngineClient
+    from starlette.applications import Starlette
+
+
+def app_over(engine: EngineClient, settings: ServerSettings) -> Starlette:
+    """The application over one engine, as `penstock serve` makes it."""
+    observer = Observer()
+    models = ModelRegistry(observer, EngineClient)
+    models.adopt(DeclaredModel.of(engine.config, settings), engine)
+    return build_app(models, settings, observer)
 
 
 @asynccontextmanager
@@ -25,7 +37,7 @@ async def listening(engine: EngineClient, **settings: Any) -> AsyncGenerator[str
     """Serve `engine` on a free port; gives the base URL. What is still running at the end is cut."""
     given = ServerSettings(**{"port": 0, **settings})
     listener = Listener(given)
-    server = HttpServer(build_app(engine, given), given)
+    server = HttpServer(app_over(engine, given), given)
     serving = asyncio.create_task(server.serve(sockets=listener.sockets))
     try:
         await asyncio.wait_for(server.listening.wait(), 10)

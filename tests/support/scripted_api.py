@@ -68,8 +68,9 @@ class ScriptedApi:
         self.unready: str | None = None  # a reason makes /ready answer 503
         self.models = [{"id": "scripted-1B", "object": "model", "created": 0, "owned_by": "tests"}]
         self.metrics = (
-            "# TYPE penstock_kv_cache_usage_ratio gauge\n"
-            "penstock_kv_cache_usage_ratio 0.42\n"
+            "# TYPE penstock_kv_blocks gauge\n"
+            'penstock_kv_blocks{model="tiny"} 100.0\n'
+            'penstock_kv_blocks_used{model="tiny"} 42.0\n'
             "penstock_requests_running 3.0\n"
             "penstock_requests_waiting 1.0\n"
         )

@@ -63,6 +63,8 @@ ENGINE = Flags(
         Flag("block_size", int, "Tokens per block of the KV cache.", "16"),
         Flag("kv_memory", str, "Memory for the KV cache on a CPU, such as 2GiB.", "a quarter of what is free",
              metavar="SIZE"),
+        Flag("memory", str, "Memory for the weights and the KV cache together, such as 4GiB.", "no limit of its own",
+             metavar="SIZE"),
         Flag("gpu_memory_utilization", float, "Share of a GPU's memory to use.", "0.9"),
         Flag("enable_prefix_caching", bool, "Compute what prompts have in common at their beginning once.", "on"),
         Flag("runner", str, "What computes: our own code on CPUs, or PyTorch.", "auto", ("auto", "native", "torch")),
@@ -93,6 +95,8 @@ SERVER = Flags(
         Flag("served_model_name", str, "The model's name in the API.", "as given", metavar="NAME"),
         Flag("aliases", list[str], "Another name the model answers to, such as gpt-3.5-turbo; may be given several "
              "times.", option="--alias", metavar="NAME"),
+        Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
+             "never", metavar="SECONDS"),
         Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "
              "times.", option="--cors-origin", metavar="ORIGIN"),
         Flag("allowed_hosts", list[str], "A host name under which a server without a key may be reached, beside "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +39,39 @@ def _serve(
     from penstock.core.settings import unknown_variables
     from penstock.engine.settings import EngineSettings
     from penstock.models.store import resolve
+    from penstock.server.declared import DeclaredModel, ModelSettings
     from penstock.server.settings import ServerSettings
 
-    engine_settings = EngineSettings.load(model=model, **engine)
-    named = engine_settings.model
     settings = ServerSettings.load(**server)
     settings.check_exposure()
     for sentence in unknown_variables(EngineSettings, ServerSettings):
         note(f"penstock: {sentence}")
-    with PullBar() as bar:
-        path = resolve(named, offline=offline or None, progress=bar)
-    if settings.served_model_name is None and not Path(named).expanduser().exists():
-        settings = ServerSettings.load(**server, served_model_name=named)
-    config = engine_settings.config(path)
-    core.load(config)  # loads the model while this process imports the server
+
+    def declare() -> list[DeclaredModel]:
+        """The model of the command line, if there is one or no other, and those of the settings file."""
+        given = EngineSettings.given(model=model, **engine)
+        first = EngineSettings(**given)
+        others = ModelSettings.all_of(first, settings)
+        with PullBar() as bar:
+
+            def find(named: str) -> Path:
+                return resolve(named, offline=offline or None, progress=bar)
+
+            declared = []
+            if "model" in given or not others:
+                path = find(first.model)
+                named = settings
+                if settings.served_model_name is None and not Path(first.model).expanduser().exists():
+                    named = replace(settings, served_model_name=first.model)
+                declared.append(DeclaredModel.of(first.config(path), named))
+            return declared + [other.declared(find(other.model)) for other in others]
+
+    models = declare()
+    if models[0].preload:
+        core.load(models[0].config)  # loads the model while this process imports the server
 
     import asyncio
 
     from penstock.server.run import serve
 
-    asyncio.run(serve(config, settings, core))
+    asyncio.run(serve(models, settings, core=core if models[0].preload else None, declare=declare))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX = "PENSTOCK_"
 SECTIONS = ("engine", "server")
+TABLES = ("models",)  # each may stand several times, as [[models]]
 # Variables that other parts of the program read.
 OTHER_VARIABLES = (
     "PENSTOCK_API_KEY", "PENSTOCK_CONFIG", "PENSTOCK_CPU_PATH", "PENSTOCK_HOME", "PENSTOCK_OFFLINE",
@@ -61,6 +62,11 @@ class PenstockSettings:
     @classmethod
     def load(cls, **flags: Any) -> Self:
         """Read all sources; a flag that is None was not given. Raises ConfigError naming the setting and its source."""
+        return cls(**cls.given(**flags))
+
+    @classmethod
+    def given(cls, **flags: Any) -> dict[str, Any]:
+        """What the sources say, without the defaults. Raises ConfigError as `load` does."""
         file, environment = _read_section(cls.section), _environment()
         values = {}
         for field in fields(cls):
@@ -78,7 +84,7 @@ class PenstockSettings:
             if name not in cls.names():
                 hint = did_you_mean(name, cls.names())
                 raise ConfigError(f"[{cls.section}] in {config_file()} has no setting {name!r}.{hint}", param=name)
-        return cls(**values)
+        return values
 
 
 def _read(name: str, value: object, how: Mapping[str, Any], where: str) -> Any:
@@ -120,7 +126,20 @@ def unknown_variables(*classes: type[PenstockSettings]) -> list[str]:
     ]
 
 
+def read_tables(name: str) -> list[dict[str, Any]]:
+    """The tables `[[name]]` of the settings file, in their order. Raises ConfigError for a file that can't be read."""
+    return [_with_underscores(table) for table in _read_file().get(name, [])]
+
+
 def _read_section(section: str) -> dict[str, Any]:
+    return _with_underscores(_read_file().get(section, {}))
+
+
+def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in table.items()}
+
+
+def _read_file() -> dict[str, Any]:
     path = config_file()
     if path is None:
         return {}
@@ -132,12 +151,17 @@ def _read_section(section: str) -> dict[str, Any]:
         raise ConfigError(f"{path} can't be read: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    for name, table in tables.items():
-        if name not in SECTIONS or not isinstance(table, dict):
-            sections = " and ".join(f"[{known}]" for known in SECTIONS)
-            hint = did_you_mean(name, SECTIONS)
-            raise ConfigError(
-                f"{path}: {name!r} stands outside the sections it may hold, {sections}.{hint}", param=name
-            )
-    found: dict[str, Any] = tables.get(section, {})
-    return {name.replace("-", "_"): value for name, value in found.items()}
+    for name, value in tables.items():
+        if (name in SECTIONS and isinstance(value, dict)) or (name in TABLES and _are_tables(value)):
+            continue
+        *first, last = [f"[{known}]" for known in SECTIONS] + [f"[[{known}]]" for known in TABLES]
+        hint = did_you_mean(name, (*SECTIONS, *TABLES))
+        raise ConfigError(
+            f"{path}: {name!r} stands outside the sections it may hold, {', '.join(first)} and {last}.{hint}",
+            param=name,
+        )
+    return tables
+
+
+def _are_tables(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

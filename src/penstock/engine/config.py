@@ -18,6 +18,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 4096  # requests that may queue before new ones are refused
     block_size: int = 16  # tokens per KV block
     kv_memory: int | None = None  # bytes; None: a quarter of what the cgroup leaves (CPU)
+    memory: int | None = None  # bytes of weights and KV cache together; None: as kv_memory says
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
     enable_prefix_caching: bool = True
     runner: str = "auto"  # "native" and "torch" insist on one

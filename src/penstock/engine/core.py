@@ -378,6 +378,15 @@ def _checked_model_len(config: EngineConfig, spec: ModelSpec) -> int:
 def _kv_blocks(config: EngineConfig, capacity: KVCapacity, max_model_len: int) -> int:
     """How many blocks the KV cache gets: what memory allows, but no more than max_num_seqs full contexts need."""
     given = capacity.available_bytes if config.kv_memory is None else config.kv_memory
+    if config.memory is not None:
+        left = config.memory - capacity.weight_bytes
+        if left < 2 * capacity.bytes_per_block or (config.kv_memory is not None and left < config.kv_memory):
+            raise ConfigError(
+                f"The model may take {format_size(config.memory)}, of which its weights take "
+                f"{format_size(capacity.weight_bytes)}: too little is left for the KV cache. Raise --memory.",
+                param="memory",
+            )
+        given = left if config.kv_memory is None else config.kv_memory
     blocks = given // capacity.bytes_per_block
     useful = config.max_num_seqs * -(-max_model_len // config.block_size)
     blocks = min(blocks, useful)

@@ -36,6 +36,7 @@ class EngineSettings(PenstockSettings):
     max_waiting: int = setting(4096, integer(0))  # requests that may queue before new ones are refused
     block_size: int = setting(16, integer(1, 1024))  # tokens per block of the KV cache
     kv_memory: int | None = setting(None, size())  # bytes of the KV cache on a CPU
+    memory: int | None = setting(None, size())  # bytes of weights and KV cache together
     gpu_memory_utilization: float = setting(0.9, number(0, 1, above=True))  # share of a GPU's memory to use
     enable_prefix_caching: bool = setting(default=True, read=switch)  # reuse the KV of prompts that begin alike
     runner: Runner = setting("auto", choice(Runner))  # what computes: our own on CPUs, or PyTorch
@@ -54,4 +55,5 @@ class EngineSettings(PenstockSettings):
         """The engine's own message, for the model that `model` was resolved to."""
         from penstock.engine.config import EngineConfig
 
-        return EngineConfig(model_path=str(model_path), **{k: v for k, v in vars(self).items() if k != "model"})
+        values = {name: getattr(self, name) for name in EngineSettings.names() if name != "model"}
+        return EngineConfig(model_path=str(model_path), **values)

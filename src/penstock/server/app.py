@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -23,22 +22,21 @@ from penstock.server.service import Service
 from penstock.server.static import Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from starlette.requests import Request
 
-    from penstock.engine.client import EngineClient
+    from penstock.server.observe import Observer
+    from penstock.server.registry import ModelRegistry
     from penstock.server.settings import ServerSettings
 
 
-def build_app(engine: EngineClient, settings: ServerSettings) -> Starlette:
-    """The application; several of them, each over its own engine, may live in one process.
+def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observer) -> Starlette:
+    """The application; several of them, each over its own models, may live in one process.
 
     Args:
-        engine: has been started, and is closed by the caller.
-        settings: names, keys, origins and limits.
+        models: what is served; closed by the caller.
+        settings: keys, origins and limits.
+        observer: where requests are counted.
     """
-    service = Service(engine, settings)
     page = Page()
 
     @cache
@@ -51,11 +49,6 @@ def build_app(engine: EngineClient, settings: ServerSettings) -> Starlette:
     async def openapi(_http: Request) -> Response:
         return Response(document(), media_type="application/json")
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncGenerator[None, None]:
-        yield
-        service.close()
-
     app = Starlette(
         routes=[
             *(Route(endpoint.path, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
@@ -63,18 +56,17 @@ def build_app(engine: EngineClient, settings: ServerSettings) -> Starlette:
             Route("/", page.index),
             Route("/page/{name:path}", page.file),
         ],
-        middleware=_middleware(service, settings),
+        middleware=_middleware(observer, settings),
         exception_handlers={PenstockError: on_penstock_error, HTTPException: on_http_error},
-        lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a wrong path is a 404 that says so, not a detour
-    app.state.service = service
+    app.state.service = Service(models, settings, observer)
     return app
 
 
-def _middleware(service: Service, settings: ServerSettings) -> list[Middleware]:
+def _middleware(observer: Observer, settings: ServerSettings) -> list[Middleware]:
     """Outermost first: errors are counted, and bear the headers that let a page read them."""
-    stack = [Middleware(CountRequests, observer=service.observer)]
+    stack = [Middleware(CountRequests, observer=observer)]
     if settings.cors_origins:
         stack.append(
             Middleware(

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from penstock.engine.types import PositionLogprobs, RequestOutput
     from penstock.server.generation import Choice, Generation
     from penstock.server.responses import PromptLogprobs, Usage
-    from penstock.server.service import Head, Service
+    from penstock.server.served_model import Head, ModelInUse
+    from penstock.server.service import Service
 
 _body = BodyReader(ChatRequest, fields.CHAT)
 
@@ -47,7 +48,8 @@ async def chat_completions(http: Request) -> Response:
     arrived = time.monotonic()
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
-    head = service.head("chatcmpl", request.model)
+    model = await service.models.use(request.model)
+    head = model.head("chatcmpl")
     check_stream_options(request)
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequestError(
@@ -60,13 +62,12 @@ async def chat_completions(http: Request) -> Response:
         max_tokens=max_tokens,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
-        vocab_size=service.engine.spec.vocab_size,
+        vocab_size=model.engine.spec.vocab_size,
     )
-    prompt = await service.prompts.from_messages(request, request.messages)
-    context = service.engine.info.max_model_len
-    check_room(len(prompt), max_tokens, context, prompt_field="messages", max_tokens_field=field)
-    generation = service.start(request, [prompt], params, request_id=head.id, arrived=arrived)
-    answer = ChatAnswer(service, request, head, generation)
+    prompt = await model.prompts.from_messages(request, request.messages)
+    check_room(len(prompt), max_tokens, model.context, prompt_field="messages", max_tokens_field=field)
+    generation = model.start(request, [prompt], params, request_id=head.id, arrived=arrived)
+    answer = ChatAnswer(model, request, head, generation)
     return await service.answer(
         http,
         generation,
@@ -79,8 +80,8 @@ async def chat_completions(http: Request) -> Response:
 class ChatAnswer:
     """Writes one chat completion in OpenAI's shape."""
 
-    def __init__(self, service: Service, request: ChatRequest, head: Head, generation: Generation) -> None:
-        self._tokenizer = service.engine.tokenizer
+    def __init__(self, model: ModelInUse, request: ChatRequest, head: Head, generation: Generation) -> None:
+        self._tokenizer = model.engine.tokenizer
         self._request = request
         self._head = head
         self._generation = generation

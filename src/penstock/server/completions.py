@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from penstock.server.generation import Generation
     from penstock.server.requests import Prompt
     from penstock.server.responses import PromptLogprobs, Usage
-    from penstock.server.service import Head, Service
+    from penstock.server.served_model import Head, ModelInUse
+    from penstock.server.service import Service
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -41,7 +42,8 @@ async def completions(http: Request) -> Response:
     arrived = time.monotonic()
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
-    head = service.head("cmpl", request.model)
+    model = await service.models.use(request.model)
+    head = model.head("cmpl")
     check_stream_options(request)
     max_tokens = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     wanted = [] if request.prompt_logprobs is None else [request.prompt_logprobs]
@@ -52,17 +54,16 @@ async def completions(http: Request) -> Response:
         max_tokens=max_tokens,
         logprobs=request.logprobs,
         prompt_logprobs=max(wanted, default=None),
-        vocab_size=service.engine.spec.vocab_size,
+        vocab_size=model.engine.spec.vocab_size,
     )
-    prompts = await service.prompts.from_prompt(
+    prompts = await model.prompts.from_prompt(
         request.prompt, add_special_tokens=request.add_special_tokens is not False
     )
     for index, prompt in enumerate(prompts):
         field = "prompt" if len(prompts) == 1 else f"prompt[{index}]"
-        context = service.engine.info.max_model_len
-        check_room(len(prompt), max_tokens, context, prompt_field=field, max_tokens_field="max_tokens")
-    generation = service.start(request, prompts, params, request_id=head.id, arrived=arrived)
-    answer = CompletionAnswer(service, request, head, generation)
+        check_room(len(prompt), max_tokens, model.context, prompt_field=field, max_tokens_field="max_tokens")
+    generation = model.start(request, prompts, params, request_id=head.id, arrived=arrived)
+    answer = CompletionAnswer(model, request, head, generation)
     return await service.answer(
         http,
         generation,
@@ -75,8 +76,8 @@ async def completions(http: Request) -> Response:
 class CompletionAnswer:
     """Writes one text completion in OpenAI's shape."""
 
-    def __init__(self, service: Service, request: CompletionRequest, head: Head, generation: Generation) -> None:
-        self._tokenizer = service.engine.tokenizer
+    def __init__(self, model: ModelInUse, request: CompletionRequest, head: Head, generation: Generation) -> None:
+        self._tokenizer = model.engine.tokenizer
         self._request = request
         self._head = head
         self._generation = generation

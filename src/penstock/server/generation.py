@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
-    from penstock.engine.client import EngineClient
     from penstock.engine.types import PositionLogprobs, RequestOutput, SamplingParams
-    from penstock.server.observe import Observer
     from penstock.server.requests import StreamOptions
+    from penstock.server.served_model import ModelInUse
 
     Deltas = AsyncGenerator[tuple[int, RequestOutput], None]
 
@@ -56,13 +55,12 @@ class Generation:
     """Choice `i` belongs to prompt `i // params.n`.
 
     Args:
-        engine: what generates.
+        model: what generates; it stays loaded for as long as this exists.
         prompts: token ids of each prompt.
         params: of every prompt.
         request_id: names the work in the engine.
         priority: lower runs first.
         cache_salt: prefixes are shared only under the same one.
-        observer: where it is counted.
         arrived: `time.monotonic()` when the request did.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
@@ -71,28 +69,28 @@ class Generation:
 
     def __init__(
         self,
-        engine: EngineClient,
+        model: ModelInUse,
         prompts: list[list[int]],
         params: SamplingParams,
         *,
         request_id: str,
         priority: int,
         cache_salt: str,
-        observer: Observer,
         arrived: float,
     ) -> None:
+        self.model = model
         self.prompts = prompts
         self.n = params.n
         self._cached = [0] * len(prompts)
         self._completion_tokens = 0
         self._streams = [
-            engine.generate(
+            model.engine.generate(
                 prompt, params, request_id=f"{request_id}-{index}", priority=priority, cache_salt=cache_salt
             )
             for index, prompt in enumerate(prompts)
         ]
         self._observer = RequestObserver(
-            observer, arrived=arrived, prompt_tokens=self.prompt_tokens, choices=len(prompts) * params.n
+            model.observer, arrived=arrived, prompt_tokens=self.prompt_tokens, choices=len(prompts) * params.n
         )
 
     @property

@@ -13,47 +13,50 @@ from penstock.telemetry import metrics as table
 from penstock.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from penstock.engine.client import EngineClient
     from penstock.engine.types import RequestOutput
-    from penstock.telemetry.metrics import Snapshot
+    from penstock.server.served_model import ServedModel
+    from penstock.telemetry.metrics import Metric, Snapshot
 
 METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"})
 
 
 class Observer:
-    """One server's metrics and latency window.
+    """One server's metrics and latency window."""
 
-    Args:
-        engine: whose figures are exported beside the server's own.
-        model: the served name, for the build information.
-    """
-
-    def __init__(self, engine: EngineClient, model: str) -> None:
+    def __init__(self) -> None:
         self.metrics = Metrics()
         self.latency = LatencyWindow()
-        self.metrics.read_at_scrape(lambda: _engine_figures(engine))
-        runner = engine.info.runner
-        self.metrics.gauge(table.BUILD_INFO).labels(
-            version=penstock.__version__,
-            model=model,
-            quantization=runner.get("quantization", engine.spec.quantization),
-            device=runner.get("device", ""),
-            dtype=runner.get("dtype", ""),
-            attention=runner.get("attention", ""),
-        ).set(1)
-        self.prompt_tokens = self.metrics.counter(table.REQUEST_PROMPT_TOKENS)
-        self.prompt_length = self.metrics.histogram(table.PROMPT_LENGTH)
-        self.output_length = self.metrics.histogram(table.OUTPUT_LENGTH)
-        self.first_token = self.metrics.histogram(table.TIME_TO_FIRST_TOKEN)
-        self.inter_token = self.metrics.histogram(table.INTER_TOKEN)
-        self.end_to_end = self.metrics.histogram(table.END_TO_END)
-        self.queue = self.metrics.histogram(table.QUEUE_TIME)
-        finished = self.metrics.counter(table.FINISHED)
-        self.finished = {reason: finished.labels(reason) for reason in ("stop", "length", "abort", "error")}
         self.http_requests = self.metrics.counter(table.HTTP_REQUESTS)
         self.http_in_flight = self.metrics.gauge(table.HTTP_IN_FLIGHT)
+
+    def watch(self, models: Iterable[ServedModel]) -> None:
+        """Export the engines' figures of the models there are at each scrape."""
+        self.metrics.read_at_scrape(lambda: _figures(models))
+
+    def of_model(self, name: str) -> ModelObserver:
+        """Where the requests to one model are counted."""
+        return ModelObserver(self.metrics, self.latency, name)
+
+
+class ModelObserver:
+    """One model's counts of its requests; those of a model that was loaded before under the same name go on."""
+
+    def __init__(self, metrics: Metrics, latency: LatencyWindow, name: str) -> None:
+        self.latency = latency
+        self.prompt_tokens = metrics.counter(table.REQUEST_PROMPT_TOKENS).labels(name)
+        self.prompt_length = metrics.histogram(table.PROMPT_LENGTH).labels(name)
+        self.output_length = metrics.histogram(table.OUTPUT_LENGTH).labels(name)
+        self.first_token = metrics.histogram(table.TIME_TO_FIRST_TOKEN).labels(name)
+        self.inter_token = metrics.histogram(table.INTER_TOKEN).labels(name)
+        self.end_to_end = metrics.histogram(table.END_TO_END).labels(name)
+        self.queue = metrics.histogram(table.QUEUE_TIME).labels(name)
+        finished = metrics.counter(table.FINISHED)
+        self.finished = {reason: finished.labels(name, reason) for reason in ("stop", "length", "abort", "error")}
 
 
 class RequestObserver:
@@ -66,7 +69,7 @@ class RequestObserver:
         choices: how many sequences it has.
     """
 
-    def __init__(self, observer: Observer, *, arrived: float, prompt_tokens: int, choices: int) -> None:
+    def __init__(self, observer: ModelObserver, *, arrived: float, prompt_tokens: int, choices: int) -> None:
         self._observer = observer
         self._arrived = arrived
         self._open = choices
@@ -145,10 +148,24 @@ class CountRequests:
             self.observer.http_requests.labels(method, "other" if route is None else route.path, str(status)).inc()
 
 
-def _engine_figures(engine: EngineClient) -> Snapshot:
+def _figures(models: Iterable[ServedModel]) -> Snapshot:
+    rows: dict[Metric, dict[tuple[str, ...], float]] = {row: {} for row in table.TABLE if row.origin == "snapshot"}
+    for model in models:
+        engine, name = model.engine, model.name
+        for row, value in _engine_figures(engine).items():
+            rows[row][name,] = value
+        for state in ("starting", "ready", "restarting", "draining", "stopped"):
+            rows[table.ENGINE_STATE][name, state] = float(engine.state == state)
+        runner = engine.info.runner
+        quantization = runner.get("quantization", engine.spec.quantization)
+        described = (runner.get(part, "") for part in ("device", "dtype", "attention"))
+        rows[table.BUILD_INFO][penstock.__version__, name, quantization, *described] = 1.0
+    return rows
+
+
+def _engine_figures(engine: EngineClient) -> dict[Metric, float]:
     stats = engine.stats
     blocks = stats.kv_blocks_total or engine.info.kv_blocks
-    states = ("starting", "ready", "restarting", "draining", "stopped")
     return {
         table.REQUESTS_RUNNING: stats.running,
         table.REQUESTS_WAITING: stats.waiting,
@@ -163,6 +180,5 @@ def _engine_figures(engine: EngineClient) -> Snapshot:
         table.STEPS: stats.steps,
         table.PROMPT_TOKENS: stats.prompt_tokens,
         table.GENERATION_TOKENS: stats.generation_tokens,
-        table.ENGINE_STATE: {(state,): float(engine.state == state) for state in states},
         table.ENGINE_RESTARTS: engine.restarts,
     }

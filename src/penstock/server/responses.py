@@ -157,7 +157,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     created: int
     owned_by: str = "penstock"
     root: str
-    max_model_len: int
+    max_model_len: int | None  # None: not loaded yet
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
@@ -183,11 +183,12 @@ class Detokenized(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """The HTTP process is alive; `engine` says how the core behind it does."""
+    """The HTTP process is alive; `engine` says how the first model's core does, `models` how each one's."""
 
     status: Literal["ok"] = "ok"
     engine: str
     restarts: int
+    models: dict[str, str]
 
 
 class Ready(Struct, frozen=True):
@@ -201,7 +202,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
     version: str
     model: str
-    max_model_len: int
+    max_model_len: int | None
     runner: dict[str, str]
 
 

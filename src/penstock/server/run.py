@@ -12,21 +12,26 @@ import time
 from typing import TYPE_CHECKING
 
 import penstock
+from penstock.core.errors import PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
 from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
+from penstock.server.observe import Observer
+from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
-    from penstock.engine.config import EngineConfig, EngineInfo
+    from penstock.engine.config import EngineInfo
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
+    from penstock.server.declared import DeclaredModel
+    from penstock.server.model_entry import ModelEntry
     from penstock.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -35,66 +40,89 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS_SECONDS = 2  # for answers to leave once the engine has finished
 
 
-async def serve(engine_config: EngineConfig, settings: ServerSettings, core: CoreProcess | None = None) -> None:
+async def serve(
+    models: Sequence[DeclaredModel],
+    settings: ServerSettings,
+    *,
+    core: CoreProcess | None = None,
+    declare: Callable[[], Sequence[DeclaredModel]] | None = None,
+) -> None:
     """Serve until a signal comes.
 
     The first SIGTERM or SIGINT drains: new requests get a 503, running ones `settings.drain_timeout` seconds, then
-    everything stops. The second stops at once.
+    everything stops. The second stops at once. SIGHUP serves what is declared by then.
 
     Args:
-        engine_config: the model and the engine's limits.
+        models: what to serve; a request that names none gets the first.
         settings: where to listen, and for whom.
-        core: a core that is loading `engine_config` already.
+        core: a core that is loading the first model already.
+        declare: reads again what is to be served.
 
     Raises:
-        ConfigError: the address can't be had or would need a key, or the engine's settings are wrong.
-        ModelFileError: the model can't be loaded.
+        ConfigError: the address can't be had or would need a key, or an engine's settings are wrong.
+        ModelFileError: a model can't be loaded.
     """
     began = time.monotonic()
     _configure_logging(settings)
     settings.check_exposure()
     listener = Listener(settings)
-    engine = EngineClient(engine_config, core)
+    observer = Observer()
+    cores = [core] if core is not None else []
+    registry = ModelRegistry(observer, lambda config: EngineClient(config, cores.pop() if cores else None), declare)
     stop = _StopSignals()
     try:
         with stop.watched():
-            starting = asyncio.create_task(engine.start())
+            starting = asyncio.create_task(registry.serve(models))
             if not await stop.or_done(starting):
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
                 return
             starting.result()
-            server = HttpServer(build_app(engine, settings), settings)
+            server = HttpServer(build_app(registry, settings, observer), settings)
             serving = asyncio.create_task(server.serve(sockets=listener.sockets))
             if await _first_of(serving, server.listening):
                 serving.result()
                 return
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
-            for line in start_up_lines(engine.spec, engine.info, settings, listener.url, time.monotonic() - began):
+            for line in start_up_lines(registry.entries, settings, listener.url, time.monotonic() - began):
                 _say(line)
-            if await stop.or_done(serving):
-                serving.result()
-                return
-            await _drain(engine, settings, stop)
-            await engine.close()
+            watching = asyncio.create_task(registry.watch_idle())
+            with _on_hangup(registry):
+                if await stop.or_done(serving):
+                    serving.result()
+                    return
+            watching.cancel()
+            await _drain(registry, settings, stop)
+            await registry.close()
             server.should_exit = True
             await serving
             _say("Stopped.")
     finally:
-        await engine.close()
+        await registry.close()
         listener.close()
 
 
-def start_up_lines(
-    spec: ModelSpec, info: EngineInfo, settings: ServerSettings, url: str, seconds: float
-) -> Iterator[str]:
+def start_up_lines(entries: Sequence[ModelEntry], settings: ServerSettings, url: str, seconds: float) -> Iterator[str]:
     """What a person wants to know of a server that has just started."""
+    yield f"Penstock {penstock.__version__} serves {', '.join(entry.label for entry in entries)}"
+    for entry in entries:
+        if len(entries) > 1:
+            yield f"  {entry.label}"
+        if entry.served is None:
+            yield "  model      loaded at the first request"
+        else:
+            yield from model_lines(entry.served.engine.spec, entry.served.engine.info)
+    yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
+    yield f"  ready      after {seconds:.1f} s"
+
+
+def model_lines(spec: ModelSpec, info: EngineInfo) -> Iterator[str]:
+    """What the model is, where it runs, and how much fits."""
     runner = info.runner
     verified = runner.get("verified", "unknown")
     path = "verified" if verified == "yes" else f"unverified ({verified})"
     weights = f"{spec.quantization} made {runner['quantization']}" if "quantization" in runner else spec.quantization
-    yield f"Penstock {penstock.__version__} serves {settings.served_model_name or spec.name}"
     yield (
         f"  model      {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters, {weights}, "
         f"{format_size(info.weight_bytes)} in memory"
@@ -107,8 +135,6 @@ def start_up_lines(
         f"  capacity   {info.kv_tokens} tokens, {info.kv_tokens // info.max_model_len} requests of "
         f"{info.max_model_len}, KV cache of {format_size(info.kv_bytes)}"
     )
-    yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
-    yield f"  ready      after {seconds:.1f} s"
 
 
 class HttpServer(Server):  # type: ignore[misc]  # uvicorn is not followed by the type checker
@@ -165,10 +191,39 @@ class _StopSignals:
         return await _first_of(task, self.first)
 
 
-async def _drain(engine: EngineClient, settings: ServerSettings, stop: _StopSignals) -> None:
-    running = engine.stats.running + engine.stats.waiting
+@contextlib.contextmanager
+def _on_hangup(registry: ModelRegistry) -> Iterator[None]:
+    """Serve what is declared whenever SIGHUP comes, one refresh after the other."""
+    refreshes: set[asyncio.Task[None]] = set()
+
+    def refresh() -> None:
+        task = asyncio.create_task(_refresh(registry))
+        refreshes.add(task)
+        task.add_done_callback(refreshes.discard)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, refresh)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in refreshes:
+            task.cancel()
+
+
+async def _refresh(registry: ModelRegistry) -> None:
+    try:
+        await registry.refresh()
+    except PenstockError as error:
+        log.error("the models stay as they are: %s", error.message)  # noqa: TRY400
+    else:
+        _say(f"Serves {', '.join(entry.label for entry in registry.entries)}.")
+
+
+async def _drain(registry: ModelRegistry, settings: ServerSettings, stop: _StopSignals) -> None:
+    running = sum(model.engine.stats.running + model.engine.stats.waiting for model in registry)
     _say(f"Stopping: {running} requests in flight get up to {settings.drain_timeout:g} s. Once more stops at once.")
-    draining = asyncio.create_task(engine.drain(settings.drain_timeout))
+    draining = asyncio.create_task(registry.drain(settings.drain_timeout))
     if not await _first_of(draining, stop.second):
         draining.cancel()
         await asyncio.gather(draining, return_exceptions=True)

@@ -25,15 +25,15 @@ def _keys(value: object) -> tuple[str, ...]:
     return keys
 
 
-def _model_name(value: object) -> str:
+def model_name(value: object) -> str:
     name = text(value)
     if not name.strip() or not name.isprintable():
         raise ConfigError("a model's name must be printable and not empty")
     return name
 
 
-def _model_names(value: object) -> tuple[str, ...]:
-    return tuple(map(_model_name, names(value)))
+def model_names(value: object) -> tuple[str, ...]:
+    return tuple(map(model_name, names(value)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,9 @@ class ServerSettings(PenstockSettings):
     uds: Path | None = setting(None, path)  # Unix socket to listen on instead of host and port
     api_keys: tuple[str, ...] = setting((), _keys, secret=True)  # open the API, as `Authorization: Bearer KEY`
     public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
-    served_model_name: str | None = setting(None, _model_name)  # in the API; the file's own otherwise
-    aliases: tuple[str, ...] = setting((), _model_names)  # more names that the model answers to
+    served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
+    aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
+    idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
     cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
     allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body

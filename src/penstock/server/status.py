@@ -15,6 +15,7 @@ from penstock.server.service import json_response
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from penstock.server.registry import ModelRegistry
     from penstock.server.service import Service
 
 NO_STORE = {"cache-control": "no-store"}
@@ -24,41 +25,54 @@ _NOT_READY = {
     "restarting": "The engine core died and is being started again.",
     "draining": "The server is shutting down.",
     "stopped": "The engine has stopped.",
+    "loading": "The model is being loaded.",
+    "failed": "The model could not be loaded; the server's log says why.",
+    "unloaded": "The model is not loaded.",
 }
 
 
 async def list_models(http: Request) -> Response:
     """Every name the model answers to."""
     service: Service = http.app.state.service
-    return json_response(ModelList(data=[service.card(name) for name in service.names]))
+    return json_response(ModelList(data=[service.models.card(name) for name in service.models.names]))
 
 
 async def show_model(http: Request) -> Response:
     """One of those names."""
     service: Service = http.app.state.service
-    return json_response(service.card(service.resolve(http.path_params["model"])))
+    return json_response(service.models.card(http.path_params["model"]))
 
 
 async def health(http: Request) -> Response:
-    """200 for as long as this process lives, whatever the engine does."""
-    engine = http.app.state.service.engine
-    return json_response(Health(engine=engine.state, restarts=engine.restarts), NO_STORE)
+    """200 for as long as this process lives, whatever the engines do."""
+    models: ModelRegistry = http.app.state.service.models
+    return json_response(
+        Health(
+            engine=models.default.state,
+            restarts=sum(model.engine.restarts for model in models),
+            models={entry.label: entry.state for entry in models.entries},
+        ),
+        NO_STORE,
+    )
 
 
 async def ready(http: Request) -> Response:
-    """200 if a request would be taken now."""
-    state = http.app.state.service.engine.state
-    if state != "ready":
-        raise EngineDeadError(_NOT_READY[state], code=f"engine_{state}")
+    """200 if a request would be taken now, for any of the models or the one that is asked about."""
+    models: ModelRegistry = http.app.state.service.models
+    asked = http.query_params.get("model")
+    for entry in models.entries if asked is None else [models.find(asked)]:
+        if not entry.can_serve and (asked is not None or entry.state != "unloaded"):
+            whose = f"{entry.label}: " if len(models.entries) > 1 else ""
+            raise EngineDeadError(whose + _NOT_READY[entry.state], code=f"engine_{entry.state}")
     return json_response(Ready(), NO_STORE)
 
 
 async def version(http: Request) -> Response:
     """What runs here, on what."""
     service: Service = http.app.state.service
-    info = service.engine.info
+    entry = service.models.default
     return json_response(
-        Version(version=penstock.__version__, model=service.model, max_model_len=info.max_model_len, runner=info.runner)
+        Version(version=penstock.__version__, model=entry.name, max_model_len=entry.context, runner=entry.runner)
     )
 
 

@@ -27,19 +27,19 @@ async def tokenize(http: Request) -> Response:
     """The token ids that a prompt, or a conversation, is for the model."""
     service: Service = http.app.state.service
     request, headers = await _tokenize_body.read(http, service.settings.max_body_bytes)
-    service.resolve(request.model)
+    model = await service.models.use(request.model)
     if (request.prompt is None) == (request.messages is None):
         raise InvalidRequestError("Send either 'prompt' or 'messages'.", param="prompt", code="missing_field")
     if request.messages is not None:
-        tokens = await service.prompts.from_messages(request, request.messages)
+        tokens = await model.prompts.from_messages(request, request.messages)
     else:
         special = request.add_special_tokens is not False
-        tokens = await service.prompts.from_text(request.prompt or "", add_special_tokens=special)
+        tokens = await model.prompts.from_text(request.prompt or "", add_special_tokens=special)
     pieces = None
     if request.return_token_strs:
-        to_piece = service.engine.tokenizer.token_to_piece
-        pieces = await service.prompts.aside(lambda: [*map(to_piece, tokens)], quick=len(tokens) <= INLINE_TOKENS)
-    limit = service.engine.info.max_model_len
+        to_piece = model.engine.tokenizer.token_to_piece
+        pieces = await model.prompts.aside(lambda: [*map(to_piece, tokens)], quick=len(tokens) <= INLINE_TOKENS)
+    limit = model.context
     return json_response(Tokenized(count=len(tokens), max_model_len=limit, tokens=tokens, token_strs=pieces), headers)
 
 
@@ -47,10 +47,10 @@ async def detokenize(http: Request) -> Response:
     """The text of some token ids, control tokens included."""
     service: Service = http.app.state.service
     request, headers = await _detokenize_body.read(http, service.settings.max_body_bytes)
-    service.resolve(request.model)
-    ids, decode = request.tokens, service.engine.tokenizer.decode
+    model = await service.models.use(request.model)
+    ids, decode = request.tokens, model.engine.tokenizer.decode
     try:
-        text = await service.prompts.aside(
+        text = await model.prompts.aside(
             lambda: decode(ids, skip_special_tokens=False), quick=len(ids) <= INLINE_TOKENS
         )
     except InvalidRequestError as error:

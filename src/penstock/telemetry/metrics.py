@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric as Family
 
-    Snapshot: TypeAlias = Mapping["Metric", float | Mapping[tuple[str, ...], float]]  # by label values, if any
+    Snapshot: TypeAlias = Mapping["Metric", Mapping[tuple[str, ...], float]]  # by label values
 
 PREFIX = "penstock_"
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -39,7 +39,7 @@ class Metric:
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ("model",)
     buckets: tuple[float, ...] = ()
     origin: Literal["event", "snapshot"] = "event"
 
@@ -70,7 +70,7 @@ PROMPT_TOKENS = Metric(
 )
 GENERATION_TOKENS = Metric("generation_tokens", "counter", "Tokens generated.", origin="snapshot")
 ENGINE_STATE = Metric(
-    "engine_state", "gauge", "1 for the state the engine is in.", labels=("state",), origin="snapshot"
+    "engine_state", "gauge", "1 for the state the engine is in.", labels=("model", "state"), origin="snapshot"
 )
 ENGINE_RESTARTS = Metric("engine_restarts", "counter", "Times the engine core was started again.", origin="snapshot")
 
@@ -87,7 +87,10 @@ QUEUE_TIME = Metric(
     "request_queue_seconds", "histogram", "From a request's arrival to its first step.", buckets=_LATENCY
 )
 FINISHED = Metric(
-    "sequences_finished", "counter", "Sequences ended, by reason: stop, length, abort, error.", labels=("reason",)
+    "sequences_finished",
+    "counter",
+    "Sequences ended, by reason: stop, length, abort, error.",
+    labels=("model", "reason"),
 )
 HTTP_REQUESTS = Metric(
     "http_requests",
@@ -95,12 +98,13 @@ HTTP_REQUESTS = Metric(
     "HTTP requests answered (499: the client left first).",
     labels=("method", "route", "status"),
 )
-HTTP_IN_FLIGHT = Metric("http_requests_in_flight", "gauge", "HTTP requests being answered.")
+HTTP_IN_FLIGHT = Metric("http_requests_in_flight", "gauge", "HTTP requests being answered.", labels=())
 BUILD_INFO = Metric(
     "build_info",
     "gauge",
     "Always 1; the labels say what is running.",
     labels=("version", "model", "quantization", "device", "dtype", "attention"),
+    origin="snapshot",
 )
 
 TABLE: tuple[Metric, ...] = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
@@ -110,7 +114,7 @@ class Metrics:
     """The table's metrics in a registry of their own, so that several servers can live in one process.
 
         metrics = Metrics()
-        metrics.counter(FINISHED).labels("stop").inc()
+        metrics.counter(FINISHED).labels("smollm2", "stop").inc()
         body, content_type = metrics.expose()
 
     Args:
@@ -167,10 +171,9 @@ class _SnapshotCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterator[Family]:
-        for row, value in self._read().items():
+        for row, samples in self._read().items():
             kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
             family = kind(row.full_name, row.help, labels=row.labels)
-            samples = {(): value} if isinstance(value, int | float) else value
             for labels, sample in samples.items():
                 family.add_metric(labels, sample)
             yield family

@@ -84,11 +84,13 @@ function stateAfter(error) {
   return ["offline", error.message];
 }
 
+const share = (part, whole) => (part >= 0 && whole > 0 ? part / whole : undefined);
+
 /** { kvUse, running, waiting } as far as the server tells; metrics may be off or behind another key. */
 async function readLoad(signal) {
   const values = await metrics(signal).catch(() => new Map());
   return {
-    kvUse: values.get("penstock_kv_cache_usage_ratio"),
+    kvUse: share(values.get("penstock_kv_blocks_used"), values.get("penstock_kv_blocks")),
     running: values.get("penstock_requests_running"),
     waiting: values.get("penstock_requests_waiting"),
   };

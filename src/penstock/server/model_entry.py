@@ -1,0 +1,182 @@
+"""One model's place on the server: loaded, asleep or unloaded, and how it gets from one to another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Literal
+
+from penstock.core.errors import EngineDeadError, NotFoundError, PenstockError
+from penstock.server.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.engine.client import EngineClient, State
+    from penstock.engine.config import EngineConfig
+    from penstock.server.declared import DeclaredModel
+    from penstock.server.observe import Observer
+    from penstock.server.served_model import ModelInUse
+
+    MakeEngine = Callable[[EngineConfig], EngineClient]
+
+NOT_LOADED = "model_not_loaded"
+
+Place = Literal["unloaded", "asleep", "loading", "failed"]
+
+
+class ModelEntry:
+    """A declared model. Changes of one wait for each other; requests wait only for a model that is asleep.
+
+    Args:
+        declared: what to serve.
+        make_engine: an engine for its configuration, not started.
+        observer: where its requests are counted.
+
+    Attributes:
+        served: the model, if it is in memory.
+        reason: why it is not, if it failed to load.
+    """
+
+    def __init__(self, declared: DeclaredModel, make_engine: MakeEngine, observer: Observer) -> None:
+        self.declared = declared
+        self.served: ServedModel | None = None
+        self.reason = ""
+        self.created = int(time.time())
+        self.context: int | None = None  # tokens; this and the next as the model was last loaded
+        self.runner: dict[str, str] = {}
+        self._own_name = ""
+        self._place: Place = "unloaded"
+        self._make_engine = make_engine
+        self._observer = observer
+        self._lock = asyncio.Lock()
+        self._retiring: dict[ServedModel, asyncio.Task[None]] = {}
+
+    @property
+    def name(self) -> str:
+        """The served name."""
+        return self.declared.name or self._own_name
+
+    @property
+    def label(self) -> str:
+        """Name and version, where there is more than one to tell apart."""
+        return self.name if self.declared.version == "1" else f"{self.name}@{self.declared.version}"
+
+    @property
+    def state(self) -> State | Place:
+        """Its engine's, or where it is instead."""
+        return self._place if self.served is None else self.served.engine.state
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether a request would be taken now, or would wake it."""
+        return self.state in {"ready", "asleep"}
+
+    async def load(self, declared: DeclaredModel | None = None) -> None:
+        """Bring it into memory, as `declared` if that is given.
+
+        What was there before answers until then; after that it finishes what it has and ends. Raises what the engine
+        fails to start with; what was there before then stays.
+        """
+        async with self._lock:
+            await self._load(declared or self.declared)
+
+    def adopt(self, engine: EngineClient) -> None:
+        """Serve an engine that has been started."""
+        self._put(engine, self.declared)
+
+    async def use(self, name: str) -> ModelInUse:
+        """The model for a request that asked for `name`; one that is asleep is loaded first.
+
+        Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded.
+        """
+        if self.served is None and self._place in {"asleep", "loading"}:
+            async with self._lock:
+                if self.served is None and self._place == "asleep":
+                    await self._wake()
+        if self.served is not None:
+            return self.served.use(name)
+        if self._place == "failed":
+            raise EngineDeadError(f"The model {self.name!r} could not be loaded: {self.reason}", code=NOT_LOADED)
+        raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    async def unload(self) -> None:
+        """Take no more requests; what is running may finish, then its memory is free."""
+        async with self._lock:
+            self._place = "unloaded"
+            self._retire()
+
+    def idle_for(self, now: float) -> float | None:
+        """Seconds for which nobody has used it; None if it may stay in memory, or isn't there."""
+        if self.served is None or self.declared.idle_unload is None:
+            return None
+        return 0.0 if self.served.uses else now - self.served.last_used
+
+    async def sleep(self) -> None:
+        """Leave memory until the next request, unless one came meanwhile."""
+        async with self._lock:
+            served = self.served
+            if served is not None and not served.uses:
+                self._place, self.served = "asleep", None
+                await served.close()
+
+    def sleep_from_the_start(self) -> None:
+        """Wait for the first request."""
+        self._place = "asleep"
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - as EngineClient has it
+        """Refuse new requests and wait for those in flight; False if some were left."""
+        models = [*self._retiring, *([self.served] if self.served else [])]
+        return all(await asyncio.gather(*(model.engine.drain(timeout) for model in models)))
+
+    async def close(self) -> None:
+        """End at once, with what is in flight."""
+        retiring = dict(self._retiring)
+        for task in retiring.values():
+            task.cancel()
+        await asyncio.gather(*retiring.values(), return_exceptions=True)
+        for model in (*retiring, *([self.served] if self.served else [])):
+            await model.close()
+        self.served = None
+        self._place = "unloaded"
+
+    async def _load(self, declared: DeclaredModel) -> None:
+        before, self._place = self._place, "loading"
+        try:
+            engine = self._make_engine(declared.config)
+            await engine.start()
+        except PenstockError as error:
+            self._place, self.reason = "failed", error.message
+            raise
+        except BaseException:
+            self._place = before
+            raise
+        self._put(engine, declared)
+
+    def _put(self, engine: EngineClient, declared: DeclaredModel) -> None:
+        self.reason = ""
+        self.declared = declared
+        self._own_name = engine.spec.name
+        self.context = engine.info.max_model_len
+        self.runner = engine.info.runner
+        self.created = int(time.time())
+        self._retire()
+        self.served = ServedModel(
+            engine, name=self.name, version=declared.version, observer=self._observer.of_model(self.name)
+        )
+
+    async def _wake(self) -> None:
+        try:
+            await self._load(self.declared)
+        except PenstockError as error:
+            self._place = "asleep"  # what it lacks may be there for the next request
+            raise EngineDeadError(
+                f"The model {self.name!r} could not be loaded: {error.message}", code=NOT_LOADED
+            ) from error
+
+    def _retire(self) -> None:
+        old, self.served = self.served, None
+        if old is not None:
+            task = asyncio.create_task(old.retire())
+            self._retiring[old] = task
+            task.add_done_callback(lambda _: self._retiring.pop(old, None))

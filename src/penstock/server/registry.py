@@ -1,0 +1,223 @@
+"""The models of one server, by the names that clients ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from penstock.core.errors import ConfigError, NotFoundError, PenstockError
+from penstock.server.model_entry import ModelEntry
+from penstock.server.responses import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from penstock.engine.client import EngineClient
+    from penstock.server.declared import DeclaredModel
+    from penstock.server.model_entry import MakeEngine
+    from penstock.server.observe import Observer
+    from penstock.server.served_model import ModelInUse, ServedModel
+
+log = logging.getLogger(__name__)
+
+IDLE_LOOK_SECONDS = 60.0  # how often to look for idle models where none has said how long it may be
+
+
+class ModelRegistry:
+    """Finds models by name, and brings them into memory and out of it. A request that names none gets the first.
+
+    Args:
+        observer: where the models' requests are counted.
+        make_engine: an engine for a configuration, not started.
+        declare: reads again what is to be served; called in a thread.
+    """
+
+    def __init__(
+        self, observer: Observer, make_engine: MakeEngine, declare: Callable[[], Sequence[DeclaredModel]] | None = None
+    ) -> None:
+        self._observer = observer
+        self._make_engine = make_engine
+        self._declare = declare
+        self.entries: list[ModelEntry] = []
+        self._names: dict[str, ModelEntry] = {}
+        self._listed: list[str] = []
+        self._changes = asyncio.Lock()
+        observer.watch(self)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """The models that are in memory."""
+        return (entry.served for entry in self.entries if entry.served is not None)
+
+    @property
+    def default(self) -> ModelEntry:
+        """The first model."""
+        return self.entries[0]
+
+    @property
+    def names(self) -> list[str]:
+        """What clients may ask for now."""
+        return [name for name in self._listed if self._names[name].state != "unloaded"]
+
+    async def serve(self, declared: Sequence[DeclaredModel]) -> None:
+        """Load the models, one after the other: each takes its share of the memory that the others left.
+
+        Raises ConfigError for a name that two of them bear, and what an engine fails to start with.
+        """
+        self._check_names(declared)
+        for model in declared:
+            entry = self._new(model)
+            if model.preload:
+                await entry.load()
+            self._name_all()
+
+    def adopt(self, model: DeclaredModel, engine: EngineClient) -> None:
+        """Serve an engine that has been started."""
+        self._new(model).adopt(engine)
+        self._name_all()
+
+    async def use(self, name: str | None) -> ModelInUse:
+        """The model for a request that asks for `name`, loaded first if it is asleep.
+
+        Raises NotFoundError for one that isn't served, EngineDeadError for one that can't be loaded.
+        """
+        entry = self.default if name is None else self.find(name)
+        return await entry.use(name or entry.name)
+
+    def find(self, name: str, version: str = "") -> ModelEntry:
+        """The entry of a name, or of one version of it. Raises NotFoundError."""
+        asked = f"{name}@{version}" if version else name
+        if asked not in self._names:
+            known = ", ".join(self.names)
+            raise NotFoundError(
+                f"The model {asked[:256]!r} is not served here; there is {known}.",
+                param="model",
+                code="model_not_found",
+            )
+        return self._names[asked]
+
+    def card(self, name: str) -> ModelCard:
+        """What /v1/models says of one name. Raises NotFoundError."""
+        entry = self.find(name)
+        return ModelCard(id=name, created=entry.created, root=entry.name, max_model_len=entry.context)
+
+    async def reload(self, name: str) -> None:
+        """Load a model as it is declared now: one that is there already is swapped, without a request lost.
+
+        Raises NotFoundError if nothing of that name is declared, and what an engine fails to start with; the model
+        that was there then stays.
+        """
+        async with self._changes:
+            found = [model for model in await self._declared() if self._name_of(model) == name]
+            if not found:
+                raise NotFoundError(f"No model {name[:256]!r} is declared.", param="model", code="model_not_found")
+            for model in found:
+                await (self._entry_of(model) or self._new(model)).load(model)
+            self._name_all()
+
+    async def unload(self, name: str) -> None:
+        """Take a model, all its versions, out of memory once its requests are done. Raises NotFoundError."""
+        async with self._changes:
+            self.find(name)
+            for entry in self.entries:
+                if entry.name == name:
+                    await entry.unload()
+
+    async def refresh(self) -> None:
+        """Serve what is declared now: load what is new, swap what has changed, unload what is gone.
+
+        A model that fails to load is logged; the others go on. Raises ConfigError for declarations that can't be.
+        """
+        async with self._changes:
+            declared = await self._declared()
+            self._check_names(declared)
+            gone = [entry for entry in self.entries if not any(_is_of(model, entry) for model in declared)]
+            for model in declared:
+                entry = self._entry_of(model)
+                try:
+                    if entry is None:
+                        entry = self._new(model)
+                        if model.preload:
+                            await entry.load()
+                    elif model.config == entry.declared.config:
+                        entry.declared = model
+                    else:
+                        await entry.load(model)
+                except PenstockError as error:
+                    log.error("%s could not be loaded: %s", model.name, error.message)  # noqa: TRY400
+            for entry in gone:
+                await entry.unload()
+            self.entries = [entry for model in declared if (entry := self._entry_of(model)) is not None]
+            self._name_all()
+
+    async def watch_idle(self) -> None:
+        """Put models to sleep that nobody has used for as long as they may be idle; never returns."""
+        while True:
+            left = [IDLE_LOOK_SECONDS]
+            for entry in self.entries:
+                idle, limit = entry.idle_for(time.monotonic()), entry.declared.idle_unload
+                if idle is None or limit is None:
+                    continue
+                if idle >= limit:
+                    await entry.sleep()
+                else:
+                    left.append(limit - idle)
+            await asyncio.sleep(min(left))
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - as EngineClient has it
+        """Refuse new requests and wait for those in flight; False if some were left."""
+        return all(await asyncio.gather(*(entry.drain(timeout) for entry in self.entries)))
+
+    async def close(self) -> None:
+        """Close every model."""
+        for entry in self.entries:
+            await entry.close()
+
+    async def _declared(self) -> Sequence[DeclaredModel]:
+        if self._declare is None:
+            return [entry.declared for entry in self.entries]
+        return await asyncio.to_thread(self._declare)
+
+    def _new(self, model: DeclaredModel) -> ModelEntry:
+        entry = ModelEntry(model, self._make_engine, self._observer)
+        if not model.preload:
+            entry.sleep_from_the_start()
+        self.entries.append(entry)
+        return entry
+
+    def _entry_of(self, model: DeclaredModel) -> ModelEntry | None:
+        return next((entry for entry in self.entries if _is_of(model, entry)), None)
+
+    def _name_of(self, model: DeclaredModel) -> str | None:
+        entry = self._entry_of(model)
+        return model.name if entry is None else entry.name
+
+    def _check_names(self, declared: Sequence[DeclaredModel]) -> None:
+        """Raises ConfigError for a name that two models bear."""
+        bearers: dict[str, str | None] = {}
+        versions: set[tuple[str | None, str]] = set()
+        for model in declared:
+            own = self._name_of(model)
+            for name in (own, *model.aliases):
+                if name is not None and bearers.setdefault(name, own) != own:
+                    raise ConfigError(f"Two models are served as {name!r}. Give one another name.", param="aliases")
+            if (own, model.version) in versions:
+                raise ConfigError(
+                    f"Two models are served as {own!r}, version {model.version}. Give one another version.",
+                    param="version",
+                )
+            versions.add((own, model.version))
+
+    def _name_all(self) -> None:
+        """Every name to its entry, the last of several versions."""
+        names = {name: entry for entry in self.entries for name in (entry.name, *entry.declared.aliases)}
+        versioned = {f"{entry.name}@{entry.declared.version}": entry for entry in self.entries}
+        several = {entry.name for entry in self.entries if names[entry.name] is not entry}
+        self._names = {**versioned, **names}
+        self._listed = [*names, *(name for name, entry in versioned.items() if entry.name in several)]
+
+
+def _is_of(model: DeclaredModel, entry: ModelEntry) -> bool:
+    """Whether a declaration is that of an entry, be it in another wording."""
+    return (model.name, model.version) == (entry.declared.name, entry.declared.version)
