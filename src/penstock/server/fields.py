@@ -63,6 +63,14 @@ _COMMON: Manifest = {
         prompt_logprobs="vLLM's; 0 to 20, not when streaming",
         priority="vLLM's; lower runs first",
         cache_salt="vLLM's; requests share cached prefixes only under the same salt",
+        response_format="`text`, `json_object`, `json_schema`, which is enforced strict or not; "
+        "see [structured output](structured.md)",
+        structured_outputs="vLLM's; one of `json`, `regex`, `choice`, `grammar`, `json_object`; "
+        "`disable_any_whitespace`",
+        guided_json="vLLM's older name of `structured_outputs.json`",
+        guided_regex="vLLM's older name of `structured_outputs.regex`",
+        guided_choice="vLLM's older name of `structured_outputs.choice`",
+        guided_grammar="vLLM's older name of `structured_outputs.grammar`",
     ),
     **_no_effect(
         user="",
@@ -77,12 +85,6 @@ _COMMON: Manifest = {
     "best_of": Field("refused", "use `n`", (1,)),
     "use_beam_search": Field("refused", "", (False,)),
     "length_penalty": Field("refused", "belongs to beam search", (1,)),
-    "response_format": Field("refused", "only text comes out yet", ({"type": "text"},)),
-    "structured_outputs": Field("refused", "only text comes out yet", ({},)),
-    "guided_json": Field("refused", "only text comes out yet"),
-    "guided_regex": Field("refused", "only text comes out yet"),
-    "guided_choice": Field("refused", "only text comes out yet", ([],)),
-    "guided_grammar": Field("refused", "only text comes out yet"),
     "logits_processors": Field("refused", "", ([],)),
     "allowed_token_ids": Field("refused", ""),
     "bad_words": Field("refused", "use `logit_bias`", ([],)),

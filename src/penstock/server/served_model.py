@@ -14,6 +14,7 @@ import penstock
 from penstock.core.errors import InvalidRequestError
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
@@ -141,4 +142,5 @@ class ModelInUse:
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
             arrived=arrived,
+            grammar_field=field_of(request),
         )
