@@ -111,6 +111,7 @@ class GrammarTokenizer:
             )
         tokens = _Tokens(vocabulary, vocab_size, ends[0], self._cut)
         self._tokenizer: LLTokenizer = LLTokenizer(cast("Any", tokens), n_vocab=vocab_size, eos_token=ends)
+        tokens.tokens.clear()  # llguidance has its own copy, and keeps this object for as long
         self._limits: LLParserLimits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
         self._ends = ends
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from penstock.server.structured import Choices, Pattern, ResponseFormat, StructuredOutputs
+
 INT32 = 2**31 - 1
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -51,6 +53,12 @@ class GenerationRequest(Struct, kw_only=True):
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Pattern | None = None
 
 
 class ContentPart(Struct, kw_only=True):

@@ -15,6 +15,7 @@ from penstock.core.errors import InvalidRequestError
 from penstock.server.dialect import ChatDialect
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
@@ -144,4 +145,5 @@ class ModelInUse:
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
             arrived=arrived,
+            grammar_field=field_of(request),
         )

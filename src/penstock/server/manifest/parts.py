@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server import requests, responses
+from penstock.server import requests, responses, structured
 from penstock.server.manifest.api import Part
 from penstock.server.manifest.field import VLLM, Field, absent, no_effect, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
@@ -84,6 +84,33 @@ REQUEST_PARTS = (
         requests.FunctionCall,
         supported(name="", arguments="JSON in a string, or an object; templates get the object"),
         _ASKED,
+    ),
+    Part(
+        structured.ResponseFormat,
+        supported(type="`text`, `json_object`, `json_schema`", json_schema=""),
+        {"": _CREATE + "response_format"},
+    ),
+    Part(
+        structured.JsonSchemaFormat,
+        supported(
+            schema="what can't be enforced is refused by name",
+            name="of no account",
+            description="of no account",
+            strict="of no account: every schema is enforced",
+        ),
+        {"": _CREATE + "response_format"},
+    ),
+    Part(
+        structured.StructuredOutputs,
+        supported(
+            json="a JSON schema, or a string that holds one",
+            regex="",
+            choice="",
+            grammar="EBNF",
+            json_object="",
+            disable_any_whitespace="of JSON",
+        ),
+        {"": vllm("structured_outputs/")},
     ),
     Part(requests.Tool, supported(type="`function`; others are refused", function=""), _TOOLS),
     Part(
