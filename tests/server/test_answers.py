@@ -10,10 +10,12 @@ import pytest
 
 from penstock.engine.types import PositionLogprobs, TokenLogprob
 from penstock.models.chat_template import ChatTemplate
+from penstock.models.tokenizer_parts import enclosing_processor
 from penstock.server.logprobs import CompletionLogprobsWriter, chat_logprobs
 from support.asking import CHAT, COMPLETIONS, ask, error_of, events
 from support.chat_templates import QWEN_STYLE
 from support.fake_engine import FakeEngine
+from support.tiny_chat import TEMPLATE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -304,6 +306,17 @@ def test_an_impossible_token_has_a_finite_log_probability(engine: FakeEngine) ->
     assert written.token_logprobs == [-9999.0]
 
 
+@pytest.mark.proves(CompletionLogprobs="top_logprobs")
+def test_two_tokens_of_the_same_text_stay_two_candidates(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.tokenizer, "token_bytes", lambda token: b"A" if token in {70, 71} else b"B")
+    likeliest, alike, other = TokenLogprob(70, -0.5, 1), TokenLogprob(71, -3.0, 7), TokenLogprob(69, -1.0, 2)
+    writer = CompletionLogprobsWriter(engine.tokenizer, top=2, skipped=frozenset())
+    shown = writer.write(
+        [71, 70], [PositionLogprobs(alike, [likeliest, other]), PositionLogprobs(likeliest, [likeliest])]
+    )
+    assert shown.top_logprobs == [{"A": -0.5, "B": -1.0, "bytes:\\x41": -3.0}, {"A": -0.5}]
+
+
 # --- streams ---
 
 
@@ -462,6 +475,47 @@ def test_long_texts_go_the_same_way_in_a_thread(engine: FakeEngine) -> None:
     tokens = ask(engine, "POST", "/tokenize", {"prompt": text, "return_token_strs": True}).json()
     assert "".join(tokens["token_strs"]) == text
     assert ask(engine, "POST", "/detokenize", {"tokens": tokens["tokens"]}).json()["prompt"] == text
+
+
+@pytest.mark.proves(
+    tokenizer_info="model",
+    TokenizerInfo=(
+        "tokenizer_class vocab_size model_max_length add_bos_token add_eos_token bos_token eos_token unk_token "
+        "pad_token sep_token cls_token mask_token additional_special_tokens chat_template"
+    ),
+)
+def test_the_tokenizer_is_described_as_its_own_files_do(engine: FakeEngine) -> None:
+    assert ask(engine, "GET", "/tokenizer_info?model=Echo-1B").json() == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "vocab_size": 320,
+        "model_max_length": engine.info.max_model_len,
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": None,
+        "sep_token": None,
+        "cls_token": None,
+        "mask_token": None,
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+        "chat_template": TEMPLATE,
+    }
+    assert error_of(ask(engine, "GET", "/tokenizer_info?model=x"))["code"] == "model_not_found"
+
+
+@pytest.mark.proves(TokenizerInfo="add_bos_token add_eos_token eos_token chat_template")
+def test_the_tokenizers_description_says_what_is_put_around_texts(engine: FakeEngine) -> None:
+    tokenizer = engine.tokenizer
+    tokenizer._backend.post_processor = enclosing_processor(("<s>", 1), ("</s>", 2))
+    tokenizer.named_tokens = {"bos_token": "<s>"}
+    engine.chat_template = None
+    info = ask(engine, "GET", "/tokenizer_info").json()
+    assert (info["add_bos_token"], info["add_eos_token"]) == (True, True)
+    assert (info["eos_token"], info["chat_template"]) == ("</s>", None), "the end of text has no name, but an id"
+    tokenizer._backend.post_processor = enclosing_processor(None, ("</s>", 2))
+    info = ask(engine, "GET", "/tokenizer_info").json()
+    assert (info["add_bos_token"], info["add_eos_token"]) == (False, True)
 
 
 # --- models ---

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What may be called: its name and the JSON schema of its arguments, an object's."""
+    """What may be called: its name and the JSON schema of its arguments, an object's; `x-guidance` in it holds options
+    of llguidance's."""
 
     name: str
     schema: dict[str, Any]
@@ -135,12 +136,13 @@ class _Composer:
 
     def _add_calls(self, tools: ToolRules) -> None:
         spelling = tools.spelling
-        style = {
+        spaces = {
             "whitespace_flexible": False,
             "item_separator": spelling.item_separator,
             "key_separator": spelling.key_separator,
         }
         for index, function in enumerate(tools.functions):
+            style = {**function.schema.get("x-guidance", {}), **spaces}
             schema = json.dumps({**function.schema, "x-guidance": style}, ensure_ascii=False)
             self._rules[f"function_{index}"] = f"{self._literal(spelling.head(function.name))} %json {schema}"
         options = " | ".join(f"function_{index}" for index in range(len(tools.functions)))

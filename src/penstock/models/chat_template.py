@@ -82,6 +82,11 @@ class ChatTemplate:
         """Whether a variable of this name can make a difference."""
         return re.search(rf"\b{re.escape(variable)}\b", self.source) is not None
 
+    @property
+    def default_source(self) -> str:
+        """The Jinja2 source that messages without tools are rendered by."""
+        return self._sources["default"]
+
     def render(
         self,
         messages: Sequence[dict[str, Any]],

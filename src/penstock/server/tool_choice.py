@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
+from penstock.engine import schemas
 from penstock.models.answer_grammar import Function
 from penstock.server.requests import ToolChoice
 
@@ -44,7 +45,7 @@ def tool_use(request: ChatRequest) -> ToolUse | None:
         )
     if not tools or choice == "none":
         return None
-    functions = {tool["function"]["name"]: _function(tool) for tool in shown}
+    functions = _functions(shown)
     required, several = choice == "required", request.parallel_tool_calls is not False
     if isinstance(choice, ToolChoice):
         names, required, named = _chosen(choice)
@@ -86,25 +87,24 @@ def shown_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
         seen.add(function.name)
         description = {} if function.description is None else {"description": function.description}
         parameters = {"type": "object", "properties": {}} if function.parameters is None else function.parameters
-        _check_schema(parameters, f"{place}.function.parameters")
         shown.append({"type": "function", "function": {"name": function.name, **description, "parameters": parameters}})
     return shown
 
 
-def _check_schema(schema: dict[str, Any], place: str) -> None:
-    kind = schema.get("type", "object")
-    if kind not in ("object", ["object"]):
-        raise InvalidRequestError(
-            f"'{place}.type' must be \"object\": arguments have names.", param=f"{place}.type", code="invalid_value"
-        )
-
-
-def _function(tool: dict[str, Any]) -> Function:
-    function = tool["function"]
-    schema = function["parameters"]
-    if schema.get("properties") == {} and len(schema) <= 2:  # {"type": "object", "properties": {}}: no arguments
-        return Function(function["name"], NO_ARGUMENTS)
-    return Function(function["name"], {**schema, "type": "object"})
+def _functions(shown: Sequence[dict[str, Any]]) -> dict[str, Function]:
+    """By name, with schemas made ready to be enforced. Raises InvalidRequestError for one that can't be."""
+    functions = {}
+    for index, tool in enumerate(shown):
+        name, schema = tool["function"]["name"], tool["function"]["parameters"]
+        place = f"tools[{index}].function.parameters"
+        if schema.get("type", "object") not in ("object", ["object"]):
+            raise InvalidRequestError(
+                f"'{place}.type' must be \"object\": arguments have names.", param=f"{place}.type", code="invalid_value"
+            )
+        if not schema.get("properties") and len(schema) <= len({"type", "properties"} & schema.keys()):
+            schema = NO_ARGUMENTS
+        functions[name] = Function(name, schemas.prepare({**schema, "type": "object"}, field=place, compact=True))
+    return functions
 
 
 def _chosen(choice: ToolChoice) -> tuple[list[str], bool, bool]:

@@ -317,7 +317,9 @@ OTHER_PARTS = (
         responses.ModelCard,
         {
             **supported(id="", object="", created="when the server started", owned_by=""),
-            **supported(VLLM, root="the model behind an alias", max_model_len="tokens"),
+            **supported(
+                VLLM, root="the model behind an alias", max_model_len="tokens; null before the model is loaded"
+            ),
             **absent(shutdown_date=""),
         },
         {"": openai_property("models", "models", "model"), VLLM: vllm("#openai-compatible-server")},
@@ -333,7 +335,33 @@ OTHER_PARTS = (
         _TOKENS,
     ),
     Part(responses.Detokenized, supported(prompt="control tokens included"), _TOKENS),
-    Part(responses.Health, supported(status="`ok`", engine="how the core does", restarts="of the core"), _OWN),
+    Part(
+        responses.TokenizerInfo,
+        supported(
+            tokenizer_class="the class of transformers that reads any tokenizer.json",
+            vocab_size="ids end below it",
+            model_max_length="tokens of the context",
+            add_bos_token="whether a text gets it",
+            add_eos_token="whether a text gets it",
+            bos_token="",
+            eos_token="",
+            unk_token="",
+            pad_token="",
+            sep_token="",
+            cls_token="",
+            mask_token="",
+            additional_special_tokens="control tokens without a name",
+            chat_template="the default one, in Jinja2",
+        ),
+        _TOKENS,
+    ),
+    Part(
+        responses.Health,
+        supported(
+            status="`ok`", engine="how the first model's core does", restarts="of that core", models="how each does"
+        ),
+        _OWN,
+    ),
     Part(responses.Ready, supported(status="`ready`"), _OWN),
     Part(responses.Version, supported(version="", model="", max_model_len="", runner=""), _OWN),
     Part(

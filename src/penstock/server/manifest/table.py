@@ -37,6 +37,12 @@ APIS = (
     Api("tokenize", "POST /tokenize", TOKENIZE, {"": vllm("#utility-apis")}),
     Api("detokenize", "POST /detokenize", DETOKENIZE, {"": vllm("#utility-apis")}),
     Api(
+        "tokenizer_info",
+        "GET /tokenizer_info",
+        supported(model="in the query; the served model if absent"),
+        {"": vllm("#utility-apis")},
+    ),
+    Api(
         "latency",
         "GET /performance/latency",
         supported(target_ms="in the query; default is `--latency-target-ms`"),

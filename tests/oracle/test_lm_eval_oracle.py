@@ -1,0 +1,139 @@
+"""EleutherAI's lm-eval, unmodified, against the server: the scores that its own `hf` backend gives of the same weights.
+
+Its two ways to ask are tried on both runners: tokens or texts, one by one or several at once; log-likelihoods of
+choices, of continuations and of whole texts longer than the context, and generated texts with and without a template.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from support.evaluation import DATA, PUBLIC, evaluate, write_public_tasks, write_small_tasks
+from support.live_server import serve_model
+from support.tiny_chat import write_tiny_chat
+
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+
+RUNNERS = ("native", "torch")
+# What lm-eval keeps free differs: its API backend takes two tokens less of the same setting.
+CONTEXT = {"hf": 254, "api": 256}
+ASKING = {
+    "tokens": {"tokenizer_backend": "remote", "num_concurrent": 4, "batch_size": 3},
+    "one by one": {"tokenizer_backend": "remote"},
+    "texts": {"tokenizer_backend": "remote", "tokenized_requests": False, "batch_size": 2},
+    "own tokenizer": {"tokenizer_backend": "huggingface", "num_concurrent": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All evaluations by name, in one run of the program."""
+    directory = tmp_path_factory.mktemp("evaluation")
+    (directory / "model").mkdir()
+    model = write_tiny_chat(directory / "model")
+    engine = {"dtype": "float32", "device": "cpu", "threads": 1, "kv_memory": 1 << 24}
+    with (
+        serve_model(model, runner="native", **engine) as native,
+        serve_model(model, runner="torch", **engine) as torch,
+    ):
+        tasks = write_small_tasks(directory, greedy_words(native.url))
+        tasks |= {name: name for name in write_public_tasks(directory, items=4)}
+        reference = {
+            "model": "hf",
+            "model_args": {"pretrained": str(model), "dtype": "float32", "max_length": CONTEXT["hf"]},
+            "device": "cpu",
+        }
+        asked = {
+            "hf": {**reference, "tasks": [*tasks.values()]},
+            "hf chat": {**reference, "tasks": [tasks["generate"]], "apply_chat_template": True},
+        }
+        for runner, url in (("native", native.url), ("torch", torch.url)):
+            args = {"model": model.name, "max_length": CONTEXT["api"], "max_retries": 1}
+            for name, way in ASKING.items():
+                # as texts, lm-eval sends windows of tokens decoded, and takes for granted that none cuts a character
+                kinds = ("choice", "cloze") if name == "texts" else tasks
+                asked[f"{runner} {name}"] = {
+                    "model": "local-completions",
+                    "model_args": {**args, "base_url": f"{url}/v1/completions", "tokenizer": str(model), **way},
+                    "tasks": [tasks[kind] for kind in kinds],
+                }
+                if way["tokenizer_backend"] == "remote":
+                    del asked[f"{runner} {name}"]["model_args"]["tokenizer"]
+            asked[f"{runner} chat"] = {
+                "model": "local-chat-completions",
+                "model_args": {**args, "base_url": f"{url}/v1/chat/completions", "num_concurrent": 2},
+                "tasks": [tasks["generate"]],
+                "apply_chat_template": True,
+            }
+        return evaluate(directory, asked)
+
+
+def greedy_words(url: str) -> dict[str, str]:
+    """Prompts with what the model says next, where that is plain text."""
+    prompts = [f"Word {i}:" for i in range(40)]
+    body = {"prompt": prompts, "max_tokens": 2, "temperature": 0}
+    choices = httpx.post(f"{url}/v1/completions", json=body, timeout=30).json()["choices"]
+    words = {prompt: choice["text"] for prompt, choice in zip(prompts, choices, strict=True)}
+    return {prompt: word for prompt, word in words.items() if word.isascii() and word.isprintable() and len(word) == 2}
+
+
+def flat(items: list[list[list[Any]]]) -> list[Any]:
+    """Every response of every item, in order."""
+    return [response for responses in items for request in responses for response in request]
+
+
+@pytest.mark.proves(
+    completions="prompt echo logprobs max_tokens temperature seed",
+    CompletionLogprobs="token_logprobs top_logprobs",
+    tokenize="prompt add_special_tokens",
+    Tokenized="tokens",
+    TokenizerInfo="bos_token eos_token",
+)
+@pytest.mark.parametrize("way", ASKING)
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_log_likelihoods_of_each_item_are_those_of_the_hf_backend(
+    results: dict[str, Any], runner: str, way: str
+) -> None:
+    reference, found = results["hf"], results[f"{runner} {way}"]
+    for task in found["items"]:
+        if task == "small_generate":
+            continue
+        expected, given = flat(reference["items"][task]), flat(found["items"][task])
+        if task == "small_rolling":
+            assert given == pytest.approx(expected, abs=2e-3), "sums over hundreds of tokens"
+        else:
+            assert [each[0] for each in given] == pytest.approx([each[0] for each in expected], abs=1e-3), task
+            assert [each[1] for each in given] == [each[1] for each in expected], f"{task}: what is greedy"
+        assert found["scores"][task] == pytest.approx(reference["scores"][task], rel=1e-3), task
+
+
+def test_the_items_are_such_that_a_mistake_would_show(results: dict[str, Any]) -> None:
+    greedy = [each[1] for each in flat(results["hf"]["items"]["small_cloze"])]
+    assert {*greedy} == {True, False}
+    assert len({round(value, 3) for value in flat(results["hf"]["items"]["small_rolling"])}) == 3
+    assert any(text.strip() for text in flat(results["hf"]["items"]["small_generate"]))
+
+
+@pytest.mark.proves(completions="stop max_tokens", CompletionChoice="text")
+@pytest.mark.parametrize("way", [way for way in ASKING if way != "texts"])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_generated_texts_are_those_of_the_hf_backend(results: dict[str, Any], runner: str, way: str) -> None:
+    reference, found = results["hf"], results[f"{runner} {way}"]
+    assert found["items"]["small_generate"] == reference["items"]["small_generate"]
+    assert found["scores"]["small_generate"] == reference["scores"]["small_generate"]
+
+
+@pytest.mark.proves(chat="messages stop max_tokens seed temperature", AssistantMessage="content")
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_chat_answers_are_those_of_the_hf_backend_with_its_template(results: dict[str, Any], runner: str) -> None:
+    assert results[f"{runner} chat"]["items"] == results["hf chat"]["items"]
+
+
+def test_well_known_tasks_were_among_them(results: dict[str, Any]) -> None:
+    missing = [name for name in PUBLIC if not (DATA / f"{name}.jsonl").is_file()]
+    if missing:
+        pytest.skip(f"no copies of {', '.join(missing)} in {DATA.relative_to(DATA.parents[2])}")
+    assert {f"public_{name}" for name in PUBLIC} <= results["native tokens"]["items"].keys()
