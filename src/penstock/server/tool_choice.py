@@ -101,7 +101,7 @@ def _functions(shown: Sequence[dict[str, Any]]) -> dict[str, Function]:
             raise InvalidRequestError(
                 f"'{place}.type' must be \"object\": arguments have names.", param=f"{place}.type", code="invalid_value"
             )
-        if not schema.get("properties") and len(schema) <= len({"type", "properties"} & schema.keys()):
+        if schema.keys() <= {"type", "properties"} and not schema.get("properties"):
             schema = NO_ARGUMENTS
         functions[name] = Function(name, schemas.prepare({**schema, "type": "object"}, field=place, compact=True))
     return functions

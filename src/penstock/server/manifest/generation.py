@@ -17,7 +17,6 @@ _COMMON: Manifest = {
         logit_bias="token id to -100..100, up to 1024 of them",
         seed="the same seed gives the same text",
         stop="one string or up to 16, each of 1 to 1000 characters",
-        response_format="enforced, strict or not; see [structured output](structured.md)",
     ),
     **supported(
         VLLM,
@@ -79,6 +78,7 @@ CHAT: Manifest = {
         max_completion_tokens="the newer name of `max_tokens`, and wins over it",
         logprobs="",
         top_logprobs="0 to 20, with `logprobs`",
+        response_format="enforced, strict or not; see [structured output](structured.md)",
         tools="functions, up to 512; a call's arguments always fit their schema; see [tools](tools.md)",
         tool_choice="`none`, `auto`, `required`, one function, or `allowed_tools`",
         parallel_tool_calls="default true, where the model's template takes several calls",
@@ -125,6 +125,7 @@ COMPLETIONS: Manifest = {
         logprobs="0 to 20",
         echo="the prompt comes first, with its log probabilities if asked for",
     ),
+    **supported(VLLM, response_format="as for chat"),
     "best_of": Field("refused", "use `n`", (1,)),
     "thinking_token_budget": Field("refused", "thinking isn't told from a plain text", (-1,), VLLM),
     "suffix": Field("refused", "the model can't fill in", ("",)),
