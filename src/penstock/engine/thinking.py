@@ -50,4 +50,13 @@ class ThinkingBudget:
     def _check(self) -> None:
         spent = self._tracker.open and self._tracker.tokens >= self._limit.tokens
         if spent and not self._forced and not self._decoder.getstate()[0]:
-            self._forced = [*reversed(self._limit.end_token_ids)]
+            self._forced = [*reversed(self._rest_of_end())]
+
+    def _rest_of_end(self) -> tuple[int, ...]:
+        """The tokens of the tag without those that the model has just said by itself."""
+        end, said = self._limit.end_token_ids, self._tracker.closing
+        for count, token_id in enumerate(end):
+            if said <= 0:
+                return end[count:] if said == 0 else end
+            said -= len(self._pieces[token_id].data)
+        return end

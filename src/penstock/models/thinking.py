@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import AnyStr
 
 from penstock.models.message_parts import Content, Part, Reasoning
 
@@ -27,8 +28,8 @@ def thinking_tags(template_source: str) -> ThinkingTags | None:
     return next((tags for tags in KNOWN_TAGS if tags.end in template_source), None)
 
 
-def overlap(text: str, marker: str) -> int:
-    """Characters at the end of `text` that may be the beginning of `marker`, which isn't in it whole."""
+def overlap(text: AnyStr, marker: AnyStr) -> int:
+    """How much at the end of `text` may be the beginning of `marker`, which isn't in it whole."""
     sizes = range(min(len(marker) - 1, len(text)), 0, -1)
     return next((size for size in sizes if text.endswith(marker[:size])), 0)
 
@@ -48,6 +49,11 @@ class ThinkingTracker:
         self._before = not begun
         self.open = begun
         self.tokens = 0
+
+    @property
+    def closing(self) -> int:
+        """Bytes at the end of the thinking so far that may be the beginning of its end."""
+        return overlap(self._seen, self._end) if self.open else 0
 
     def push(self, data: bytes) -> None:
         """A token of these bytes was generated."""
