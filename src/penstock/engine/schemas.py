@@ -7,7 +7,7 @@ is settled here before it sees the schema:
 - a name could come twice among those that no schema names, so `minProperties` is taken only where it can't be met so;
 - `number` gets bounds and so no exponent: 1e999 would be one too, and most who read JSON can't take it;
 - `pattern` and some formats are rewritten (`engine/patterns.py`);
-- white space is bounded, since a model may add to it for ever.
+- white space is a space or a line's end with an indentation, since a model may add to it for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CODE = "unsupported_schema"
 LARGEST_NUMBER = 9e18
 _MAX_DEPTH = 100
 _ESCAPES = '"\\bfnrt'
-_WHITE_SPACE = "[ \\n\\r\\t]{1,24}"
+_WHITE_SPACE = "[ ]|\\n([ ]{0,16}|\\t{0,8})"  # between words, or a new line and what it is indented by
 
 # Keywords that hold schemas: by name, in order, alone.
 _MAPS = ("properties", "patternProperties")
