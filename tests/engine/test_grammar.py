@@ -14,13 +14,23 @@ from penstock.engine.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, Awaiti
 from penstock.engine.grammar import GrammarCompiler, GrammarTokenizer, Matcher
 from penstock.engine.types import Request, SamplingParams
 from penstock.models.vocabulary import Vocabulary
-from support.byte_vocabulary import END, LONGER, SIZE, allowed, byte_tokenizer, byte_vocabulary, follows
+from support.byte_vocabulary import (
+    END,
+    FIRST_LONGER,
+    LONGER,
+    MARK,
+    SIZE,
+    allowed,
+    byte_tokenizer,
+    byte_vocabulary,
+    follows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE = 30.0
-ABC = END + 1 + LONGER.index("abc")
+ABC = FIRST_LONGER + LONGER.index("abc")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,7 @@ def test_a_grammar_that_nothing_may_follow_is_over(at: Callable[[str], Matcher])
 
 
 def _prefixes(text: str) -> set[int]:
-    return {END + 1 + at for at, longer in enumerate(LONGER) if text.startswith(longer)}
+    return {FIRST_LONGER + at for at, longer in enumerate(LONGER) if text.startswith(longer)}
 
 
 def test_only_the_tokens_that_are_allowed_are_accepted_and_the_rest_leave_no_trace(
@@ -68,7 +78,7 @@ def test_only_the_tokens_that_are_allowed_are_accepted_and_the_rest_leave_no_tra
 
 def test_special_tokens_and_ids_without_a_token_match_no_text(at: Callable[[str], Matcher]) -> None:
     mask = allowed(at(r"start: /(?s:.)+/").mask())
-    assert END not in mask
+    assert not {END, MARK} & mask
     assert not any(token >= SIZE for token in mask)
     assert ord("<") in mask
 
@@ -309,5 +319,5 @@ def test_silence_makes_the_tokenizer_once() -> None:
 
 def test_a_vocabulary_is_what_the_model_has(tokenizer: GrammarTokenizer) -> None:
     assert isinstance(byte_vocabulary(), Vocabulary)
-    assert tokenizer.tokens("abcé☃x".encode()) == [ABC, END + 1 + LONGER.index("é☃"), ord("x")]
+    assert tokenizer.tokens("abcé☃x".encode()) == [ABC, FIRST_LONGER + LONGER.index("é☃"), ord("x")]
     assert allowed(tokenizer.ends) == {END}

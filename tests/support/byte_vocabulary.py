@@ -1,4 +1,4 @@
-"""A vocabulary without a model: every byte is the token of its number, then an end of text, then some longer tokens."""
+"""A vocabulary without a model: every byte is the token of its number, then two special ones, then longer ones."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ if TYPE_CHECKING:
 
     from penstock.engine.grammar import Matcher
 
-END = 256
+END, MARK = 256, 257  # special tokens: the end of text, and another
 LONGER = ("abc", "bca", "true", "false", "null", '{"', '":', '",', "}}", "00", "e5", "\\n", "é☃")
-SIZE = END + 1 + len(LONGER)
+FIRST_LONGER = MARK + 1
+SIZE = FIRST_LONGER + len(LONGER)
 
+_SPECIAL = {END: "<|end|>", MARK: "<|mark|>"}
 _SYMBOLS = {byte: symbol for symbol, byte in BYTE_ALPHABET.items()}
 
 
 def _spelling(token: int) -> str | None:
     if token < END:
         return _SYMBOLS[token]
-    if token == END:
-        return "<|end|>"
-    return "".join(_SYMBOLS[byte] for byte in LONGER[token - END - 1].encode()) if token < SIZE else None
+    if token in _SPECIAL:
+        return _SPECIAL[token]
+    return "".join(_SYMBOLS[byte] for byte in LONGER[token - FIRST_LONGER].encode()) if token < SIZE else None
 
 
 def byte_vocabulary() -> Vocabulary:
-    return Vocabulary(TokenPieces(_spelling, byte_level=True), frozenset({END}), (END,))
+    return Vocabulary(TokenPieces(_spelling, byte_level=True), frozenset(_SPECIAL), (END,))
 
 
 def byte_tokenizer() -> GrammarTokenizer:

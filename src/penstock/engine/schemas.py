@@ -189,10 +189,9 @@ def _check_min_properties(node: dict[str, Any], place: str) -> None:
 
 def _settle_format(node: dict[str, Any], place: str) -> None:
     name = node.get("format")
-    kinds = node.get("type", "string")
     if not isinstance(name, str):
         return
-    if "string" not in ([kinds] if isinstance(kinds, str) else kinds or ()):
+    if "type" in node and "string" not in _kinds(node):
         del node["format"]  # it says nothing about other types
     elif name in FORMATS:
         del node["format"]
@@ -216,8 +215,7 @@ def _settle_patterns(node: dict[str, Any], place: str) -> None:
 
 
 def _bound_numbers(node: dict[str, Any]) -> None:
-    kinds = node.get("type", ())
-    if "number" not in ([kinds] if isinstance(kinds, str) else kinds or ()) or node.keys() & {"enum", "const", "$ref"}:
+    if "number" not in _kinds(node) or node.keys() & {"enum", "const", "$ref"}:
         return
     low = max(_numbers(node, "minimum", "exclusiveMinimum"), default=None)
     high = min(_numbers(node, "maximum", "exclusiveMaximum"), default=None)
@@ -225,6 +223,11 @@ def _bound_numbers(node: dict[str, Any]) -> None:
         node["minimum"] = -LARGEST_NUMBER
     if high is None and (low is None or low < LARGEST_NUMBER):
         node["maximum"] = LARGEST_NUMBER
+
+
+def _kinds(node: dict[str, Any]) -> list[Any]:
+    kinds = node.get("type")
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def _numbers(node: dict[str, Any], *keywords: str) -> list[float]:
