@@ -7,7 +7,7 @@ is settled here before it sees the schema:
 - a name could come twice among those that no schema names, so `minProperties` is taken only where it can't be met so;
 - `number` gets bounds and so no exponent: 1e999 would be one too, and most who read JSON can't take it;
 - `pattern` and some formats are rewritten (`engine/patterns.py`);
-- white space is bounded, since a model may add to it for ever.
+- white space is a space or a line's end with an indentation, since a model may add to it for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CODE = "unsupported_schema"
 LARGEST_NUMBER = 9e18
 _MAX_DEPTH = 100
 _ESCAPES = '"\\bfnrt'
-_WHITE_SPACE = "[ \\n\\r\\t]{1,24}"
+_WHITE_SPACE = "[ ]|\\n([ ]{0,16}|\\t{0,8})"  # between words, or a new line and what it is indented by
 
 # Keywords that hold schemas: by name, in order, alone.
 _MAPS = ("properties", "patternProperties")
@@ -189,10 +189,9 @@ def _check_min_properties(node: dict[str, Any], place: str) -> None:
 
 def _settle_format(node: dict[str, Any], place: str) -> None:
     name = node.get("format")
-    kinds = node.get("type", "string")
     if not isinstance(name, str):
         return
-    if "string" not in ([kinds] if isinstance(kinds, str) else kinds or ()):
+    if "type" in node and "string" not in _kinds(node):
         del node["format"]  # it says nothing about other types
     elif name in FORMATS:
         del node["format"]
@@ -216,8 +215,7 @@ def _settle_patterns(node: dict[str, Any], place: str) -> None:
 
 
 def _bound_numbers(node: dict[str, Any]) -> None:
-    kinds = node.get("type", ())
-    if "number" not in ([kinds] if isinstance(kinds, str) else kinds or ()) or node.keys() & {"enum", "const", "$ref"}:
+    if "number" not in _kinds(node) or node.keys() & {"enum", "const", "$ref"}:
         return
     low = max(_numbers(node, "minimum", "exclusiveMinimum"), default=None)
     high = min(_numbers(node, "maximum", "exclusiveMaximum"), default=None)
@@ -225,6 +223,11 @@ def _bound_numbers(node: dict[str, Any]) -> None:
         node["minimum"] = -LARGEST_NUMBER
     if high is None and (low is None or low < LARGEST_NUMBER):
         node["maximum"] = LARGEST_NUMBER
+
+
+def _kinds(node: dict[str, Any]) -> list[Any]:
+    kinds = node.get("type")
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def _numbers(node: dict[str, Any], *keywords: str) -> list[float]:

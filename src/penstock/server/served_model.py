@@ -145,5 +145,5 @@ class ModelInUse:
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
             arrived=arrived,
-            grammar_field=field_of(request),
+            grammar_field=field_of(request) or "tools",
         )
