@@ -48,7 +48,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         }
         asked = {
             "hf": {**reference, "tasks": [*tasks.values()]},
-            "hf chat": {**reference, "tasks": [tasks["generate"]], "apply_chat_template": True},
+            "hf chat": {**reference, "tasks": [tasks["choice"], tasks["generate"]], "apply_chat_template": True},
         }
         for runner, url in (("native", native.url), ("torch", torch.url)):
             args = {"model": model.name, "max_length": CONTEXT["api"], "max_retries": 1}
@@ -62,6 +62,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 }
                 if way["tokenizer_backend"] == "remote":
                     del asked[f"{runner} {name}"]["model_args"]["tokenizer"]
+            asked[f"{runner} own template"] = {
+                **asked[f"{runner} own tokenizer"],
+                "tasks": [tasks["choice"], tasks["generate"]],
+                "apply_chat_template": True,
+            }
             asked[f"{runner} chat"] = {
                 "model": "local-chat-completions",
                 "model_args": {**args, "base_url": f"{url}/v1/chat/completions", "num_concurrent": 2},
@@ -129,7 +134,18 @@ def test_generated_texts_are_those_of_the_hf_backend(results: dict[str, Any], ru
 @pytest.mark.proves(chat="messages stop max_tokens seed temperature", AssistantMessage="content")
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_chat_answers_are_those_of_the_hf_backend_with_its_template(results: dict[str, Any], runner: str) -> None:
-    assert results[f"{runner} chat"]["items"] == results["hf chat"]["items"]
+    expected = results["hf chat"]["items"]["small_generate"]
+    assert results[f"{runner} chat"]["items"] == {"small_generate": expected}
+    assert results[f"{runner} own template"]["items"]["small_generate"] == expected, "rendered by lm-eval"
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_choices_in_a_conversation_are_scored_as_by_the_hf_backend(results: dict[str, Any], runner: str) -> None:
+    expected = [each[0] for each in flat(results["hf chat"]["items"]["small_choice"])]
+    given = [each[0] for each in flat(results[f"{runner} own template"]["items"]["small_choice"])]
+    assert given == pytest.approx(expected, abs=1e-3)
+    plain = [each[0] for each in flat(results["hf"]["items"]["small_choice"])]
+    assert given != pytest.approx(plain, abs=1e-1), "a template makes a difference"
 
 
 def test_well_known_tasks_were_among_them(results: dict[str, Any]) -> None:
