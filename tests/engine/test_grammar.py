@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, AwaitingGrammars
 from penstock.engine.grammar import GrammarCompiler, GrammarTokenizer, Matcher
+from penstock.engine.stopping import OutputStream
 from penstock.engine.types import Request, SamplingParams
 from penstock.models.vocabulary import Vocabulary
 from support.byte_vocabulary import (
@@ -27,6 +29,7 @@ from support.byte_vocabulary import (
 )
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
 PATIENCE = 30.0
@@ -321,3 +324,43 @@ def test_a_vocabulary_is_what_the_model_has(tokenizer: GrammarTokenizer) -> None
     assert isinstance(byte_vocabulary(), Vocabulary)
     assert tokenizer.tokens("abcé☃x".encode()) == [ABC, FIRST_LONGER + LONGER.index("é☃"), ord("x")]
     assert allowed(tokenizer.ends) == {END}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([r"(abc){1,6}", r"([ab]{2},?){1,5}", r"é?(☃b|a){0,9}x?y", r"(aa|b)+"]),
+    st.lists(st.text("abcx,é☃", min_size=1, max_size=4), max_size=3),
+    st.booleans(),
+    st.integers(0, 8),
+    st.sets(st.sampled_from([ord("a"), ord("b"), ABC]), max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_stop_strings_and_tokens_there_are_what_ends_in_stop_matches(
+    pattern: str, stops: list[str], include: bool, least: int, stop_tokens: set[int], rng: random.Random
+) -> None:
+    tokenizer = byte_tokenizer_of_this_module()
+    params = SamplingParams(
+        stop=tuple(stops),
+        include_stop_str_in_output=include,
+        min_tokens=least,
+        stop_token_ids=tuple(stop_tokens),
+        max_tokens=40,
+    )
+    matcher = Matcher(tokenizer.compile(grammar_of(pattern)), tokenizer)
+    stream = OutputStream(byte_vocabulary(), params, [], [END], 40, matcher)
+    text, reason, matched = "", None, None
+    while reason is None:
+        mask = stream.allowed
+        assert mask is not None
+        choices = sorted(allowed(mask) - set(stream.banned_token_ids))
+        more, reason, matched = stream.push(rng.choice(choices))
+        text += more
+    if reason == "stop":
+        assert re.fullmatch(pattern, text)
+    if isinstance(matched, str):
+        assert matched in stops
+        assert not include or text.endswith(matched)
+
+
+def grammar_of(pattern: str) -> str:
+    return f"start: /{pattern}/"

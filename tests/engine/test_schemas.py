@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from benchmarks.json_schemas import schemas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from penstock.engine.grammar import Matcher
 from penstock.engine.patterns import EXACT_FORMATS, FORMATS
 from penstock.engine.schemas import prepare
 from support.byte_vocabulary import END, allowed, byte_tokenizer, byte_vocabulary
-from support.schemas import schemas
 
 _PIECES = byte_vocabulary().pieces
 tokenizer = cache(byte_tokenizer)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
+from benchmarks.json_schemas import COUNT, schemas
 
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
 from support.asking import CHAT, COMPLETIONS, error_of, events
 from support.listening import client_of
-from support.schemas import COUNT, schemas
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:

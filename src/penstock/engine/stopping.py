@@ -146,7 +146,7 @@ class OutputStream:
         if self._matcher is None:
             return None
         mask = self._matcher.mask()
-        if self._stop_tokens and self._matcher.is_complete:
+        if self._stop_tokens and self._count >= self._params.min_tokens and self._matcher.is_complete:
             bits = bytearray(mask)
             for token in self._stop_tokens:
                 if 0 <= token < 8 * len(bits):
