@@ -59,7 +59,8 @@ def _alphabet() -> list[str]:
 
 
 def response_format(schema: Any) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    described = {"name": "answer", "description": "What is asked for.", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": described}
 
 
 async def text_of(client: httpx.AsyncClient, body: dict[str, Any], path: str = CHAT) -> tuple[str, str]:
@@ -83,6 +84,9 @@ def assert_valid(text: str, schema: dict[str, Any]) -> None:
     assert validator.is_valid(value), (schema, text, next(iter(validator.iter_errors(value))).message)
 
 
+@pytest.mark.proves(
+    chat="response_format", ResponseFormat="type json_schema", JsonSchemaFormat="schema name description strict"
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_given_200_schemas_when_a_model_draws_at_random_then_all_that_ends_validates(model: Path, stream: bool) -> None:
     async def work(client: httpx.AsyncClient) -> None:
@@ -176,6 +180,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.proves(
+    chat="response_format structured_outputs guided_json guided_regex guided_choice guided_grammar",
+    completions="response_format structured_outputs guided_json guided_regex guided_choice guided_grammar",
+    StructuredOutputs="json regex choice grammar json_object disable_any_whitespace",
+)
 def test_each_way_to_ask_is_followed_by_both_endpoints_streamed_or_not(model: Path) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         asked = [
