@@ -246,6 +246,10 @@ def test_mistrals_ids_are_made_to_fit_and_stay_in_pairs(make: Making) -> None:
 
 
 WEATHER = TOOLS[0]["function"]
+ODD = {"type": "array", "uniqueItems": True}
+DEEP: dict[str, Any] = {}
+for _ in range(400):
+    DEEP = {"items": DEEP}
 
 
 @pytest.mark.parametrize(
@@ -262,6 +266,14 @@ WEATHER = TOOLS[0]["function"]
             "tools[0].function.parameters.type",
         ),
         ({"tools": [{"type": "function", "function": {**WEATHER, "parameters": []}}]}, "tools[0].function.parameters"),
+        (
+            {"tools": [{"type": "function", "function": {**WEATHER, "parameters": {"properties": {"a": ODD}}}}]},
+            "tools[0].function.parameters.properties.a.uniqueItems",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {**WEATHER, "parameters": {"not": DEEP}}}]},
+            "tools[0].function.parameters",
+        ),
         ({"tools": TOOLS * 300}, "tools"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         ({"tools": [], "tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice"),

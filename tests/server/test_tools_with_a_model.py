@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
@@ -145,6 +145,22 @@ def test_a_conversation_goes_on_with_the_results(models: dict[str, Path]) -> Non
         assert second.usage.prompt_tokens > first.usage.prompt_tokens
 
     with_model(models["mistral-named"], work)
+
+
+def test_a_schema_that_no_grammar_can_follow_is_refused_and_harms_nobody(models: dict[str, Path]) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        model = (await client.models.list()).data[0].id
+        parameters = {"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}}
+        lost: Any = [{"type": "function", "function": {"name": "lost", "parameters": parameters}}]
+        asked: dict[str, Any] = {"model": model, "messages": MESSAGES, "max_tokens": 20}
+        for stream in (False, True):
+            with pytest.raises(BadRequestError) as caught:
+                await client.chat.completions.create(tools=lost, stream=stream, **asked)
+            assert caught.value.param == "tools"
+            assert caught.value.code == "invalid_grammar"
+        assert (await client.chat.completions.create(**asked)).choices
+
+    with_model(models["generic"], work)
 
 
 def test_thinking_ends_when_its_budget_does_and_what_follows_fits_the_schema(models: dict[str, Path]) -> None:
