@@ -226,3 +226,19 @@ _KEYWORDS = st.sampled_from(
 def test_any_json_is_prepared_and_compiled_or_refused(schema: Any) -> None:
     with suppress(InvalidRequestError):
         assert matcher_of(schema).mask()
+
+
+def test_what_cant_be_enforced_is_left_out_where_the_caller_takes_note_of_it() -> None:
+    odd = {"type": "array", "uniqueItems": True, "contains": {}, "items": {"type": "string", "format": "phone"}}
+    schema = {"type": "object", "properties": {"a": odd}, "propertyNames": {"maxLength": 3}, "minProperties": 1}
+    dropped: list[str] = []
+    prepared = prepare(schema, field="f", dropped=dropped)
+    assert sorted(dropped) == [
+        "f.minProperties",
+        "f.properties.a.contains",
+        "f.properties.a.items.format",
+        "f.properties.a.uniqueItems",
+        "f.propertyNames",
+    ]
+    assert prepared["properties"] == {"a": {"type": "array", "items": {"type": "string"}}}
+    assert schema["properties"] == {"a": odd}

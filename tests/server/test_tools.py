@@ -247,6 +247,7 @@ def test_mistrals_ids_are_made_to_fit_and_stay_in_pairs(make: Making) -> None:
 
 WEATHER = TOOLS[0]["function"]
 ODD = {"type": "array", "uniqueItems": True}
+LOOSE = {"name": "f", "parameters": {"properties": {"a": ODD, "b": {"format": "x", "type": "string"}}}}
 DEEP: dict[str, Any] = {}
 for _ in range(400):
     DEEP = {"items": DEEP}
@@ -267,8 +268,8 @@ for _ in range(400):
         ),
         ({"tools": [{"type": "function", "function": {**WEATHER, "parameters": []}}]}, "tools[0].function.parameters"),
         (
-            {"tools": [{"type": "function", "function": {**WEATHER, "parameters": {"properties": {"a": ODD}}}}]},
-            "tools[0].function.parameters.properties.a.uniqueItems",
+            {"tools": [{"type": "function", "function": {**LOOSE, "strict": True}}]},
+            "tools[0].function.parameters.properties.b.format",
         ),
         (
             {"tools": [{"type": "function", "function": {**WEATHER, "parameters": {"not": DEEP}}}]},
@@ -293,6 +294,21 @@ def test_what_is_wrong_with_tools_is_named(make: Making, fields: dict[str, Any],
     assert (response.status_code, error["param"]) == (400, param)
     assert error["code"]
     assert not engine.added
+
+
+@pytest.mark.proves(FunctionDefinition="strict")
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_no_grammar_enforces_is_named_in_a_header_and_the_rest_is_enforced(make: Making, stream: bool) -> None:
+    engine = make(says="hi")
+    tools = [TOOLS[1], {"type": "function", "function": LOOSE}]
+    answer = ask(engine, "POST", CHAT, body(tools=tools, stream=stream, mystery=1))
+    places = "tools[1].function.parameters.properties"
+    expected = ["mystery", f"{places}.a.uniqueItems", f"{places}.b.format"]
+    assert sorted(answer.headers["x-penstock-ignored-fields"].split(", ")) == sorted(expected)
+    grammar = engine.added[-1].params.grammar or ""
+    assert '"a": {"type": "array"}' in grammar
+    assert "uniqueItems" in prompt_of(engine), "the model is shown the schema as it came"
+    assert "uniqueItems" not in grammar
 
 
 def test_a_template_in_two_parts_uses_the_one_for_tools(tmp_path: Path) -> None:

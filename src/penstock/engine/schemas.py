@@ -64,15 +64,25 @@ _UNENFORCED: dict[str, Callable[[object, dict[str, Any]], bool]] = {
 }
 
 
-def prepare(schema: object, *, field: str, compact: bool = False) -> dict[str, Any]:
+class UnenforceableError(InvalidRequestError):
+    """A keyword that no grammar enforces."""
+
+    def __init__(self, place: str, keyword: str, why: str) -> None:
+        param = f"{place}.{keyword}"[:300]
+        super().__init__(f"'{keyword}' {why} (at {place[:300]}).", param=param, code=CODE)
+        self.keyword = keyword
+
+
+def prepare(schema: object, *, field: str, compact: bool = False, dropped: list[str] | None = None) -> dict[str, Any]:
     """A schema for `lark.json_value` that no text satisfies but what satisfies `schema`, which is left alone.
 
     Args:
         schema: a JSON schema, decoded.
         field: the request field that it stands in, for errors.
         compact: allow no white space between tokens.
+        dropped: given a list, keywords that can't be enforced are left out, and their places added to it.
 
-    Raises InvalidRequestError naming the place of what can't be enforced.
+    Raises InvalidRequestError naming the place of what is wrong, UnenforceableError of what can't be enforced.
     """
     copied = _copy(schema, field)
     if copied is True:
@@ -82,7 +92,10 @@ def prepare(schema: object, *, field: str, compact: bool = False) -> dict[str, A
             f"'{field}' must be a JSON schema: an object, or true.", param=field, code="invalid_value"
         )
     for place, node in list(_reachable(copied, field)):
-        _settle(node, place)
+        if dropped is None:
+            _settle(node, place)
+        else:
+            _settle_loosely(node, place, dropped)
     copied["x-guidance"] = {"json_allowed_escapes": _ESCAPES} | (
         {"whitespace_flexible": False} if compact else {"whitespace_pattern": _WHITE_SPACE}
     )
@@ -160,12 +173,27 @@ def _at(root: dict[str, Any], reference: str) -> Any:
     return found
 
 
+def _settle_loosely(node: dict[str, Any], place: str, dropped: list[str]) -> None:
+    """The same without what can't be enforced."""
+    while True:
+        before = dict(node)
+        try:
+            _settle(node, place)
+        except UnenforceableError as refusal:
+            node.clear()
+            node.update(before)
+            del node[refusal.keyword]
+            dropped.append(refusal.param or place)
+        else:
+            return
+
+
 def _settle(node: dict[str, Any], place: str) -> None:
     """Refuse what can't be enforced in one schema, drop what asks for nothing, and make the rest exact."""
     idle = []
     for keyword in _UNENFORCED.keys() & node.keys():
         if not _UNENFORCED[keyword](node[keyword], node):
-            raise _refusal(place, keyword, "can't be enforced")
+            raise UnenforceableError(place, keyword, "can't be enforced")
         idle.append(keyword)
     for keyword in idle:
         del node[keyword]
@@ -182,7 +210,7 @@ def _check_min_properties(node: dict[str, Any], place: str) -> None:
     required = node.get("required")
     is_closed = node.get("additionalProperties") is False and not node.get("patternProperties")
     if not is_closed and least > (len(set(map(str, required))) if isinstance(required, list) else 0):
-        raise _refusal(
+        raise UnenforceableError(
             place, "minProperties", 'can only be enforced beside "additionalProperties": false or as many "required"'
         )
 
@@ -199,7 +227,7 @@ def _settle_format(node: dict[str, Any], place: str) -> None:
         node["allOf"] = [*(others if isinstance(others, list) else ()), {"pattern": FORMATS[name]}]
     elif name not in EXACT_FORMATS:
         known = ", ".join(sorted({*FORMATS, *EXACT_FORMATS}))
-        raise _refusal(place, "format", f"{name[:64]!r} can't be enforced; {known} can")
+        raise UnenforceableError(place, "format", f"{name[:64]!r} can't be enforced; {known} can")
 
 
 def _settle_patterns(node: dict[str, Any], place: str) -> None:
@@ -211,7 +239,7 @@ def _settle_patterns(node: dict[str, Any], place: str) -> None:
             node["patternProperties"] = {rewrite(name): inner for name, inner in by_name.items()}
     except ValueError as error:
         keyword = "patternProperties" if isinstance(by_name, dict) else "pattern"
-        raise _refusal(place, keyword, f"has {error}") from error
+        raise UnenforceableError(place, keyword, f"has {error}") from error
 
 
 def _bound_numbers(node: dict[str, Any]) -> None:
@@ -233,7 +261,3 @@ def _kinds(node: dict[str, Any]) -> list[Any]:
 def _numbers(node: dict[str, Any], *keywords: str) -> list[float]:
     values = (node.get(keyword) for keyword in keywords)
     return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-
-
-def _refusal(place: str, keyword: str, why: str) -> InvalidRequestError:
-    return InvalidRequestError(f"'{keyword}' {why} (at {place[:300]}).", param=f"{place}.{keyword}"[:300], code=CODE)

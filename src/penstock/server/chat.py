@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from penstock.engine.types import RequestOutput
 from penstock.models.message_parts import CallArguments, CallBegun, Content, Reasoning, WholeMessage
-from penstock.server.body import BodyReader
+from penstock.server.body import BodyReader, with_ignored
 from penstock.server.conversation import prepare_chat
 from penstock.server.generation import UsageReports
 from penstock.server.logprobs import chat_logprobs, prompt_logprobs
@@ -66,7 +66,7 @@ async def chat_completions(http: Request) -> Response:
         generation,
         whole=answer.whole,
         events=answer.events() if request.stream else None,
-        headers={"x-request-id": head.id, **headers},
+        headers={"x-request-id": head.id, **with_ignored(headers, chat.unenforced)},
     )
 
 

@@ -39,11 +39,13 @@ class PreparedChat:
         prompt: token ids.
         params: for the engine.
         new_reader: makes the reader of one choice; None where all of an answer's text is its content.
+        unenforced: places in the request of what the answer need not fit, to be named in its headers.
     """
 
     prompt: list[int]
     params: SamplingParams
     new_reader: Callable[[], MessageReader] | None
+    unenforced: Sequence[str] = ()
 
 
 async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
@@ -79,7 +81,8 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
         params = _with_budget(model, params, thinking, budget)
     names = [] if use is None else [function.name for function in use.functions]
     pieces = model.engine.tokenizer.pieces
-    return PreparedChat(prompt.token_ids, params, partial(_reader, pieces, thinking, spelling, names))
+    unenforced = () if use is None else use.unenforced
+    return PreparedChat(prompt.token_ids, params, partial(_reader, pieces, thinking, spelling, names), unenforced)
 
 
 def _check_together(use: ToolUse, spelling: ToolFormat) -> None:

@@ -27,12 +27,14 @@ class ToolUse:
         functions: those that may be called.
         required: the answer is calls.
         several: more than one, if the model's format has room for them.
+        unenforced: places of what arguments need not fit.
     """
 
     shown: list[dict[str, Any]]
     functions: list[Function]
     required: bool
     several: bool
+    unenforced: list[str]
 
 
 def tool_use(request: ChatRequest) -> ToolUse | None:
@@ -45,7 +47,9 @@ def tool_use(request: ChatRequest) -> ToolUse | None:
         )
     if not tools or choice == "none":
         return None
-    functions = _functions(shown)
+    unenforced: list[str] = []
+    strict = [tool.function is not None and tool.function.strict is True for tool in tools]
+    functions = _functions(shown, strict, unenforced)
     required, several = choice == "required", request.parallel_tool_calls is not False
     if isinstance(choice, ToolChoice):
         names, required, named = _chosen(choice)
@@ -58,7 +62,7 @@ def tool_use(request: ChatRequest) -> ToolUse | None:
             )
         functions = {name: functions[name] for name in functions if name in names}
         several = several and not named
-    return ToolUse(shown, [*functions.values()], required, several)
+    return ToolUse(shown, [*functions.values()], required, several, unenforced)
 
 
 def shown_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -91,8 +95,9 @@ def shown_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return shown
 
 
-def _functions(shown: Sequence[dict[str, Any]]) -> dict[str, Function]:
-    """By name, with schemas made ready to be enforced. Raises InvalidRequestError for one that can't be."""
+def _functions(shown: Sequence[dict[str, Any]], strict: Sequence[bool], unenforced: list[str]) -> dict[str, Function]:
+    """By name, with schemas made ready to be enforced; what can't be is refused where strictness is asked for, and else
+    added to `unenforced`. Raises InvalidRequestError."""
     functions = {}
     for index, tool in enumerate(shown):
         name, schema = tool["function"]["name"], tool["function"]["parameters"]
@@ -103,7 +108,9 @@ def _functions(shown: Sequence[dict[str, Any]]) -> dict[str, Function]:
             )
         if schema.keys() <= {"type", "properties"} and not schema.get("properties"):
             schema = NO_ARGUMENTS
-        functions[name] = Function(name, schemas.prepare({**schema, "type": "object"}, field=place, compact=True))
+        dropped = None if strict[index] else unenforced
+        schema = {**schema, "type": "object"}
+        functions[name] = Function(name, schemas.prepare(schema, field=place, compact=True, dropped=dropped))
     return functions
 
 

@@ -119,7 +119,7 @@ REQUEST_PARTS = (
             name="up to 128 letters, digits, and any of `_.:/-`",
             description="",
             parameters="a JSON schema of an object; none at all: no arguments",
-            strict="of no account: arguments always fit their schema",
+            strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
         ),
         _TOOLS,
     ),
