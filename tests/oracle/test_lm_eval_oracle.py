@@ -6,7 +6,7 @@ choices, of continuations and of whole texts longer than the context, and genera
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -15,17 +15,22 @@ from support.evaluation import DATA, PUBLIC, evaluate, write_public_tasks, write
 from support.live_server import serve_model
 from support.tiny_chat import write_tiny_chat
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 RUNNERS = ("native", "torch")
 # What lm-eval keeps free differs: its API backend takes two tokens less of the same setting.
 CONTEXT = {"hf": 254, "api": 256}
-ASKING = {
+ASKING: dict[str, dict[str, Any]] = {
     "tokens": {"tokenizer_backend": "remote", "num_concurrent": 4, "batch_size": 3},
     "one by one": {"tokenizer_backend": "remote"},
     "texts": {"tokenizer_backend": "remote", "tokenized_requests": False, "batch_size": 2},
     "own tokenizer": {"tokenizer_backend": "huggingface", "num_concurrent": 2},
 }
+# How it is asked is the server's business, not the runner's.
+WAYS = [*(("native", way) for way in ASKING), ("torch", "tokens"), ("torch", "own tokenizer")]
 
 
 @pytest.fixture(scope="module")
@@ -34,46 +39,49 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("evaluation")
     (directory / "model").mkdir()
     model = write_tiny_chat(directory / "model")
-    engine = {"dtype": "float32", "device": "cpu", "threads": 1, "kv_memory": 1 << 24}
+    # steps of 64 tokens: long prompts are computed in chunks, beside others
+    sizes = {"threads": 1, "kv_memory": 1 << 24, "max_num_batched_tokens": 64, "max_num_seqs": 8}
+    engine = {"dtype": "float32", "device": "cpu", **sizes}
     with (
         serve_model(model, runner="native", **engine) as native,
         serve_model(model, runner="torch", **engine) as torch,
     ):
         tasks = write_small_tasks(directory, greedy_words(native.url))
         tasks |= {name: name for name in write_public_tasks(directory, items=4)}
-        reference = {
-            "model": "hf",
-            "model_args": {"pretrained": str(model), "dtype": "float32", "max_length": CONTEXT["hf"]},
-            "device": "cpu",
-        }
+        hf = {"pretrained": str(model), "dtype": "float32", "max_length": CONTEXT["hf"]}
+        reference = {"model": "hf", "model_args": hf, "device": "cpu"}
         asked = {
             "hf": {**reference, "tasks": [*tasks.values()]},
             "hf chat": {**reference, "tasks": [tasks["choice"], tasks["generate"]], "apply_chat_template": True},
+            **over_http("native", native.url, model, tasks),
+            **over_http("torch", torch.url, model, tasks),
         }
-        for runner, url in (("native", native.url), ("torch", torch.url)):
-            args = {"model": model.name, "max_length": CONTEXT["api"], "max_retries": 1}
-            for name, way in ASKING.items():
-                # as texts, lm-eval sends windows of tokens decoded, and takes for granted that none cuts a character
-                kinds = ("choice", "cloze") if name == "texts" else tasks
-                asked[f"{runner} {name}"] = {
-                    "model": "local-completions",
-                    "model_args": {**args, "base_url": f"{url}/v1/completions", "tokenizer": str(model), **way},
-                    "tasks": [tasks[kind] for kind in kinds],
-                }
-                if way["tokenizer_backend"] == "remote":
-                    del asked[f"{runner} {name}"]["model_args"]["tokenizer"]
-            asked[f"{runner} own template"] = {
-                **asked[f"{runner} own tokenizer"],
-                "tasks": [tasks["choice"], tasks["generate"]],
-                "apply_chat_template": True,
-            }
-            asked[f"{runner} chat"] = {
-                "model": "local-chat-completions",
-                "model_args": {**args, "base_url": f"{url}/v1/chat/completions", "num_concurrent": 2},
-                "tasks": [tasks["generate"]],
-                "apply_chat_template": True,
-            }
         return evaluate(directory, asked)
+
+
+def over_http(runner: str, url: str, model: Path, tasks: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The evaluations that ask one server."""
+    args = {"model": model.name, "max_length": CONTEXT["api"], "max_retries": 1}
+    completions = {**args, "base_url": f"{url}/v1/completions"}
+    chat = {**args, "base_url": f"{url}/v1/chat/completions", "num_concurrent": 2}
+    in_chat = {"apply_chat_template": True, "tasks": [tasks["generate"]]}
+    asked: dict[str, dict[str, Any]] = {
+        f"{runner} chat": {"model": "local-chat-completions", "model_args": chat, **in_chat}
+    }
+    for of, name in WAYS:
+        if of == runner:
+            way = dict(ASKING[name])
+            if way["tokenizer_backend"] == "huggingface":
+                way["tokenizer"] = str(model)
+            # as texts, lm-eval sends windows of tokens decoded, and takes for granted that none cuts a character
+            kinds = ("choice", "cloze") if name == "texts" else tasks
+            asked[f"{runner} {name}"] = {
+                "model": "local-completions",
+                "model_args": {**completions, **way},
+                "tasks": [tasks[kind] for kind in kinds],
+            }
+    by_template = {"apply_chat_template": True, "tasks": [tasks["choice"], tasks["generate"]]}
+    return {**asked, f"{runner} own template": {**asked[f"{runner} own tokenizer"], **by_template}}
 
 
 def greedy_words(url: str) -> dict[str, str]:
@@ -97,8 +105,7 @@ def flat(items: list[list[list[Any]]]) -> list[Any]:
     Tokenized="tokens",
     TokenizerInfo="bos_token eos_token",
 )
-@pytest.mark.parametrize("way", ASKING)
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(("runner", "way"), WAYS)
 def test_log_likelihoods_of_each_item_are_those_of_the_hf_backend(
     results: dict[str, Any], runner: str, way: str
 ) -> None:
@@ -123,8 +130,7 @@ def test_the_items_are_such_that_a_mistake_would_show(results: dict[str, Any]) -
 
 
 @pytest.mark.proves(completions="stop max_tokens", CompletionChoice="text")
-@pytest.mark.parametrize("way", [way for way in ASKING if way != "texts"])
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(("runner", "way"), [each for each in WAYS if each[1] != "texts"])
 def test_generated_texts_are_those_of_the_hf_backend(results: dict[str, Any], runner: str, way: str) -> None:
     reference, found = results["hf"], results[f"{runner} {way}"]
     assert found["items"]["small_generate"] == reference["items"]["small_generate"]

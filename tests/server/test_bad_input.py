@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
 from penstock.server.manifest import generation
+from penstock.server.manifest.field import Field
 from penstock.server.requests import ChatRequest
 from support.asking import CHAT, COMPLETIONS, ask, error_of
 from support.fake_engine import CONTEXT, FakeEngine
@@ -327,6 +329,43 @@ def test_an_unexpected_failure_is_a_500_that_tells_only_where_the_log_has_it(
     incident = error["message"].rstrip(".").split()[-1]
     assert incident in caplog.text
     assert "the secret cause" in caplog.text
+
+
+class Inner(msgspec.Struct, rename="camel"):
+    """What stands in a body, under names of its own on the wire."""
+
+    its_name: str = ""
+    more: list[Inner | str] = []
+    anything: dict[str, Any] = {}
+
+
+class Outer(msgspec.Struct):
+    """A body that nests."""
+
+    inner: Inner | None = None
+    several: list[str | list[Inner]] = []
+
+
+def test_fields_inside_others_that_nobody_reads_are_named_by_their_path_once() -> None:
+    reader = BodyReader(Outer, manifest={name: Field("supported") for name in ("inner", "several")})
+    inside = {"itsName": "a", "its_name": "b", "anything": {"x": {"y": 1}}, "odd": 1, "none": None}
+    body = {
+        "inner": {**inside, "more": ["text", inside, {"more": [inside]}]},
+        "several": ["text", [inside, inside], "text"],
+    }
+    request, headers = reader.decode(json.dumps(body).encode())
+    assert request.inner is not None
+    assert request.inner.its_name == "a"
+    assert headers["x-penstock-ignored-fields"].split(", ") == [
+        "inner.its_name",
+        "inner.odd",
+        "inner.more[].its_name",
+        "inner.more[].odd",
+        "inner.more[].more[].its_name",
+        "inner.more[].more[].odd",
+        "several[][].its_name",
+        "several[][].odd",
+    ]
 
 
 READER = BodyReader(ChatRequest, generation.CHAT)

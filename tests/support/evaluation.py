@@ -108,7 +108,7 @@ def evaluate(directory: Path, evaluations: dict[str, dict[str, Any]]) -> dict[st
     env = {**os.environ, **offline, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, __file__, asked.name, answered.name],
-        cwd=directory, env=env, capture_output=True, text=True, timeout=300, check=False,
+        cwd=directory, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-8000:]
     results: dict[str, Any] = json.loads(answered.read_text())

@@ -135,9 +135,10 @@ def _unread_inside(request: object, given: dict[str, msgspec.Raw]) -> list[str]:
 
 def _compare(typed: msgspec.Struct | list[Any], sent: msgspec.Raw, path: str, found: dict[str, None]) -> None:
     if isinstance(typed, list):
-        if typed and isinstance(typed[0], _HOLDERS):  # else plain values, maybe a great many
+        if typed and not isinstance(typed[0], int | float):  # of numbers there may be a great many
             for one, raw in zip(typed, _items_of.decode(sent), strict=True):
-                _compare(one, raw, f"{path}[]", found)
+                if isinstance(one, _HOLDERS):
+                    _compare(one, raw, f"{path}[]", found)
     elif isinstance(typed, msgspec.Struct):
         attributes = _attributes(type(typed))
         for name, raw in _fields_of.decode(sent).items():
