@@ -92,6 +92,12 @@ FINISHED = Metric(
     "Sequences ended, by reason: stop, length, abort, error.",
     labels=("model", "reason"),
 )
+STRUCTURED = Metric(
+    "structured_outputs",
+    "counter",
+    "Sequences whose output had to match a grammar, by outcome: complete, cut (by length), abort, error.",
+    labels=("model", "outcome"),
+)
 HTTP_REQUESTS = Metric(
     "http_requests",
     "counter",

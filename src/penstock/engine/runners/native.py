@@ -271,6 +271,7 @@ def _choice(spec: SampleSpec) -> Choice:
         p.repetition_penalty,
         list(seen),
         subtracted,
+        spec.allowed,
     )
 
 
