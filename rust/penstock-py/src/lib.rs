@@ -8,7 +8,7 @@ use penstock_cpu::finite;
 use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::Packing;
-use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
@@ -21,6 +21,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +51,7 @@ fn detached<T: Send>(py: Python<'_>, job: impl FnOnce() -> penstock_cpu::Result<
     }
 }
 
-/// A model's sizes by their names in `ModelSpec`.
+/// A model's sizes and switches by their names in `ModelSpec`, and the rotation of layers with a window.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct PySizes {
@@ -63,9 +64,24 @@ struct PySizes {
     head_dim: usize,
     rms_norm_eps: f32,
     sliding_window: Option<usize>,
+    global_layers: Vec<usize>,
+    local_frequencies: Vec<f32>,
+    query_scalar: Option<f32>,
+    embedding_scale: f32,
+    #[pyo3(from_py_with = activation_from)]
+    activation: Activation,
+    post_norms: bool,
     tied_embeddings: bool,
     qkv_bias: bool,
     qk_norm: bool,
+}
+
+fn activation_from(name: &Bound<'_, PyAny>) -> PyResult<Activation> {
+    match name.extract::<&str>()? {
+        "silu" => Ok(Activation::Silu),
+        "gelu" => Ok(Activation::Gelu),
+        other => Err(NativeModelError::new_err(format!("The native runner knows no activation '{other}'."))),
+    }
 }
 
 impl From<PySizes> for Sizes {
@@ -80,6 +96,12 @@ impl From<PySizes> for Sizes {
             head_dim: s.head_dim,
             eps: s.rms_norm_eps,
             window: s.sliding_window,
+            global_layers: s.global_layers,
+            local_frequencies: s.local_frequencies,
+            query_scalar: s.query_scalar,
+            embedding_scale: s.embedding_scale,
+            activation: s.activation,
+            post_norms: s.post_norms,
             tied: s.tied_embeddings,
             qkv_bias: s.qkv_bias,
             qk_norm: s.qk_norm,
@@ -125,8 +147,21 @@ unsafe fn contents(buffer: &PyBuffer<u8>) -> &[u8] {
 }
 
 /// Temperature, top-k, top-p, min-p, uniform number, log probabilities; bias, banned ids, repetition penalty, ids it
-/// is for, amounts to subtract.
-type PyChoice = (f32, usize, f32, f32, f64, Option<usize>, Vec<(u32, f32)>, Vec<u32>, f32, Vec<u32>, Vec<(u32, f32)>);
+/// is for, amounts to subtract, bits of the allowed tokens.
+type PyChoice = (
+    f32,
+    usize,
+    f32,
+    f32,
+    f64,
+    Option<usize>,
+    Vec<(u32, f32)>,
+    Vec<u32>,
+    f32,
+    Vec<u32>,
+    Vec<(u32, f32)>,
+    Option<PyBackedBytes>,
+);
 /// Token ids, position of the first, block table; how to choose the next token, if it is to be; ids to be scored
 /// after each position and how many alternatives.
 type PyShare = (Vec<u32>, usize, Vec<u32>, Option<PyChoice>, Vec<u32>, usize);
@@ -147,6 +182,7 @@ fn choice_from(c: PyChoice) -> Choice {
         repetition: c.8,
         seen: c.9,
         subtracted: c.10,
+        allowed: c.11.map(|bits| bits.to_vec()),
     }
 }
 

@@ -15,11 +15,26 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 Pooling = Literal["last", "mean"]
 
 
+class ThinkingLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tokens a model may think.
+
+    `begin` and `end` are the tags around its thinking, `end_token_ids` the end as tokens; `begun` says that the prompt
+    has the beginning.
+    """
+
+    tokens: int
+    begin: str
+    end: str
+    end_token_ids: tuple[int, ...]
+    begun: bool
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen and when to stop. Names and defaults follow vLLM's.
 
     `seed` None means a fresh random seed per request. `logprobs` is how many alternatives to return per
     generated token (0: the chosen one only; None: none at all); `prompt_logprobs` likewise for the prompt.
+    `grammar` (llguidance's dialect of Lark, with `%json` and `%regex`) is what the text must match as a whole.
     """
 
     n: int = 1
@@ -41,6 +56,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    shown_token_ids: tuple[int, ...] = ()  # control tokens that are text all the same
+    grammar: str | None = None
+    thinking: ThinkingLimit | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +112,8 @@ class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     embedding: bytes | None = None  # for `Request.pooling`: float32 [hidden_size], in the machine's byte order
     error: str | None = None  # with finish_reason "error": the sentence
     error_type: str | None = None  # and the class of core.errors that says it
+    error_param: str | None = None
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +125,8 @@ class SampleSpec:
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     banned_token_ids: Sequence[int]  # end-of-text and stop tokens while min_tokens is not reached, or ignored eos
+    # What a grammar allows: a bit per token, the least significant of a byte first; tokens beyond it are not allowed.
+    allowed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from penstock.core.errors import EngineDeadError, NotFoundError, PenstockError
 from penstock.engine.client import EngineClient
-from penstock.server.served_model import ServedModel
+from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from penstock.server.declared import DeclaredModel
     from penstock.server.observe import Observer
     from penstock.server.served_encoder import EncoderInUse, ServedEncoder
-    from penstock.server.served_model import ModelInUse
 
     Engine = EngineClient | EncoderClient
     MakeEngine = Callable[[EngineConfig], Engine]
@@ -89,11 +88,19 @@ class ModelEntry:
         """Serve an engine that has been started."""
         self._put(engine, self.declared)
 
-    async def use(self, name: str) -> ModelInUse | EncoderInUse:
-        """The model for a request that asked for `name`; one that is asleep is loaded first.
+    async def use(self, name: str) -> ModelInUse:
+        """The generating model for a request that asked for `name`; one that is asleep is loaded first.
 
-        Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded.
+        Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded, InvalidRequestError if it
+        doesn't generate.
         """
+        model = await self.use_any(name)
+        if not isinstance(model, ModelInUse):
+            raise wrong_kind(model, "This takes a generator.")
+        return model
+
+    async def use_any(self, name: str) -> ModelInUse | EncoderInUse:
+        """As `use`, whatever the model does."""
         if self.served is None and self._place in {"asleep", "loading"}:
             async with self._lock:
                 if self.served is None and self._place == "asleep":

@@ -7,10 +7,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.core.errors import ConfigError, NotFoundError, PenstockError
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
-from penstock.server.served_model import ModelInUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.server.model_entry import Engine, MakeEngine
     from penstock.server.observe import Observer
     from penstock.server.served_encoder import EncoderInUse, ServedEncoder
-    from penstock.server.served_model import ServedModel
+    from penstock.server.served_model import ModelInUse, ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +83,13 @@ class ModelRegistry:
         Raises NotFoundError for one that isn't served, InvalidRequestError for one that doesn't generate,
         EngineDeadError for one that can't be loaded.
         """
-        model = await self.use_any(name)
-        if not isinstance(model, ModelInUse):
-            raise wrong_kind(model, "This takes a generator.")
-        return model
+        entry = self.default if name is None else self.find(name)
+        return await entry.use(name or entry.name)
 
     async def use_any(self, name: str | None) -> ModelInUse | EncoderInUse:
         """As `use`, whatever the model does."""
         entry = self.default if name is None else self.find(name)
-        return await entry.use(name or entry.name)
+        return await entry.use_any(name or entry.name)
 
     def find(self, name: str, version: str = "") -> ModelEntry:
         """The entry of a name, or of one version of it. Raises NotFoundError."""
@@ -225,13 +222,6 @@ class ModelRegistry:
         several = {entry.name for entry in self.entries if names[entry.name] is not entry}
         self._names = {**versioned, **names}
         self._listed = [*names, *(name for name, entry in versioned.items() if entry.name in several)]
-
-
-def wrong_kind(model: ModelInUse | EncoderInUse, wanted: str) -> InvalidRequestError:
-    """For a request that this kind of model can't answer."""
-    return InvalidRequestError(
-        f"The model {model.name!r} is of the kind '{model.kind}'. {wanted}", param="model", code="wrong_model_kind"
-    )
 
 
 def _is_of(model: DeclaredModel, entry: ModelEntry) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.types import SamplingParams
+from penstock.server.structured import grammar_of
 
 if TYPE_CHECKING:
     from penstock.server.requests import GenerationRequest
@@ -52,6 +53,7 @@ def sampling_params(
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         skip_special_tokens=request.skip_special_tokens is not False,
+        grammar=grammar_of(request),
     )
 
 

@@ -24,8 +24,7 @@ from penstock.server.reading import (
     ScoreRequest,
     Scores,
 )
-from penstock.server.registry import wrong_kind
-from penstock.server.served_model import ModelInUse
+from penstock.server.served_model import ModelInUse, wrong_kind
 from penstock.server.service import json_response
 from penstock.server.vectors import cosine, counted, embed, read_texts
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import penstock
 from penstock.core.errors import InvalidRequestError
 from penstock.models.pooling import pooling_of
+from penstock.server.dialect import ChatDialect
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
@@ -94,7 +96,8 @@ class ServedModel(Served["EngineClient"]):
 
     def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
         super().__init__(engine, name=name, version=version, observer=observer)
-        self.prompts = PromptReader(engine)
+        self.dialect = ChatDialect(engine)
+        self.prompts = PromptReader(engine, self.dialect)
         self.pooling: Pooling | None = None  # once an embedding was asked for
 
     def use(self, name: str) -> ModelInUse:
@@ -140,6 +143,7 @@ class ModelInUse(InUse["EngineClient"]):
 
     def __init__(self, served: ServedModel, name: str) -> None:
         super().__init__(served, name)
+        self.dialect = served.dialect
         self.prompts = served.prompts
         self._served = served
 
@@ -177,4 +181,12 @@ class ModelInUse(InUse["EngineClient"]):
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
             arrived=arrived,
+            grammar_field=field_of(request) or "tools",
         )
+
+
+def wrong_kind(model: InUse[EngineClient] | InUse[EncoderClient], wanted: str) -> InvalidRequestError:
+    """For a request that this kind of model can't answer."""
+    return InvalidRequestError(
+        f"The model {model.name!r} is of the kind '{model.kind}'. {wanted}", param="model", code="wrong_model_kind"
+    )

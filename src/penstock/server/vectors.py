@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from penstock.core.errors import InvalidRequestError, PenstockError
 from penstock.models.encoder_tokenizer import EncoderInput, too_long
-from penstock.server.registry import wrong_kind
-from penstock.server.served_model import ModelInUse
+from penstock.server.served_model import ModelInUse, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -95,6 +95,12 @@ FINISHED = Metric(
     "Sequences ended, by reason: stop, length, abort, error.",
     labels=("model", "reason"),
 )
+STRUCTURED = Metric(
+    "structured_outputs",
+    "counter",
+    "Sequences whose output had to match a grammar, by outcome: complete, cut (by length), abort, error.",
+    labels=("model", "outcome"),
+)
 ENCODER_BATCH = Metric(
     "encoder_batch_texts", "histogram", "Texts that an encoder computed in one call.", buckets=_TEXTS
 )
@@ -113,6 +119,7 @@ HTTP_REQUESTS = Metric(
     labels=("method", "route", "status"),
 )
 HTTP_IN_FLIGHT = Metric("http_requests_in_flight", "gauge", "HTTP requests being answered.", labels=())
+GRPC_REQUESTS = Metric("grpc_requests", "counter", "gRPC calls ended, by status.", labels=("method", "status"))
 BUILD_INFO = Metric(
     "build_info",
     "gauge",

