@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 # Temperature, top-k, top-p, min-p, uniform number, alternatives to report; bias, banned ids, repetition penalty, the
-# ids it is for, amounts to subtract.
+# ids it is for, amounts to subtract, bits of the allowed tokens.
 Choice: TypeAlias = tuple[
     float,
     int,
@@ -17,6 +17,7 @@ Choice: TypeAlias = tuple[
     float,
     list[int],
     list[tuple[int, float]],
+    bytes | None,
 ]
 # Token ids, position of the first, block table, how to choose the next token, ids to be scored after each position and
 # how many alternatives to each.

@@ -21,6 +21,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -124,8 +125,21 @@ unsafe fn contents(buffer: &PyBuffer<u8>) -> &[u8] {
 }
 
 /// Temperature, top-k, top-p, min-p, uniform number, log probabilities; bias, banned ids, repetition penalty, ids it
-/// is for, amounts to subtract.
-type PyChoice = (f32, usize, f32, f32, f64, Option<usize>, Vec<(u32, f32)>, Vec<u32>, f32, Vec<u32>, Vec<(u32, f32)>);
+/// is for, amounts to subtract, bits of the allowed tokens.
+type PyChoice = (
+    f32,
+    usize,
+    f32,
+    f32,
+    f64,
+    Option<usize>,
+    Vec<(u32, f32)>,
+    Vec<u32>,
+    f32,
+    Vec<u32>,
+    Vec<(u32, f32)>,
+    Option<PyBackedBytes>,
+);
 /// Token ids, position of the first, block table; how to choose the next token, if it is to be; ids to be scored
 /// after each position and how many alternatives.
 type PyShare = (Vec<u32>, usize, Vec<u32>, Option<PyChoice>, Vec<u32>, usize);
@@ -146,6 +160,7 @@ fn choice_from(c: PyChoice) -> Choice {
         repetition: c.8,
         seen: c.9,
         subtracted: c.10,
+        allowed: c.11.map(|bits| bits.to_vec()),
     }
 }
 

@@ -1,6 +1,7 @@
 """The engine core: owns the scheduler and the runner, and turns steps into deltas.
 
-Plain and synchronous: `add`, `abort`, `step`. The process around it is `engine/process.py`; tests drive it
+Plain and synchronous: `add`, `abort`, `step`; only grammars are compiled in a thread of their own, for which `poll`
+looks. The process around it is `engine/process.py`; tests drive it
 directly.
 """
 
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, PenstockError
+from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.core.sizes import format_size
+from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineInfo, EngineStats
+from penstock.engine.grammar import GrammarTokenizer
 from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
@@ -24,7 +27,10 @@ from penstock.models.load import load
 from penstock.models.vocabulary_files import load_vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.engine.config import EngineConfig
+    from penstock.engine.grammar import Matcher
     from penstock.engine.runners.base import KVCapacity, ModelRunner
     from penstock.engine.sequence import Scheduled, Sequence
     from penstock.engine.types import FinishReason, PositionLogprobs, Request
@@ -46,12 +52,16 @@ class _Live:
 class EngineCore:
     """One model, its KV cache, and the requests in flight.
 
+    Args:
+        config: what to load, and the limits.
+        wake: called in another thread when `poll` has something to do.
+
     Raises:
         ModelFileError: the model can't be read.
         ConfigError: the settings don't fit the model or the machine.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, wake: Callable[[], None] = lambda: None) -> None:
         self.config = config
         path = Path(config.model_path)
         spec, weights = load(path)
@@ -114,6 +124,9 @@ class EngineCore:
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
         self._live: dict[str, _Live] = {}
+        self._awaiting = AwaitingGrammars(
+            lambda: GrammarTokenizer(self.vocabulary, self.spec.vocab_size, self._eos_token_ids), wake
+        )
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
@@ -123,7 +136,38 @@ class EngineCore:
         return self.scheduler.has_work
 
     def add(self, request: Request) -> RequestOutput | None:
-        """Queue a request; what is returned is its refusal."""
+        """Queue a request, after its grammar has been compiled if it has one; what is returned is its refusal."""
+        if request.params.grammar is None:
+            return self._queue(request, None)
+        try:
+            if request.request_id in self._awaiting:
+                raise InvalidRequestError(f"A request with the id {request.request_id!r} is already running.")
+            matcher = self._awaiting.open(request, request.params.grammar)
+        except PenstockError as error:
+            return _failure(request.request_id, error)
+        return None if matcher is None else self._queue(request, matcher)
+
+    def poll(self) -> list[RequestOutput]:
+        """Queue the requests whose grammar is there; what is returned are refusals."""
+        refused = []
+        for request, found in self._awaiting.ready():
+            if isinstance(found, PenstockError):
+                refused.append(_failure(request.request_id, found))
+            elif (refusal := self._queue(request, found)) is not None:
+                refused.append(refusal)
+        return refused
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds of silence without work after which to `settle` and `poll`; None: for as long as it takes."""
+        return self._awaiting.patience
+
+    def settle(self) -> None:
+        """Called when nothing came for `patience` seconds: the moment for what would delay a request otherwise."""
+        if not self._awaiting:
+            self._awaiting.settle()
+
+    def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
         try:
             sequence = self.scheduler.add(request)
         except PenstockError as error:
@@ -136,6 +180,7 @@ class EngineCore:
             request.prompt_token_ids,
             self._eos_token_ids,
             min(params.max_tokens if params.max_tokens is not None else room, room),
+            matcher,
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
         self._live[request.request_id] = _Live(sequence, stream, wanted)
@@ -143,6 +188,7 @@ class EngineCore:
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
+        self._awaiting.drop(request_id)
         if self._live.pop(request_id, None) is not None:
             self.scheduler.abort(request_id)
 
@@ -151,9 +197,10 @@ class EngineCore:
         scheduled = self.scheduler.schedule(time.monotonic())
         if not scheduled:
             raise RuntimeError("the scheduler has work but scheduled nothing")  # a bug: die loudly and be restarted
-        results = self._execute([self._share(item) for item in scheduled])
+        outputs: list[RequestOutput] = []
+        scheduled, shares = self._shares(scheduled, outputs)
+        results = self._execute(shares) if shares else []
         self._steps += 1
-        outputs = []
         for item, result in zip(scheduled, results, strict=True):
             output = self._apply(item, result)
             if output is not None:
@@ -180,7 +227,21 @@ class EngineCore:
         )
 
     def shutdown(self) -> None:
+        self._awaiting.close()
         self.runner.shutdown()
+
+    def _shares(
+        self, scheduled: list[Scheduled], failed: list[RequestOutput]
+    ) -> tuple[list[Scheduled], list[SequenceStep]]:
+        """Those that can be computed, with what the runner is told; the others are ended and join `failed`."""
+        items, shares = [], []
+        for item in scheduled:
+            try:
+                shares.append(self._share(item))
+                items.append(item)
+            except PenstockError as error:
+                failed.append(self._fail(item.sequence, error))
+        return items, shares
 
     def _share(self, item: Scheduled) -> SequenceStep:
         sequence = item.sequence
@@ -196,6 +257,7 @@ class EngineCore:
                 prompt_token_ids=request.prompt_token_ids,
                 output_token_ids=sequence.output_token_ids,
                 banned_token_ids=live.stream.banned_token_ids,
+                allowed=live.stream.allowed,
             )
         prompt_logprobs = None
         if live.prompt_logprobs is not None and start < len(request.prompt_token_ids):
@@ -260,7 +322,10 @@ class EngineCore:
         if sequence.request.params.max_tokens == 0:  # only the prompt was to be scored
             reason = "length"
         else:
-            text, reason, matched = live.stream.push(token_id)
+            try:
+                text, reason, matched = live.stream.push(token_id)
+            except PenstockError as error:
+                return self._fail(sequence, error)
             tokens.append(token_id)
         output = RequestOutput(
             request_id=sequence.request_id,
@@ -281,10 +346,20 @@ class EngineCore:
             self.scheduler.finish(sequence)
         return output
 
+    def _fail(self, sequence: Sequence, error: PenstockError) -> RequestOutput:
+        del self._live[sequence.request_id]
+        self.scheduler.finish(sequence)
+        return _failure(sequence.request_id, error)
+
 
 def _failure(request_id: str, error: PenstockError) -> RequestOutput:
     return RequestOutput(
-        request_id=request_id, finish_reason="error", error=error.message, error_type=type(error).__name__
+        request_id=request_id,
+        finish_reason="error",
+        error=error.message,
+        error_type=type(error).__name__,
+        error_param=error.param,
+        error_code=error.code,
     )
 
 

@@ -18,6 +18,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     `seed` None means a fresh random seed per request. `logprobs` is how many alternatives to return per
     generated token (0: the chosen one only; None: none at all); `prompt_logprobs` likewise for the prompt.
+    `grammar` (llguidance's dialect of Lark, with `%json` and `%regex`) is what the text must match as a whole.
     """
 
     n: int = 1
@@ -39,6 +40,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    grammar: str | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,8 @@ class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     scheduled_time: float = 0.0  # first time in a batch
     error: str | None = None  # with finish_reason "error": the sentence
     error_type: str | None = None  # and the class of core.errors that says it
+    error_param: str | None = None
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class SampleSpec:
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     banned_token_ids: Sequence[int]  # end-of-text and stop tokens while min_tokens is not reached, or ignored eos
+    # What a grammar allows: a bit per token, the least significant of a byte first; tokens beyond it are not allowed.
+    allowed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,7 @@ def _choice(spec: SampleSpec) -> Choice:
         p.repetition_penalty,
         list(seen),
         subtracted,
+        spec.allowed,
     )
 
 
