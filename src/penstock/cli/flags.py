@@ -67,6 +67,8 @@ ENGINE = Flags(
              metavar="SIZE"),
         Flag("gpu_memory_utilization", float, "Share of a GPU's memory to use.", "0.9"),
         Flag("enable_prefix_caching", bool, "Compute what prompts have in common at their beginning once.", "on"),
+        Flag("speculation", str, "Guess the next tokens where text repeats itself, and check several in one step.",
+             "ngram where it changes no text", ("off", "ngram")),
         Flag("runner", str, "What computes: our own code on CPUs, or PyTorch.", "auto", ("auto", "native", "torch")),
         Flag("device", str, "Where the model runs.", "auto", ("auto", "cpu", "cuda", "mps")),
         Flag("dtype", str, "Number format; auto: the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),

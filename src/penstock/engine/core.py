@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,12 @@ from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.grammar import GrammarTokenizer
 from penstock.engine.runners.base import RunnerConfig
+from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
+from penstock.engine.speculation.drafting import Drafting
 from penstock.engine.stopping import OutputStream
-from penstock.engine.types import RequestOutput, SampleSpec, SequenceOutput, SequenceStep, StepBatch
+from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 from penstock.models.load import load
 from penstock.models.vocabulary_files import load_vocabulary
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from penstock.engine.grammar import Matcher
     from penstock.engine.runners.base import KVCapacity, ModelRunner
     from penstock.engine.sequence import Scheduled, Sequence
-    from penstock.engine.types import FinishReason, PositionLogprobs, Request
+    from penstock.engine.types import PositionLogprobs, Request, Speculation
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class _Live:
     sequence: Sequence
     stream: OutputStream
     prompt_logprobs: list[PositionLogprobs | None] | None
+    drafting: Drafting | None  # None: one token a step
     announced: bool = False  # its first output has been sent
 
 
@@ -127,6 +130,11 @@ class EngineCore:
         self._awaiting = AwaitingGrammars(
             lambda: GrammarTokenizer(self.vocabulary, self.spec.vocab_size, self._eos_token_ids), wake
         )
+        cost = self.runner.draft_cost()
+        self._row_cost = cost.row
+        self._speculation: Speculation = config.speculation or ("ngram" if cost.exact else "off")
+        self._drafted = 0
+        self._accepted = 0
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
@@ -183,7 +191,9 @@ class EngineCore:
             matcher,
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
-        self._live[request.request_id] = _Live(sequence, stream, wanted)
+        speculation = params.speculation or self._speculation
+        drafting = None if speculation == "off" else Drafting(sequence, self._row_cost)
+        self._live[request.request_id] = _Live(sequence, stream, wanted, drafting)
         return None
 
     def abort(self, request_id: str) -> None:
@@ -201,8 +211,8 @@ class EngineCore:
         scheduled, shares = self._shares(scheduled, outputs)
         results = self._execute(shares) if shares else []
         self._steps += 1
-        for item, result in zip(scheduled, results, strict=True):
-            output = self._apply(item, result)
+        for item, share, result in zip(scheduled, shares, results, strict=True):
+            output = self._apply(item, share, result)
             if output is not None:
                 outputs.append(output)
         return outputs
@@ -224,6 +234,8 @@ class EngineCore:
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
+            draft_tokens=self._drafted,
+            accepted_draft_tokens=self._accepted,
         )
 
     def shutdown(self) -> None:
@@ -235,13 +247,39 @@ class EngineCore:
     ) -> tuple[list[Scheduled], list[SequenceStep]]:
         """Those that can be computed, with what the runner is told; the others are ended and join `failed`."""
         items, shares = [], []
+        # Beside a prompt's many rows a step of decodes is not what it costs otherwise: no drafts then.
+        decodes = all(item.sequence.is_decoding for item in scheduled)
+        room = self.config.max_num_batched_tokens - len(scheduled) if decodes else 0
         for item in scheduled:
             try:
-                shares.append(self._share(item))
+                share = self._share(item)
+                if room > 0:
+                    share = self._with_drafts(share, len(scheduled), room)
+                    room -= len(share.drafts)
+                shares.append(share)
                 items.append(item)
             except PenstockError as error:
                 failed.append(self._fail(item.sequence, error))
         return items, shares
+
+    def _with_drafts(self, share: SequenceStep, decoding: int, room: int) -> SequenceStep:
+        """A decode, with drafts to be checked if they are likely to pay."""
+        live = self._live[share.request_id]
+        if live.drafting is None or share.sample is None:
+            return share
+        sequence = live.sequence
+        drafts = live.drafting.draft(decoding)[: min(room, live.stream.tokens_left - 1)]
+        drafts = drafts[: self.scheduler.reserve(sequence, len(drafts))] if drafts else drafts
+        ways = live.stream.ahead(drafts) if drafts else []
+        if not ways:
+            return share
+        drafts = drafts[: len(ways)]
+        outputs = sequence.output_token_ids
+        samples = [
+            replace(share.sample, output_token_ids=outputs + drafts[: i + 1], banned_token_ids=banned, allowed=allowed)
+            for i, (banned, allowed) in enumerate(ways)
+        ]
+        return replace(share, token_ids=[*share.token_ids, *drafts], block_table=sequence.block_table, drafts=samples)
 
     def _share(self, item: Scheduled) -> SequenceStep:
         sequence = item.sequence
@@ -291,65 +329,86 @@ class EngineCore:
             raise RuntimeError("every sequence of a step failed: the runner is broken")
         return results
 
-    def _apply(self, item: Scheduled, result: SequenceOutput) -> RequestOutput | None:
+    def _apply(self, item: Scheduled, share: SequenceStep, result: SequenceOutput) -> RequestOutput | None:
         sequence = item.sequence
         request_id = sequence.request_id
-        if result.error is not None:
+        chosen = _chosen(share, result)
+        if result.error is not None or any(token.token_id is None for token in chosen[1:]):
             self._live.pop(request_id)
             self.scheduler.finish(sequence)
             return RequestOutput(
-                request_id=request_id, finish_reason="error", error=result.error, error_type="PenstockError"
+                request_id=request_id,
+                finish_reason="error",
+                error=result.error or NOTHING_TO_CHOOSE,
+                error_type="PenstockError",
             )
         live = self._live[request_id]
         if live.prompt_logprobs is not None:
             live.prompt_logprobs.extend(result.prompt_logprobs)
         generated_before = len(sequence.output_token_ids)
-        self.scheduler.advance(item, result.token_id)
         self._prompt_tokens += item.num_tokens if generated_before == 0 else 0
-        if result.token_id is None:
-            return None
-        self._generation_tokens += 1
-        return self._delta(live, result)
+        if share.drafts and live.drafting is not None:
+            live.drafting.learn(len(share.drafts), len(chosen) - 1)
+            self._drafted += len(share.drafts)
+            self._accepted += len(chosen) - 1
+        drafted = [token.token_id for token in chosen[:-1] if token.token_id is not None]
+        self.scheduler.advance(item, chosen[-1].token_id if chosen else None, drafted)
+        return self._delta(live, chosen) if chosen else None
 
-    def _delta(self, live: _Live, result: SequenceOutput) -> RequestOutput | None:
-        sequence, token_id = live.sequence, result.token_id
-        if token_id is None:
-            return None
-        text = ""
-        reason: FinishReason | None = None
-        matched: int | str | None = None
-        tokens: list[int] = []
-        if sequence.request.params.max_tokens == 0:  # only the prompt was to be scored
-            reason = "length"
-        else:
-            try:
-                text, reason, matched = live.stream.push(token_id)
-            except PenstockError as error:
-                return self._fail(sequence, error)
-            tokens.append(token_id)
+    def _delta(self, live: _Live, chosen: list[Sampled]) -> RequestOutput | None:
+        sequence = live.sequence
         output = RequestOutput(
             request_id=sequence.request_id,
-            text=text,
-            token_ids=tokens,
-            logprobs=None if result.logprobs is None or not tokens else [result.logprobs],
-            finish_reason=reason,
-            stop_reason=matched,
+            token_ids=[],
             cached_tokens=sequence.num_cached_tokens,
             scheduled_time=sequence.scheduled_time,
         )
+        if sequence.request.params.max_tokens == 0:  # only the prompt was to be scored
+            output.finish_reason = "length"
+        else:
+            try:
+                self._push(live.stream, chosen, output)
+            except PenstockError as error:
+                return self._fail(sequence, error)
         if not live.announced:
             live.announced = True
             output.prompt_logprobs = live.prompt_logprobs
         live.prompt_logprobs = None
-        if reason is not None:
+        if output.finish_reason is not None:
             del self._live[sequence.request_id]
             self.scheduler.finish(sequence)
         return output
+
+    def _push(self, stream: OutputStream, chosen: list[Sampled], output: RequestOutput) -> None:
+        """Add to `output` what the tokens say, up to the one that ends the text."""
+        for token in chosen:
+            if token.token_id is None:
+                continue
+            self._generation_tokens += 1
+            text, output.finish_reason, output.stop_reason = stream.push(token.token_id)
+            output.text += text
+            output.token_ids.append(token.token_id)
+            if token.logprobs is not None:
+                output.logprobs = [*(output.logprobs or ()), token.logprobs]
+            if output.finish_reason is not None:
+                return
 
     def _fail(self, sequence: Sequence, error: PenstockError) -> RequestOutput:
         del self._live[sequence.request_id]
         self.scheduler.finish(sequence)
         return _failure(sequence.request_id, error)
+
+
+def _chosen(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
+    """The tokens that a step yields: what was chosen as long as it is what had been drafted, and one more."""
+    if result.token_id is None:
+        return []
+    choices = [Sampled(result.token_id, result.logprobs), *result.after_drafts]
+    drafts = share.token_ids[len(share.token_ids) - len(share.drafts) :]
+    right = 0
+    while right < len(drafts) and choices[right].token_id == drafts[right]:
+        right += 1
+    return choices[: right + 1]
 
 
 def _failure(request_id: str, error: PenstockError) -> RequestOutput:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from penstock.core.setting_kinds import choice, integer, number, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
+from penstock.engine.types import Speculation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ class EngineSettings(PenstockSettings):
     memory: int | None = setting(None, size())  # bytes of weights and KV cache together
     gpu_memory_utilization: float = setting(0.9, number(0, 1, above=True))  # share of a GPU's memory to use
     enable_prefix_caching: bool = setting(default=True, read=switch)  # reuse the KV of prompts that begin alike
+    speculation: Speculation | None = setting(None, choice(Speculation))  # guess ahead; None: where it is exact
     runner: Runner = setting("auto", choice(Runner))  # what computes: our own on CPUs, or PyTorch
     device: Device = setting("auto", choice(Device))  # where the model runs
     dtype: Dtype = setting("auto", choice(Dtype))  # number format; auto: the fastest

@@ -123,6 +123,11 @@ class OutputStream:
             self._ignored = sorted(eos_token_ids) if params.ignore_eos else []
 
     @property
+    def tokens_left(self) -> int:
+        """How many tokens may still be generated."""
+        return self._max_tokens - self._count
+
+    @property
     def banned_token_ids(self) -> Tokens[int]:
         """Tokens that the sampler must not choose next."""
         if self._matcher is not None and self._params.ignore_eos:
@@ -145,6 +150,27 @@ class OutputStream:
                     bits[token // 8] |= 1 << token % 8
             return bytes(bits)
         return mask
+
+    def ahead(self, drafts: Tokens[int]) -> list[tuple[Tokens[int], bytes | None]]:
+        """What `banned_token_ids` and `allowed` would be after each of `drafts`; fewer where the text would end."""
+        ways: list[tuple[Tokens[int], bytes | None]] = []
+        accepted = 0
+        count, matcher = self._count, self._matcher
+        for token in drafts:
+            if token in self._eos or token in self._stop_tokens:
+                break
+            if matcher is not None:
+                if not matcher.accept([token]):
+                    break
+                accepted += 1
+                if matcher.is_over:
+                    break
+            self._count += 1
+            ways.append((self.banned_token_ids, self.allowed))
+        self._count = count
+        if matcher is not None:
+            matcher.rollback(accepted)
+        return ways
 
     def push(self, token_id: int) -> tuple[str, FinishReason | None, int | str | None]:
         """The new text, why the sequence ended (None: it goes on), and the stop token or string that matched.
