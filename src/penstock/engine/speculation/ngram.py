@@ -28,7 +28,7 @@ class NgramIndex:
         self._seen = 0  # runs that end before this position are known
 
     def draft(self, count: int) -> list[int]:
-        """Up to `count` tokens that followed the last time; none if this is the first."""
+        """The `count` tokens that followed the last time, over and over if they are fewer; none the first time."""
         sequence = self._sequence
         known = sequence.num_tokens
         if known <= _SIZE:
@@ -41,4 +41,7 @@ class NgramIndex:
                 self._ends[run] = end
             self._seen = known
         found = self._ends.get(tuple(sequence.tokens(known - _SIZE, known)))
-        return [] if found is None else sequence.tokens(found, min(found + count, known))
+        if found is None:
+            return []
+        followed = sequence.tokens(found, min(found + count, known))
+        return [followed[i % len(followed)] for i in range(count)]
