@@ -23,7 +23,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None  # bytes of weights and KV cache together; None: as kv_memory says
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
     enable_prefix_caching: bool = True
-    speculation: Speculation | None = None  # None: n-gram look-up where it changes no token
+    # None: by the draft model if there is one, else by n-gram look-up where it changes no token
+    speculation: Speculation | None = None
+    draft_model: str | None = None  # the path of a smaller model of the same vocabulary
     runner: str = "auto"  # "native" and "torch" insist on one
     device: str = "auto"
     dtype: str = "auto"

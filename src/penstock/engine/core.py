@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.awaiting import AwaitingGrammars
@@ -22,7 +24,8 @@ from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
-from penstock.engine.speculation.drafting import Drafting
+from penstock.engine.speculation.draft_model import DraftModel, check_vocabulary
+from penstock.engine.speculation.speculator import Decode, Speculator
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 from penstock.models.load import load
@@ -33,9 +36,10 @@ if TYPE_CHECKING:
 
     from penstock.engine.config import EngineConfig
     from penstock.engine.grammar import Matcher
-    from penstock.engine.runners.base import KVCapacity, ModelRunner
+    from penstock.engine.runners.base import KVCapacity, ModelRunner, Pacing
     from penstock.engine.sequence import Scheduled, Sequence
-    from penstock.engine.types import PositionLogprobs, Request, Speculation
+    from penstock.engine.speculation.speculator import Drafting
+    from penstock.engine.types import PositionLogprobs, Request
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -71,28 +75,12 @@ class EngineCore:
         weights.close()
         self.vocabulary = load_vocabulary(path)
         max_model_len = _checked_model_len(config, spec)
-        self.runner: ModelRunner = make_runner(
-            RunnerConfig(
-                model_path=config.model_path,
-                runner=config.runner,
-                block_size=config.block_size,
-                device=config.device,
-                dtype=config.dtype,
-                kv_cache_dtype=config.kv_cache_dtype,
-                quantization=config.quantization,
-                threads=config.threads,
-                reserve_cores=config.reserve_cores,
-                pin_threads=config.pin_threads,
-                max_num_seqs=config.max_num_seqs,
-                max_num_batched_tokens=config.max_num_batched_tokens,
-                max_model_len=max_model_len,
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                runner_cache=config.runner_cache,
-                allow_unverified=config.allow_unverified,
-            )
-        )
+        self.runner: ModelRunner = make_runner(_runner_config(config, config.model_path, max_model_len))
         self.spec = self.runner.load()
+        draft_runner = self._load_draft_runner(max_model_len)
         capacity = self.runner.kv_capacity()
+        if draft_runner is not None:
+            capacity = _together(capacity, draft_runner.kv_capacity())
         blocks = _kv_blocks(config, capacity, max_model_len)
         self.max_model_len = min(max_model_len, blocks * config.block_size)
         if config.max_model_len is not None and self.max_model_len < config.max_model_len:
@@ -103,6 +91,7 @@ class EngineCore:
             )
         self.runner.allocate(blocks)
         pacing = self.runner.pacing()
+        self.speculator = self._make_speculator(draft_runner, blocks, pacing)
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
@@ -130,14 +119,43 @@ class EngineCore:
         self._awaiting = AwaitingGrammars(
             lambda: GrammarTokenizer(self.vocabulary, self.spec.vocab_size, self._eos_token_ids), wake
         )
-        cost = self.runner.draft_cost()
-        self._row_cost = cost.row
-        self._speculation: Speculation = config.speculation or ("ngram" if cost.exact else "off")
-        self._drafted = 0
-        self._accepted = 0
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
+
+    def _load_draft_runner(self, max_model_len: int) -> ModelRunner | None:
+        config = self.config
+        if config.draft_model is None:
+            if config.speculation == "draft":
+                raise ConfigError("Guessing by a draft model needs one: give --draft-model.", param="draft_model")
+            return None
+        # Its own weights, wherever the model runs; a quantization is the model's.
+        own = msgspec.structs.replace(config, quantization=None)
+        runner = make_runner(_runner_config(own, config.draft_model, max_model_len))
+        spec = runner.load()
+        size = min(spec.vocab_size, self.spec.vocab_size)
+        check_vocabulary(load_vocabulary(Path(config.draft_model)), self.vocabulary, size)
+        if spec.context_length < max_model_len:
+            raise ConfigError(
+                f"The draft model was trained for {spec.context_length} tokens, fewer than the {max_model_len} of a "
+                f"request. Give --max-model-len {spec.context_length}, or another draft model.",
+                param="draft_model",
+            )
+        return runner
+
+    def _make_speculator(self, draft_runner: ModelRunner | None, blocks: int, pacing: Pacing) -> Speculator:
+        cost = self.runner.draft_cost()
+        if draft_runner is None:
+            return Speculator(cost, self.config.speculation)
+        draft_runner.allocate(blocks)
+        share = draft_runner.kv_capacity().weight_bytes / self.runner.kv_capacity().weight_bytes
+        model = DraftModel(
+            draft_runner,
+            block_size=self.config.block_size,
+            vocab_size=self.spec.vocab_size,
+            catch_up=max(self.config.max_num_seqs, int(pacing.prefill_tokens / share)),
+        )
+        return Speculator(cost, self.config.speculation, model, share)
 
     @property
     def has_work(self) -> bool:
@@ -176,11 +194,16 @@ class EngineCore:
             self._awaiting.settle()
 
     def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
+        params = request.params
         try:
             sequence = self.scheduler.add(request)
+            try:
+                drafting = self.speculator.open(sequence, params.speculation)
+            except PenstockError:
+                self.scheduler.finish(sequence)
+                raise
         except PenstockError as error:
             return _failure(request.request_id, error)
-        params = request.params
         room = self.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.vocabulary,
@@ -191,8 +214,6 @@ class EngineCore:
             matcher,
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
-        speculation = params.speculation or self._speculation
-        drafting = None if speculation == "off" else Drafting(sequence, self._row_cost)
         self._live[request.request_id] = _Live(sequence, stream, wanted, drafting)
         return None
 
@@ -234,52 +255,53 @@ class EngineCore:
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
-            draft_tokens=self._drafted,
-            accepted_draft_tokens=self._accepted,
+            draft_tokens=self.speculator.drafted,
+            accepted_draft_tokens=self.speculator.accepted,
         )
 
     def shutdown(self) -> None:
         self._awaiting.close()
+        self.speculator.close()
         self.runner.shutdown()
 
     def _shares(
         self, scheduled: list[Scheduled], failed: list[RequestOutput]
     ) -> tuple[list[Scheduled], list[SequenceStep]]:
         """Those that can be computed, with what the runner is told; the others are ended and join `failed`."""
-        items, shares = [], []
-        # Beside a prompt's many rows a step of decodes is not what it costs otherwise: no drafts then.
-        decodes = all(item.sequence.is_decoding for item in scheduled)
-        room = self.config.max_num_batched_tokens - len(scheduled) if decodes else 0
+        items: list[Scheduled] = []
+        shares: list[SequenceStep] = []
         for item in scheduled:
             try:
-                share = self._share(item)
-                if room > 0:
-                    share = self._with_drafts(share, len(scheduled), room)
-                    room -= len(share.drafts)
-                shares.append(share)
+                shares.append(self._share(item))
                 items.append(item)
             except PenstockError as error:
                 failed.append(self._fail(item.sequence, error))
+        # Beside a prompt's many rows a step of decodes is not what it costs otherwise: no drafts then.
+        if shares and all(item.sequence.is_decoding for item in items):
+            room = self.config.max_num_batched_tokens - len(shares)
+            drafts = self.speculator.draft([self._decode(share) for share in shares], room, self.scheduler.reserve)
+            shares = [self._with_drafts(*pair) if pair[1] else pair[0] for pair in zip(shares, drafts, strict=True)]
         return items, shares
 
-    def _with_drafts(self, share: SequenceStep, decoding: int, room: int) -> SequenceStep:
-        """A decode, with drafts to be checked if they are likely to pay."""
+    def _decode(self, share: SequenceStep) -> Decode | None:
         live = self._live[share.request_id]
         if live.drafting is None or share.sample is None:
-            return share
-        sequence = live.sequence
-        drafts = live.drafting.draft(decoding)[: min(room, live.stream.tokens_left - 1)]
-        drafts = drafts[: self.scheduler.reserve(sequence, len(drafts))] if drafts else drafts
-        ways = live.stream.ahead(drafts) if drafts else []
-        if not ways:
+            return None
+        return Decode(live.drafting, share.sample, live.stream.tokens_left - 1)
+
+    def _with_drafts(self, share: SequenceStep, drafts: list[int]) -> SequenceStep:
+        """A decode with drafts to be checked, as far as the text could go with them."""
+        live = self._live[share.request_id]
+        ways = live.stream.ahead(drafts)
+        if share.sample is None or not ways:
             return share
         drafts = drafts[: len(ways)]
-        outputs = sequence.output_token_ids
+        outputs = live.sequence.output_token_ids
         samples = [
             replace(share.sample, output_token_ids=outputs + drafts[: i + 1], banned_token_ids=banned, allowed=allowed)
             for i, (banned, allowed) in enumerate(ways)
         ]
-        return replace(share, token_ids=[*share.token_ids, *drafts], block_table=sequence.block_table, drafts=samples)
+        return replace(share, token_ids=[*share.token_ids, *drafts], drafts=samples)
 
     def _share(self, item: Scheduled) -> SequenceStep:
         sequence = item.sequence
@@ -348,9 +370,7 @@ class EngineCore:
         generated_before = len(sequence.output_token_ids)
         self._prompt_tokens += item.num_tokens if generated_before == 0 else 0
         if share.drafts and live.drafting is not None:
-            live.drafting.learn(len(share.drafts), len(chosen) - 1)
-            self._drafted += len(share.drafts)
-            self._accepted += len(chosen) - 1
+            self.speculator.learn(live.drafting, len(share.drafts), len(chosen) - 1)
         drafted = [token.token_id for token in chosen[:-1] if token.token_id is not None]
         self.scheduler.advance(item, chosen[-1].token_id if chosen else None, drafted)
         return self._delta(live, chosen) if chosen else None
@@ -419,6 +439,36 @@ def _failure(request_id: str, error: PenstockError) -> RequestOutput:
         error_type=type(error).__name__,
         error_param=error.param,
         error_code=error.code,
+    )
+
+
+def _runner_config(config: EngineConfig, model_path: str, max_model_len: int) -> RunnerConfig:
+    return RunnerConfig(
+        model_path=model_path,
+        runner=config.runner,
+        block_size=config.block_size,
+        device=config.device,
+        dtype=config.dtype,
+        kv_cache_dtype=config.kv_cache_dtype,
+        quantization=config.quantization,
+        threads=config.threads,
+        reserve_cores=config.reserve_cores,
+        pin_threads=config.pin_threads,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        runner_cache=config.runner_cache,
+        allow_unverified=config.allow_unverified,
+    )
+
+
+def _together(model: KVCapacity, draft: KVCapacity) -> KVCapacity:
+    """Of two models whose caches have the same number of blocks; both were asked once both were loaded."""
+    return replace(
+        model,
+        bytes_per_block=model.bytes_per_block + draft.bytes_per_block,
+        weight_bytes=model.weight_bytes + draft.weight_bytes,
     )
 
 

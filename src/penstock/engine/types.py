@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-Speculation = Literal["off", "ngram"]
+Speculation = Literal["off", "ngram", "draft"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -62,7 +62,7 @@ _COMMON: Manifest = {
         add_special_tokens="vLLM's; default true for completions, false for chat, whose template adds them",
         prompt_logprobs="vLLM's; 0 to 20, not when streaming",
         priority="vLLM's; lower runs first",
-        speculation="ours; `off` or `ngram`: whether to guess ahead; the text is the same",
+        speculation="ours; `off`, `ngram` or `draft`: how to guess ahead; the text is the same",
         cache_salt="vLLM's; requests share cached prefixes only under the same salt",
     ),
     **_no_effect(

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.core.errors import ConfigError
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import EngineCore
 from penstock.engine.types import Request, SamplingParams
 from support.tiny_chat import write_tiny_chat
+from support.tiny_models import write_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +25,20 @@ REPEATING = list(b"abcdefgh" * 6)
 
 @pytest.fixture(scope="module", params=["native", "torch"])
 def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineCore]:
-    model = write_tiny_chat(tmp_path_factory.mktemp("tiny"), max_position_embeddings=512)
-    started = make_core(model, runner=request.param)
+    draft, model = write_alike(tmp_path_factory.mktemp("alike"))
+    started = make_core(model, runner=request.param, draft_model=str(draft))
     yield started
     started.shutdown()
 
 
+def write_alike(directory: Path) -> tuple[Path, Path]:
+    """A small model, and a large one that says the same: its other layers add nothing."""
+    small = write_tiny_chat(directory / "small", max_position_embeddings=512)
+    return small, write_deeper(small, directory / "large", layers=10)
+
+
 def make_core(model: Path, **options: Any) -> EngineCore:
-    settings = {"dtype": "float32", "threads": 1, "kv_memory": 4 << 20, "block_size": 4, "runner_cache": False}
+    settings = {"dtype": "float32", "threads": 1, "kv_memory": 16 << 20, "block_size": 4, "runner_cache": False}
     return EngineCore(EngineConfig(model_path=str(model), **{**settings, **options}))
 
 
@@ -71,8 +79,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("speculation", ["ngram", "draft"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_text_reason_and_log_probabilities_are_those_without_drafts(core: EngineCore, name: str) -> None:
+def test_text_reason_and_log_probabilities_are_those_without_drafts(
+    core: EngineCore, name: str, speculation: str
+) -> None:
     params = {"max_tokens": 80, **SETTINGS[name]}
     if "grammar" in params:
         core.add(asking("compiled", **{**params, "max_tokens": 1}))
@@ -80,7 +91,7 @@ def test_text_reason_and_log_probabilities_are_those_without_drafts(core: Engine
             core.poll()
         run(core)
     plain = run(core, asking("a", speculation="off", **params))["a"]
-    drafted = run(core, asking("a", speculation="ngram", **params))["a"]
+    drafted = run(core, asking("a", speculation=speculation, **params))["a"]
     assert drafted.token_ids == plain.token_ids
     assert (drafted.text, drafted.finish_reason, drafted.stop_reason) == (
         plain.text,
@@ -103,20 +114,37 @@ def test_repeated_text_takes_fewer_steps(core: EngineCore) -> None:
     assert after.generation_tokens - plain.generation_tokens == 200
 
 
-def test_a_batch_with_and_without_drafts_and_too_little_memory_says_what_each_says_alone(tmp_path: Path) -> None:
-    model = write_tiny_chat(tmp_path, max_position_embeddings=256)
-    core = make_core(model, runner="native", kv_memory=512 << 10, max_num_batched_tokens=64)
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_draft_model_that_thinks_alike_is_right_about_all_it_says(core: EngineCore, temperature: float) -> None:
+    """At any temperature: it draws with the same random numbers."""
+    before = core.stats()
+    run(core, asking("a", list(b"something new"), speculation="draft", temperature=temperature, seed=7, max_tokens=150))
+    after = core.stats()
+    drafted = after.draft_tokens - before.draft_tokens
+    assert drafted == after.accepted_draft_tokens - before.accepted_draft_tokens > 50
+    assert after.steps - before.steps < 90
+
+
+@pytest.mark.parametrize("speculation", ["ngram", "draft"])
+def test_a_batch_with_and_without_drafts_and_too_little_memory_says_what_each_says_alone(
+    tmp_path: Path, speculation: str
+) -> None:
+    model = write_tiny_chat(tmp_path / "model", max_position_embeddings=256)
+    other = write_tiny_chat(tmp_path / "other", max_position_embeddings=256, num_hidden_layers=1, seed=5)
+    core = make_core(model, runner="native", kv_memory=640 << 10, max_num_batched_tokens=64, draft_model=str(other))
     try:
         requests = [
             asking(
                 f"{number}", [*REPEATING[number:], 5 + number], temperature=0.7, seed=number, max_tokens=60,
-                speculation="off" if number % 3 == 0 else "ngram", logit_bias={70: 40.0, 71: 40.0},
+                speculation="off" if number % 3 == 0 else speculation, logit_bias={70: 40.0, 71: 40.0},
             )
             for number in range(9)
         ]  # fmt: skip
         alone = {request.request_id: run(core, request)[request.request_id].token_ids for request in requests}
         together = run(core, *requests)
-        assert core.stats().preemptions > 0
+        stats = core.stats()
+        assert stats.preemptions > 0
+        assert 0 < stats.accepted_draft_tokens < stats.draft_tokens
         assert {name: output.token_ids for name, output in together.items()} == alone
     finally:
         core.shutdown()
@@ -157,3 +185,41 @@ def test_without_a_word_of_the_request_exact_runners_draft(tmp_path: Path) -> No
         core.shutdown()
     assert drafted["native"] > 0
     assert drafted["torch"] == 0
+
+
+def test_a_draft_model_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    model = write_tiny_chat(tmp_path / "model", max_position_embeddings=256)
+    other = write_tiny_chat(tmp_path / "other", max_position_embeddings=256)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"<|im_end|>"', '"<|end|>"'))
+    with pytest.raises(ConfigError, match="another vocabulary") as refused:
+        make_core(model, draft_model=str(other))
+    assert refused.value.param == "draft_model"
+    short = write_tiny_chat(tmp_path / "short", max_position_embeddings=128)
+    with pytest.raises(ConfigError, match="--max-model-len 128"):
+        make_core(model, draft_model=str(short))
+    with pytest.raises(ConfigError, match="--draft-model"):
+        make_core(model, speculation="draft")
+
+
+def test_a_request_for_a_draft_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    core = make_core(write_tiny_chat(tmp_path, max_position_embeddings=256))
+    refusal = core.add(asking("a", speculation="draft"))
+    assert refusal is not None
+    assert (refusal.error_type, refusal.error_param) == ("InvalidRequestError", "speculation")
+    assert not core.has_work
+    core.shutdown()
+
+
+def test_a_draft_model_that_breaks_leaves_requests_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft, model = write_alike(tmp_path)
+    core = make_core(model, draft_model=str(draft))
+    expected = run(core, asking("a", speculation="off", temperature=0, max_tokens=30))["a"].text
+    drafts = core.speculator._draft_model
+    assert drafts is not None
+    monkeypatch.setattr(drafts.runner, "execute", lambda _: 1 / 0)
+    assert run(core, asking("a", temperature=0, max_tokens=30))["a"].text == expected
+    assert "the draft model failed" in caplog.text
+    core.shutdown()
