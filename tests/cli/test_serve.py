@@ -57,10 +57,10 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         "--no-enable-prefix-caching "
         "--runner native --device cpu --dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
-        "--host ::1 --port 0 --uds s.sock --api-key a --api-key b --no-public-probes --served-model-name m "
-        "--alias x --alias y --idle-unload 60 --cors-origin * --allowed-host h --max-body-bytes 2MiB "
-        "--max-header-bytes 8KiB --drain-timeout 1.5 --latency-target-ms 20 --keepalive-seconds 5 "
-        "--log-level debug --access-log"
+        "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
+        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --cors-origin * --allowed-host h "
+        "--max-body-bytes 2MiB --max-header-bytes 8KiB --drain-timeout 1.5 --latency-target-ms 20 "
+        "--keepalive-seconds 5 --log-level debug --access-log"
     )
     assert penstock("serve", model, *flags.split()).code == 0
     (declared,), settings = started[0]

@@ -8,7 +8,7 @@ use penstock_cpu::finite;
 use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::Packing;
-use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
@@ -50,7 +50,7 @@ fn detached<T: Send>(py: Python<'_>, job: impl FnOnce() -> penstock_cpu::Result<
     }
 }
 
-/// A model's sizes by their names in `ModelSpec`.
+/// A model's sizes and switches by their names in `ModelSpec`, and the rotation of layers with a window.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct PySizes {
@@ -63,9 +63,24 @@ struct PySizes {
     head_dim: usize,
     rms_norm_eps: f32,
     sliding_window: Option<usize>,
+    global_layers: Vec<usize>,
+    local_frequencies: Vec<f32>,
+    query_scalar: Option<f32>,
+    embedding_scale: f32,
+    #[pyo3(from_py_with = activation_from)]
+    activation: Activation,
+    post_norms: bool,
     tied_embeddings: bool,
     qkv_bias: bool,
     qk_norm: bool,
+}
+
+fn activation_from(name: &Bound<'_, PyAny>) -> PyResult<Activation> {
+    match name.extract::<&str>()? {
+        "silu" => Ok(Activation::Silu),
+        "gelu" => Ok(Activation::Gelu),
+        other => Err(NativeModelError::new_err(format!("The native runner knows no activation '{other}'."))),
+    }
 }
 
 impl From<PySizes> for Sizes {
@@ -80,6 +95,12 @@ impl From<PySizes> for Sizes {
             head_dim: s.head_dim,
             eps: s.rms_norm_eps,
             window: s.sliding_window,
+            global_layers: s.global_layers,
+            local_frequencies: s.local_frequencies,
+            query_scalar: s.query_scalar,
+            embedding_scale: s.embedding_scale,
+            activation: s.activation,
+            post_norms: s.post_norms,
             tied: s.tied_embeddings,
             qkv_bias: s.qkv_bias,
             qk_norm: s.qk_norm,

@@ -88,6 +88,8 @@ SERVER = Flags(
     (
         Flag("host", str, "Address to listen on; one that other machines can reach needs an API key.", "127.0.0.1"),
         Flag("port", int, "TCP port; 0 takes a free one.", "8000"),
+        Flag("grpc_port", int, "TCP port for Triton's protocol over gRPC (Triton's own is 8001); 0 takes a free one.",
+             "off"),
         Flag("uds", str, "Unix socket to listen on instead of host and port.", metavar="PATH"),
         Flag("api_keys", list[str], "A key that clients must send; may be given several times. "
              "PENSTOCK_API_KEYS keeps it out of the process list.", option="--api-key", metavar="KEY"),
@@ -95,6 +97,8 @@ SERVER = Flags(
         Flag("served_model_name", str, "The model's name in the API.", "as given", metavar="NAME"),
         Flag("aliases", list[str], "Another name the model answers to, such as gpt-3.5-turbo; may be given several "
              "times.", option="--alias", metavar="NAME"),
+        Flag("model_control", bool, "Let clients load and unload the declared models, through Triton's repository API.",
+             "off"),
         Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
              "never", metavar="SECONDS"),
         Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "

@@ -55,7 +55,7 @@ class BodyReader(Generic[T]):
             InvalidRequestError: not JSON, not of this type, or a field that is refused.
             ClientGoneError: the client left meanwhile.
         """
-        return self.decode(await _read_bytes(request, max_bytes))
+        return self.decode(await read_bytes(request, max_bytes))
 
     def decode(self, raw: bytes) -> tuple[T, dict[str, str]]:
         """As `read`, from the bytes."""
@@ -72,12 +72,13 @@ class BodyReader(Generic[T]):
         except RecursionError as error:
             raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from error
         except msgspec.ValidationError as error:
-            raise _explain(str(error)) from error
+            raise explain(str(error)) from error
         except msgspec.DecodeError as error:
             raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """A request's body. Raises PayloadTooLargeError, ClientGoneError, or HTTPException if it doesn't come."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
@@ -105,7 +106,7 @@ def _too_large(max_bytes: int) -> PayloadTooLargeError:
     )
 
 
-def _explain(complaint: str) -> InvalidRequestError:
+def explain(complaint: str) -> InvalidRequestError:
     """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`"."""
     sentence, _, place = complaint.partition(" - at ")
     found = _PATH.search(place)

@@ -33,6 +33,7 @@ class Observer:
         self.latency = LatencyWindow()
         self.http_requests = self.metrics.counter(table.HTTP_REQUESTS)
         self.http_in_flight = self.metrics.gauge(table.HTTP_IN_FLIGHT)
+        self.grpc_requests = self.metrics.counter(table.GRPC_REQUESTS)
 
     def watch(self, models: Iterable[ServedModel]) -> None:
         """Export the engines' figures of the models there are at each scrape."""

@@ -105,6 +105,7 @@ HTTP_REQUESTS = Metric(
     labels=("method", "route", "status"),
 )
 HTTP_IN_FLIGHT = Metric("http_requests_in_flight", "gauge", "HTTP requests being answered.", labels=())
+GRPC_REQUESTS = Metric("grpc_requests", "counter", "gRPC calls ended, by status.", labels=("method", "status"))
 BUILD_INFO = Metric(
     "build_info",
     "gauge",

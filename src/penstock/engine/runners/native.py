@@ -15,7 +15,7 @@ from penstock import _native
 from penstock.core.errors import ConfigError, InvariantError, ModelFileError
 from penstock.core.sizes import format_size
 from penstock.engine.runners.base import KVCapacity, Pacing
-from penstock.engine.runners.frequencies import inverse_frequencies
+from penstock.engine.runners.frequencies import inverse_frequencies, local_frequencies
 from penstock.engine.runners.memory import available_memory
 from penstock.engine.runners.packed import LEAST_BYTES, PackedFile
 from penstock.engine.runners.plans import PlansFile
@@ -48,7 +48,8 @@ _ATTENTION_COST = 3
 
 _SIZES = (
     "vocab_size", "hidden_size", "ffn_size", "n_layers", "n_heads", "n_kv_heads", "head_dim", "rms_norm_eps",
-    "sliding_window", "tied_embeddings", "qkv_bias", "qk_norm",
+    "sliding_window", "global_layers", "query_scalar", "embedding_scale", "activation", "post_norms", "tied_embeddings",
+    "qkv_bias", "qk_norm",
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ class NativeRunner:
         path = Path(self._config.model_path)
         spec, weights = load(path)
         with weights, _own_errors():
-            sizes = {name: getattr(spec, name) for name in _SIZES}
+            sizes = {name: getattr(spec, name) for name in _SIZES} | {"local_frequencies": local_frequencies(spec)}
             frequencies = inverse_frequencies(spec)
             # Of a matrix only what its header says, until it has to be packed.
             described = {name: _described(weights, name) for name in weights.names()}

@@ -1,4 +1,5 @@
-"""The one model: a decoder-only transformer with RMSNorm, rotary positions and SwiGLU, drawn from a ModelSpec."""
+"""The one model: a decoder-only transformer with RMSNorm, rotary positions and a gated feed-forward, drawn from a
+ModelSpec."""
 
 from __future__ import annotations
 
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
 class Layer:
     """One block's weights. `qk_norm` [n_heads + n_kv_heads, head_dim] holds a row for each rotated head."""
 
+    kind: int  # which of the model's windows it has
     attn_norm: RMSNorm
     qkv: Linear
     qk_norm: Tensor | None
     o: Linear
+    attn_post_norm: RMSNorm | None
     mlp_norm: RMSNorm
     gate: Linear
     up: Linear
     down: Linear
+    mlp_post_norm: RMSNorm | None
 
 
 class Decoder:
@@ -56,16 +60,19 @@ class Decoder:
 
     def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention) -> Tensor:
         """The normalized hidden states after the last layer, [rows, hidden] in the model's dtype."""
-        cos, sin = rotary.at(plan.positions)
+        turns = rotary.at(plan.positions)
         # The residual stream stays in float32: rounded to bfloat16 at each of its additions, it would carry most
         # of the error there is.
         x = self._embed.index_select(0, plan.tokens).float()
+        if self._spec.embedding_scale != 1:
+            x = x.mul_(self._spec.embedding_scale)
         for i, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.attn_norm(x))
-            self._rotate(qkv, layer.qk_norm, cos, sin)
-            x = layer.o.plus(attention(i, qkv, plan), x)
+            self._rotate(qkv, layer.qk_norm, *turns[layer.kind])
+            x = _add(layer.o, attention(i, qkv, plan.attention[layer.kind], plan.slots), layer.attn_post_norm, x)
             h = layer.mlp_norm(x)
-            x = layer.down.plus(layer.up.times(h, layer.gate.silu(h)), x)
+            gated = layer.up.times(h, layer.gate.activated(h, self._spec.activation))
+            x = _add(layer.down, gated, layer.mlp_post_norm, x)
         return self._final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -81,6 +88,13 @@ class Decoder:
         rotate_(heads, cos, sin)
 
 
+def _add(product: Linear, x: Tensor, post_norm: RMSNorm | None, residual: Tensor) -> Tensor:
+    """residual [rows, hidden] and what the product gives of x, normed first where the model does."""
+    if post_norm is None:
+        return product.plus(x, residual)
+    return residual.add_(post_norm(product(x).float()))
+
+
 class _Reader:
     """Reads tensors one by one, each float32 copy dropped before the next is made."""
 
@@ -90,9 +104,10 @@ class _Reader:
         self._dtype = dtype
         self._device = device
 
-    def norm(self, name: str) -> RMSNorm:
-        """A norm; its weights stay in float32 like what they multiply."""
-        return RMSNorm(torch.from_numpy(self._weights.read(name)).to(self._device), self._eps, self._dtype)
+    def norm(self, name: str, dtype: torch.dtype | None = None) -> RMSNorm:
+        """A norm, whose result is of the model's dtype or this; its weights stay in float32 like what they multiply."""
+        weight = torch.from_numpy(self._weights.read(name)).to(self._device)
+        return RMSNorm(weight, self._eps, dtype or self._dtype)
 
     def tensor(self, *names: str) -> Tensor:
         """The named tensors, joined along their first dimension."""
@@ -105,14 +120,17 @@ def _read_layer(reader: _Reader, spec: ModelSpec, i: int) -> Layer:
     joined = ("q", "k", "v")
     bias = reader.tensor(*(f"{at}{n}.bias" for n in joined)) if spec.qkv_bias else None
     return Layer(
+        kind=spec.windows.index(spec.window(i)),
         attn_norm=reader.norm(f"{at}attn_norm.weight"),
         qkv=make_linear(reader.tensor(*(f"{at}{n}.weight" for n in joined)), bias),
         qk_norm=_read_qk_norm(reader, spec, at) if spec.qk_norm else None,
         o=make_linear(reader.tensor(f"{at}o.weight")),
+        attn_post_norm=reader.norm(f"{at}attn_post_norm.weight", torch.float32) if spec.post_norms else None,
         mlp_norm=reader.norm(f"{at}mlp_norm.weight"),
         gate=make_linear(reader.tensor(f"{at}gate.weight")),
         up=make_linear(reader.tensor(f"{at}up.weight")),
         down=make_linear(reader.tensor(f"{at}down.weight")),
+        mlp_post_norm=reader.norm(f"{at}mlp_post_norm.weight", torch.float32) if spec.post_norms else None,
     )
 
 

@@ -53,7 +53,7 @@ class StepExecutor:
         self._limits = Limits(spec.vocab_size, rotary.length, cache.num_blocks, cache.block_size)
         attention = Attention(spec, cache, device)
         self._compute = partial(decoder.forward, rotary=rotary, attention=attention)
-        self._planner = Planner(cache, spec.sliding_window, dtype, device)
+        self._planner = Planner(cache, spec.windows, dtype, device)
         self._graphs = DecodeGraphs(self._compute, self._planner, cache, dtype, device) if graphs else None
 
     def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
