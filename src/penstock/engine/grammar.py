@@ -68,11 +68,9 @@ class Matcher:
             raise _refusal(self._matcher)
         return count
 
-    def rollback(self, count: int) -> None:
-        """Take back the last `count` accepted tokens."""
-        self._mask = None
-        if count and not self._matcher.rollback(count):
-            raise _refusal(self._matcher)
+    def fork(self) -> Matcher:
+        """Another at the same place."""
+        return Matcher(self._matcher.deep_copy(), self._tokenizer)
 
     @property
     def is_complete(self) -> bool:
