@@ -6,6 +6,8 @@ the logits hardly depend on positions, norms or masks, and a wrong one would pas
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -121,3 +123,22 @@ def _random_tensor(name: str, like: torch.Tensor, generator: torch.Generator, *,
     if "norm" in name:
         return 0.2 * values if counts_from_one else 1 + 0.2 * values
     return values * (0.3 if name.endswith("bias") else 0.15)
+
+
+def write_deeper(model: Path, directory: Path, layers: int) -> Path:
+    """The model in safetensors at `model` with layers on top that add nothing to what it computes."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, directory)
+    config = json.loads((directory / "config.json").read_text())
+    tensors = load_file(directory / "model.safetensors")
+    own = config["num_hidden_layers"]
+    top = {name: tensor for name, tensor in tensors.items() if name.startswith(f"model.layers.{own - 1}.")}
+    for layer in range(own, layers):
+        for name, tensor in top.items():
+            silent = "o_proj" in name or "down_proj" in name
+            tensors[name.replace(f".{own - 1}.", f".{layer}.", 1)] = tensor * 0 if silent else tensor.clone()
+    config["num_hidden_layers"] = layers
+    (directory / "config.json").write_text(json.dumps(config))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory

@@ -162,12 +162,12 @@ type PyChoice = (
     Vec<(u32, f32)>,
     Option<PyBackedBytes>,
 );
-/// Token ids, position of the first, block table; how to choose the next token, if it is to be; ids to be scored
-/// after each position and how many alternatives.
-type PyShare = (Vec<u32>, usize, Vec<u32>, Option<PyChoice>, Vec<u32>, usize);
+/// Token ids, position of the first, block table; how to choose the tokens after the last so many of them; ids to be
+/// scored after each position and how many alternatives.
+type PyShare = (Vec<u32>, usize, Vec<u32>, Vec<PyChoice>, Vec<u32>, usize);
 type PyLogprobs = (Scored, Vec<Scored>);
-/// Whether all values were finite; the token and its log probabilities if one was to be chosen; scores of the prompt.
-type PyAnswer = (bool, Option<(Option<u32>, Option<PyLogprobs>)>, Vec<PyLogprobs>);
+/// Whether all values were finite; the chosen tokens and their log probabilities; scores of the prompt.
+type PyAnswer = (bool, Vec<(Option<u32>, Option<PyLogprobs>)>, Vec<PyLogprobs>);
 
 fn choice_from(c: PyChoice) -> Choice {
     Choice {
@@ -474,34 +474,41 @@ fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape
 fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, asked: Vec<PyShare>) -> Vec<PyAnswer> {
     let mut shares = Vec::with_capacity(asked.len());
     let mut wishes = Vec::with_capacity(asked.len());
-    for (tokens, start, table, choice, next, top) in asked {
+    for (tokens, start, table, choices, next, top) in asked {
+        let choices: Vec<Choice> = choices.into_iter().take(tokens.len()).map(choice_from).collect();
         shares.push(Share { tokens, start, table });
-        wishes.push((choice.map(choice_from), next, top));
+        wishes.push((choices, next, top));
     }
     stepper.forward(model, cache, &shares);
     let mut answers: Vec<PyAnswer> = (0..shares.len())
         .map(|i| {
             let finite = (stepper.first_row(i)..=stepper.last_row(i)).all(|row| stepper.is_finite(model, row));
-            (finite, None, Vec::new())
+            (finite, Vec::new(), Vec::new())
         })
         .collect();
 
-    let chosen: Vec<usize> = (0..shares.len()).filter(|&i| answers[i].0 && wishes[i].0.is_some()).collect();
+    // The row of each choice, with the share it is for.
+    let chosen: Vec<(usize, usize, &Choice)> = wishes
+        .iter()
+        .enumerate()
+        .filter(|&(i, _)| answers[i].0)
+        .flat_map(|(i, (choices, ..))| {
+            let first = stepper.last_row(i) + 1 - choices.len();
+            choices.iter().enumerate().map(move |(n, choice)| (i, first + n, choice))
+        })
+        .collect();
     for part in chosen.chunks(SCORED_ROWS) {
-        let rows: Vec<usize> = part.iter().map(|&i| stepper.last_row(i)).collect();
+        let rows: Vec<usize> = part.iter().map(|&(_, row, _)| row).collect();
         stepper.score(model, &rows);
-        let results: Vec<Mutex<Option<Chosen>>> = part.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<Mutex<Chosen>> = part.iter().map(|_| Mutex::new((None, None))).collect();
         let path = stepper.path();
         stepper.with_scores(model, part.len(), &|at, scores| {
-            if let Some(choice) = &wishes[part[at]].0 {
-                // SAFETY: the stepper's path is supported.
-                *results[at].lock().expect("no task panics with it") =
-                    Some(unsafe { sampler::choose(path, scores, choice) });
-            }
+            // SAFETY: the stepper's path is supported.
+            *results[at].lock().expect("no task panics with it") = unsafe { sampler::choose(path, scores, part[at].2) };
         });
-        for (&i, result) in part.iter().zip(results) {
-            let result = result.into_inner().expect("no task panics with it");
-            answers[i].1 = result.map(|(token, logprobs)| (token, logprobs.map(plain)));
+        for (&(i, ..), result) in part.iter().zip(results) {
+            let (token, logprobs) = result.into_inner().expect("no task panics with it");
+            answers[i].1.push((token, logprobs.map(plain)));
         }
     }
 

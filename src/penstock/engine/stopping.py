@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import InvariantError
+from penstock.core.errors import InvalidRequestError, InvariantError
 from penstock.engine.thinking import ThinkingBudget
 from penstock.models.detokenizer import IncrementalDetokenizer
 
@@ -129,16 +129,16 @@ class OutputStream:
             self._ignored = sorted(eos_token_ids) if params.ignore_eos else []
 
     @property
+    def tokens_left(self) -> int:
+        """How many tokens may still be generated."""
+        return self._max_tokens - self._count
+
+    @property
     def banned_token_ids(self) -> Tokens[int]:
         """Tokens that the sampler must not choose next."""
         if self._matcher is not None and self._params.ignore_eos:
             return self._ignored
         return self._ending if self._count < self._params.min_tokens else ()
-
-    @property
-    def matcher(self) -> Matcher | None:
-        """Of the grammar that the text has to match."""
-        return self._matcher
 
     @property
     def allowed(self) -> bytes | None:
@@ -158,6 +158,28 @@ class OutputStream:
                     bits[token // 8] |= 1 << token % 8
             return bytes(bits)
         return mask
+
+    def ahead(self, drafts: Tokens[int]) -> list[tuple[Tokens[int], bytes | None]]:
+        """What `banned_token_ids` and `allowed` would be after each of `drafts`; fewer where the text would end."""
+        ways: list[tuple[Tokens[int], bytes | None]] = []
+        count, matcher = self._count, self._matcher
+        if self._thinking is not None and self._thinking.room is not None:
+            drafts = drafts[: max(self._thinking.room - 1, 0)]
+        # A draft that is wrong may bring a matcher to an end that it can't be brought back from: hence another.
+        self._matcher = probe = None if matcher is None else matcher.fork()
+        try:
+            for token in drafts:
+                if token in self._eos or token in self._stop_tokens:
+                    break
+                if probe is not None and (not probe.accept([token]) or probe.is_over):
+                    break
+                self._count += 1
+                ways.append((self.banned_token_ids, self.allowed))
+        except InvalidRequestError:
+            return ways  # what is wrong after a draft is the request's mistake only if the draft is right
+        finally:
+            self._count, self._matcher = count, matcher
+        return ways
 
     def push(self, token_id: int) -> tuple[str, FinishReason | None, int | str | None]:
         """The new text, why the sequence ended (None: it goes on), and the stop token or string that matched.

@@ -38,6 +38,15 @@ class ThinkingBudget:
         bits[-1] = 1 << token % 8
         return bytes(bits)
 
+    @property
+    def room(self) -> int | None:
+        """So many tokens may come before any is forced; None: as many as like."""
+        if self._forced:
+            return 0
+        if self._tracker.over:
+            return None
+        return max(self._limit.tokens - self._tracker.tokens, 0)
+
     def push(self, token_id: int) -> None:
         """This token was generated."""
         if self._forced:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Speculation = Literal["off", "ngram", "draft"]
 # What becomes a sequence's vector: the last token's normalized final hidden state, or the mean of all tokens'.
 Pooling = Literal["last", "mean"]
 
@@ -59,6 +60,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     shown_token_ids: tuple[int, ...] = ()  # control tokens that are text all the same
     grammar: str | None = None
     thinking: ThinkingLimit | None = None
+    speculation: Speculation | None = None  # None: as the engine is set up
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +136,9 @@ class SequenceStep:
     """One sequence's share of a step: compute `token_ids` at positions start .. start + len - 1.
 
     `block_table` maps position p to block `block_table[p // block_size]`, and covers all of them.
-    `sample` is None while part of the prompt is still to come. `prompt_logprobs` asks for the log
+    `sample` is None while part of the prompt is still to come. With `drafts`, the last `len(drafts)` of `token_ids` are
+    guesses: `sample` says how to choose the token in place of the first of them, and each of `drafts` how to choose the
+    one after it, should it be right. `prompt_logprobs` asks for the log
     probabilities of that many alternatives at each of these prompt positions.
     """
 
@@ -143,6 +147,7 @@ class SequenceStep:
     start: int
     block_table: Sequence[int]
     sample: SampleSpec | None
+    drafts: Sequence[SampleSpec] = ()
     prompt_logprobs: int | None = None
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
     pooling: Pooling | None = None  # give the last of these tokens' hidden state, or the sum of all of theirs
@@ -160,11 +165,20 @@ class StepBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """A chosen token; None if there was none to choose."""
+
+    token_id: int | None
+    logprobs: PositionLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceOutput:
     """Answer to one SequenceStep, in the batch's order. `error` fails this sequence alone."""
 
     token_id: int | None = None
     logprobs: PositionLogprobs | None = None
+    after_drafts: Sequence[Sampled] = ()  # what would follow each draft
     prompt_logprobs: Sequence[PositionLogprobs] = ()
     pooled: bytes | None = None  # float32 [hidden_size]
     error: str | None = None

@@ -51,6 +51,11 @@ class ThinkingTracker:
         self.tokens = 0
 
     @property
+    def over(self) -> bool:
+        """There is no thinking to come."""
+        return not self.open and not self._before
+
+    @property
     def closing(self) -> int:
         """Bytes at the end of the thinking so far that may be the beginning of its end."""
         return overlap(self._seen, self._end) if self.open else 0

@@ -221,5 +221,7 @@ def _engine_figures(engine: Engine) -> dict[Metric, float]:
         table.STEPS: stats.steps,
         table.PROMPT_TOKENS: stats.prompt_tokens,
         table.GENERATION_TOKENS: stats.generation_tokens,
+        table.DRAFT_TOKENS: stats.draft_tokens,
+        table.ACCEPTED_DRAFT_TOKENS: stats.accepted_draft_tokens,
         table.ENGINE_RESTARTS: engine.restarts,
     }

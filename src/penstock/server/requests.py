@@ -52,6 +52,7 @@ class GenerationRequest(Struct, kw_only=True):
     add_special_tokens: bool | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    speculation: Literal["off", "ngram", "draft"] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None

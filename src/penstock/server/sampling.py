@@ -50,6 +50,7 @@ def sampling_params(
         min_tokens=request.min_tokens or 0,
         max_tokens=max_tokens,
         seed=request.seed,
+        speculation=request.speculation,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         skip_special_tokens=request.skip_special_tokens is not False,

@@ -72,6 +72,10 @@ PROMPT_TOKENS = Metric(
     "prompt_tokens_computed", "counter", "Prompt tokens computed, cached ones not counted.", origin="snapshot"
 )
 GENERATION_TOKENS = Metric("generation_tokens", "counter", "Tokens generated.", origin="snapshot")
+DRAFT_TOKENS = Metric("draft_tokens", "counter", "Drafted tokens that were checked.", origin="snapshot")
+ACCEPTED_DRAFT_TOKENS = Metric(
+    "accepted_draft_tokens", "counter", "Drafted tokens that the model chose too.", origin="snapshot"
+)
 ENGINE_STATE = Metric(
     "engine_state", "gauge", "1 for the state the engine is in.", labels=("model", "state"), origin="snapshot"
 )

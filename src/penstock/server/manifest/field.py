@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Support = Literal["supported", "no effect", "refused", "absent"]
 VLLM = "vLLM"
+OURS = "Penstock"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server.manifest.field import VLLM, Field, Manifest, no_effect, refused, supported
+from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effect, refused, supported
 
 _COMMON: Manifest = {
     **supported(
@@ -38,6 +38,7 @@ _COMMON: Manifest = {
         guided_choice="the older name of `structured_outputs.choice`",
         guided_grammar="the older name of `structured_outputs.grammar`",
     ),
+    **supported(OURS, speculation="how to guess ahead; the text is the same"),
     **no_effect(user=""),
     **no_effect(
         VLLM,
