@@ -80,6 +80,10 @@ ENGINE = Flags(
              ("auto", "on", "off")),
         Flag("runner_cache", bool, "Keep packed weights and measured choices on disk for the next start.", "on"),
         Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
+        Flag("lora_modules", list[str], "An adapter's name in the API and its directory; may be given several times.",
+             option="--lora", metavar="NAME=PATH"),
+        Flag("max_loras", int, "Adapters in memory at a time.", "8"),
+        Flag("max_lora_rank", int, "Greatest rank of an adapter.", "64"),
     ),
 )  # fmt: skip
 

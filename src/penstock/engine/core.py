@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, PenstockError
 from penstock.core.sizes import format_size
+from penstock.engine.adapters import AdapterTable, load_all
 from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.select import make_runner
@@ -76,6 +77,8 @@ class EngineCore:
                 gpu_memory_utilization=config.gpu_memory_utilization,
                 runner_cache=config.runner_cache,
                 allow_unverified=config.allow_unverified,
+                max_loras=config.max_loras,
+                max_lora_rank=config.max_lora_rank,
             )
         )
         self.spec = self.runner.load()
@@ -103,6 +106,8 @@ class EngineCore:
             ),
             blocks,
         )
+        self.adapters = AdapterTable(self.runner, self.spec, most=config.max_loras, max_rank=config.max_lora_rank)
+        adapters = load_all(self.adapters, config.lora_modules)
         self.info = EngineInfo(
             max_model_len=self.max_model_len,
             kv_blocks=blocks,
@@ -110,6 +115,7 @@ class EngineCore:
             kv_bytes=blocks * capacity.bytes_per_block,
             weight_bytes=capacity.weight_bytes,
             runner=self.runner.describe(),
+            adapters=adapters,
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
@@ -125,8 +131,13 @@ class EngineCore:
     def add(self, request: Request) -> RequestOutput | None:
         """Queue a request; what is returned is its refusal."""
         try:
-            sequence = self.scheduler.add(request)
+            adapter = self.adapters.acquire(request.adapter)
         except PenstockError as error:
+            return _failure(request.request_id, error)
+        try:
+            sequence = self.scheduler.add(request, adapter)
+        except PenstockError as error:
+            self.adapters.release(adapter)
             return _failure(request.request_id, error)
         params = request.params
         room = self.max_model_len - len(request.prompt_token_ids)
@@ -143,8 +154,10 @@ class EngineCore:
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
-        if self._live.pop(request_id, None) is not None:
+        live = self._live.pop(request_id, None)
+        if live is not None:
             self.scheduler.abort(request_id)
+            self.adapters.release(live.sequence.adapter)
 
     def step(self) -> list[RequestOutput]:
         """Run one step over whatever the scheduler picks; the deltas of the requests that moved."""
@@ -209,6 +222,7 @@ class EngineCore:
             block_table=sequence.block_table,
             sample=sample,
             prompt_logprobs=prompt_logprobs,
+            adapter=sequence.adapter,
             next_prompt_ids=() if prompt_logprobs is None else request.prompt_token_ids[start + 1 : end + 1],
         )
 
@@ -233,8 +247,7 @@ class EngineCore:
         sequence = item.sequence
         request_id = sequence.request_id
         if result.error is not None:
-            self._live.pop(request_id)
-            self.scheduler.finish(sequence)
+            self._end(sequence)
             return RequestOutput(
                 request_id=request_id, finish_reason="error", error=result.error, error_type="PenstockError"
             )
@@ -277,9 +290,13 @@ class EngineCore:
             output.prompt_logprobs = live.prompt_logprobs
         live.prompt_logprobs = None
         if reason is not None:
-            del self._live[sequence.request_id]
-            self.scheduler.finish(sequence)
+            self._end(sequence)
         return output
+
+    def _end(self, sequence: Sequence) -> None:
+        del self._live[sequence.request_id]
+        self.scheduler.finish(sequence)
+        self.adapters.release(sequence.adapter)
 
 
 def _failure(request_id: str, error: PenstockError) -> RequestOutput:

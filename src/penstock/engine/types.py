@@ -50,6 +50,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0  # lower runs first, as in vLLM
     arrival_time: float = 0.0  # time.monotonic() of the client's process (one clock per machine)
     cache_salt: str = ""
+    adapter: str = ""  # by name; empty: the model itself
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A low-rank adapter that is loaded."""
+
+    name: str
+    path: str  # its directory
+    rank: int  # the greatest of its modules'
+    nbytes: int  # its weights in memory
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +123,7 @@ class SequenceStep:
     block_table: Sequence[int]
     sample: SampleSpec | None
     prompt_logprobs: int | None = None
+    adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.runners.torch.attention import Attention
     from penstock.engine.runners.torch.linear import Linear
+    from penstock.engine.runners.torch.lora import LoraBank
     from penstock.engine.runners.torch.plan import StepPlan
     from penstock.engine.runners.torch.rotary import Rotary
     from penstock.models.spec import ModelSpec, Weights
@@ -54,18 +56,36 @@ class Decoder:
         layers = sum(p.nbytes for x in self._layers for p in (x.qkv, x.o, x.gate, x.up, x.down))
         return int(self._embed.nbytes) + self._head.nbytes + layers
 
-    def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention) -> Tensor:
+    def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention, bank: LoraBank | None = None) -> Tensor:
         """The normalized hidden states after the last layer, [rows, hidden] in the model's dtype."""
         cos, sin = rotary.at(plan.positions)
         # The residual stream stays in float32: rounded to bfloat16 at each of its additions, it would carry most
         # of the error there is.
         x = self._embed.index_select(0, plan.tokens).float()
         for i, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.attn_norm(x))
+            change = None if bank is None or plan.adapted is None else partial(bank.add, i, rows=plan.adapted)
+            h = layer.attn_norm(x)
+            qkv = layer.qkv(h)
+            if change is not None:
+                change(("q", "k", "v"), h, qkv)
             self._rotate(qkv, layer.qk_norm, cos, sin)
-            x = layer.o.plus(attention(i, qkv, plan), x)
+            attended = attention(i, qkv, plan)
+            x = layer.o.plus(attended, x)
+            if change is not None:
+                change(("o",), attended, x)
             h = layer.mlp_norm(x)
-            x = layer.down.plus(layer.up.times(h, layer.gate.silu(h)), x)
+            if bank is None or bank.is_empty:
+                x = layer.down.plus(layer.up.times(h, layer.gate.silu(h)), x)
+                continue
+            # Apart for all rows once there is any adapter: no row's bits are to depend on whether others have one.
+            gate, up = layer.gate(h), layer.up(h)
+            if change is not None:
+                change(("gate",), h, gate)
+                change(("up",), h, up)
+            gated = F.silu(gate).mul_(up)
+            x = layer.down.plus(gated, x)
+            if change is not None:
+                change(("down",), gated, x)
         return self._final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from penstock.engine.runners.torch.kv_cache import KVCache
+    from penstock.engine.runners.torch.lora import LoraBank
     from penstock.engine.runners.torch.plan import Planner
     from penstock.engine.types import SequenceStep
 
@@ -36,22 +37,29 @@ class DecodeGraphs:
         forward: Callable[[StepPlan], Tensor],
         planner: Planner,
         cache: KVCache,
+        bank: LoraBank,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._forward = forward
         self._planner = planner
         self._cache = cache
+        self._bank = bank
+        self._layout = bank.layout
         self._dtype = dtype
         self._device = device
-        self._steps: dict[tuple[int, int], _StaticStep] = {}
+        self._steps: dict[tuple[int, int, bool], _StaticStep] = {}
         self._pool: Any = None
 
     def run(self, sequences: Sequence[SequenceStep]) -> Tensor:
         """Hidden states [len(sequences), hidden], in the order given; valid until the next call."""
         widest = max(self._planner.width(s) for s in sequences)
         least = max(1, _LEAST_TOKENS // self._cache.block_size)
-        shape = _power_of_two(len(sequences)), max(least, _power_of_two(widest))
+        is_adapted = any(s.adapter for s in sequences)
+        if self._layout != self._bank.layout:
+            self._steps = {shape: step for shape, step in self._steps.items() if step.plan.adapted is None}
+            self._layout = self._bank.layout
+        shape = _power_of_two(len(sequences)), max(least, _power_of_two(widest)), is_adapted
         step = self._steps.get(shape)
         if step is None:
             step = self._steps[shape] = self._make_step(*shape)
@@ -63,13 +71,14 @@ class DecodeGraphs:
             hidden = self._forward(step.plan)
         return hidden[: len(sequences)]
 
-    def _make_step(self, rows: int, width: int) -> _StaticStep:
+    def _make_step(self, rows: int, width: int, is_adapted: bool) -> _StaticStep:
         def integers(count: int) -> Tensor:
             return torch.zeros(count, dtype=torch.int64, device=self._device)
 
         bias = torch.zeros((rows, 1, 1, width * self._cache.block_size), dtype=self._dtype, device=self._device)
         group = DecodeGroup(slice(0, rows), integers(rows * width), bias)
-        plan = StepPlan(integers(rows), integers(rows), integers(rows), (group,), (), ())
+        adapted = self._bank.fixed_rows(rows) if is_adapted else None
+        plan = StepPlan(integers(rows), integers(rows), integers(rows), (group,), (), (), adapted)
         step = _StaticStep(plan, group, width, torch.empty(0), None)
         self._fill(step, ())
         if self._device.type == "cuda":
@@ -97,6 +106,8 @@ class DecodeGraphs:
         plan.tokens.copy_(torch.tensor([s.token_ids[0] for s in sequences] + [0] * padding))
         plan.positions.copy_(torch.tensor([s.start for s in sequences] + [0] * padding))
         plan.slots.copy_(torch.tensor(slots + [self._cache.spare_block * size] * padding))
+        if plan.adapted is not None:
+            plan.adapted.slots.copy_(torch.tensor([self._bank.slot(s.adapter) for s in sequences] + [0] * padding))
         found, unseen = self._planner.decode_group(sequences, step.width)
         blocks = torch.full((rows, step.width), self._cache.spare_block)
         blocks[:n] = torch.from_numpy(found)

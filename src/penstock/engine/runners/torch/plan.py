@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from penstock.engine.runners.torch.kv_cache import KVCache
+    from penstock.engine.runners.torch.lora import AdaptedRows
     from penstock.engine.types import SequenceStep
 
 # Decodes are gathered and attended to in groups, padded to the longest of the group. Another group costs about
@@ -70,6 +71,7 @@ class StepPlan:
     decodes: tuple[DecodeGroup, ...]
     prefills: tuple[PrefillChunk, ...]
     rows: tuple[slice, ...]  # of each sequence, in the batch's order
+    adapted: AdaptedRows | None = None  # those with an adapter
 
 
 class Planner:
