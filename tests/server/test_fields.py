@@ -9,7 +9,14 @@ import pytest
 
 from penstock.server import fields
 from penstock.server.fields_page import page
-from penstock.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from penstock.server.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    LoadAdapterRequest,
+    TokenizeRequest,
+    UnloadAdapterRequest,
+)
 
 if TYPE_CHECKING:
     import msgspec
@@ -24,6 +31,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "openai.md"
         (CompletionRequest, fields.COMPLETIONS),
         (TokenizeRequest, fields.TOKENIZE),
         (DetokenizeRequest, fields.DETOKENIZE),
+        (LoadAdapterRequest, fields.LOAD_ADAPTER),
+        (UnloadAdapterRequest, fields.UNLOAD_ADAPTER),
     ],
     ids=lambda each: each.__name__ if isinstance(each, type) else "",
 )

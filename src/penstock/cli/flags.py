@@ -101,6 +101,8 @@ SERVER = Flags(
              "times.", option="--alias", metavar="NAME"),
         Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
              "never", metavar="SECONDS"),
+        Flag("lora_dir", str, "A directory below which clients may load adapters while the server runs.", "none",
+             metavar="PATH"),
         Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "
              "times.", option="--cors-origin", metavar="ORIGIN"),
         Flag("allowed_hosts", list[str], "A host name under which a server without a key may be reached, beside "

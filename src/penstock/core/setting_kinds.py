@@ -118,7 +118,7 @@ def named_paths(value: object) -> tuple[tuple[str, str], ...]:
         pairs = list(value)
     else:
         pairs = [part.partition("=")[::2] for part in names(value)]
-    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+    if not all(len(pair) == 2 and all(pair) and pair[0].isprintable() for pair in pairs):
         raise ConfigError("must be of the form NAME=PATH")
     if len({pair[0] for pair in pairs}) < len(pairs):
         raise ConfigError("must not give two paths the same name")

@@ -40,7 +40,7 @@ def _no_effect(**notes: str) -> Manifest:
 
 _COMMON: Manifest = {
     **_supported(
-        model="the served name or an alias; the served model if absent",
+        model="the served name, an alias or an adapter; the served model if absent",
         stream="",
         stream_options="`include_usage`, `continuous_usage_stats`",
         n="1 to 128",
@@ -152,6 +152,20 @@ TOKENIZE: Manifest = {
 }
 
 DETOKENIZE: Manifest = _supported(model="as above", tokens="token ids")
+
+LOAD_ADAPTER: Manifest = {
+    **_supported(
+        lora_name="what requests will call it",
+        lora_path="its directory, below the server's `--lora-dir`",
+        base_model_name="the served model it is for; the first if absent",
+    ),
+    "load_inplace": Field("refused", "unload it first", (False,)),
+}
+
+UNLOAD_ADAPTER: Manifest = {
+    **_supported(lora_name="what requests called it"),
+    **_no_effect(lora_int_id="the name says it"),
+}
 
 
 def without_effect(manifest: Manifest, given: Mapping[str, msgspec.Raw]) -> list[str]:

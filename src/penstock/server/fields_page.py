@@ -35,6 +35,8 @@ _PAGES: tuple[tuple[str, Manifest], ...] = (
     ("POST /v1/completions", fields.COMPLETIONS),
     ("POST /tokenize", fields.TOKENIZE),
     ("POST /detokenize", fields.DETOKENIZE),
+    ("POST /v1/load_lora_adapter", fields.LOAD_ADAPTER),
+    ("POST /v1/unload_lora_adapter", fields.UNLOAD_ADAPTER),
 )
 _KINDS: tuple[tuple[Support, str], ...] = (
     ("supported", "Supported"),

@@ -61,6 +61,7 @@ class Generation:
         request_id: names the work in the engine.
         priority: lower runs first.
         cache_salt: prefixes are shared only under the same one.
+        adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
@@ -76,6 +77,7 @@ class Generation:
         request_id: str,
         priority: int,
         cache_salt: str,
+        adapter: str = "",
         arrived: float,
     ) -> None:
         self.model = model
@@ -85,7 +87,12 @@ class Generation:
         self._completion_tokens = 0
         self._streams = [
             model.engine.generate(
-                prompt, params, request_id=f"{request_id}-{index}", priority=priority, cache_salt=cache_salt
+                prompt,
+                params,
+                request_id=f"{request_id}-{index}",
+                priority=priority,
+                cache_salt=cache_salt,
+                adapter=adapter,
             )
             for index, prompt in enumerate(prompts)
         ]

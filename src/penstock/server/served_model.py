@@ -63,9 +63,9 @@ class ServedModel:
         """Requests that have this model in their hands."""
         return self._uses
 
-    def use(self, name: str) -> ModelInUse:
-        """The model for one request, under the name that it was asked for by."""
-        return ModelInUse(self, name)
+    def use(self, name: str, *, adapter: bool = False) -> ModelInUse:
+        """The model for one request, under the name that it was asked for by: its own, or that of an adapter."""
+        return ModelInUse(self, name, adapter=adapter)
 
     async def retire(self) -> None:
         """Wait until no request uses it, then close it. No new use may begin meanwhile."""
@@ -98,11 +98,12 @@ class ModelInUse:
     more; so it is this object's end that counts, not a call.
     """
 
-    def __init__(self, served: ServedModel, name: str) -> None:
+    def __init__(self, served: ServedModel, name: str, *, adapter: bool = False) -> None:
         self.name = name
         self.engine = served.engine
         self.prompts = served.prompts
         self.observer = served.observer
+        self.adapter = name if adapter else ""
         self._fingerprint = served.fingerprint
         served._enter()
         weakref.finalize(self, served._leave).atexit = False
@@ -140,5 +141,6 @@ class ModelInUse:
             request_id=request_id,
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
+            adapter=self.adapter,
             arrived=arrived,
         )

@@ -50,6 +50,7 @@ class ServerSettings(PenstockSettings):
     served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
     aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
+    lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
     cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
     allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body
