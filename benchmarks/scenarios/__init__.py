@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios import batch_invariance, idle, installed, long_prompt, prefix_cache, ready
+from benchmarks.scenarios import adapters, batch_invariance, idle, installed, long_prompt, prefix_cache, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,5 +13,6 @@ if TYPE_CHECKING:
     from penstock.core.record import Record
 
 SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
-    module.NAME: module.measure for module in (ready, installed, long_prompt, prefix_cache, idle, batch_invariance)
+    module.NAME: module.measure
+    for module in (ready, installed, long_prompt, prefix_cache, idle, batch_invariance, adapters)
 }
