@@ -63,9 +63,7 @@ def measure(setting: Setting) -> list[Record]:
                         Metric.from_samples(f"ratio {point}", "1", [b / a for a, b in zip(base, own, strict=True)]),
                     ]
     parameters = {"ranks": list(_RANKS), "streams": list(_STREAMS), "output_tokens": OUTPUT_TOKENS}
-    notes = (
-        "Random adapters of all seven modules of each layer. Output tokens over the whole burst, prompts included.",
-    )
+    notes = ("Random adapters of all seven modules of each layer. Output tokens over whole bursts, prompts included.",)
     return [make_record(setting, engine, NAME, parameters, metrics, notes)]
 
 
@@ -89,11 +87,5 @@ def _write(directory: Path, spec: ModelSpec, rank: int, seed: int) -> None:
             tensors[f"{name}.lora_B.weight"] = rng.normal(0, 0.02, (outputs, rank)).astype(np.float16)
     directory.mkdir()
     save_file(tensors, directory / WEIGHTS)
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": rank,
-        "target_modules": "all-linear",
-    }
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": "all-linear"}
     (directory / CONFIG).write_text(json.dumps(config))

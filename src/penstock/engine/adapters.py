@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, InvalidRequestError, ModelFileError, NotFoundError
 from penstock.engine.types import AdapterInfo
-from penstock.models.lora import LoraAdapter
 
 if TYPE_CHECKING:
     from penstock.engine.runners.base import ModelRunner
@@ -59,6 +58,8 @@ class AdapterTable:
                 param="lora_name",
                 code="too_many_adapters",
             )
+        from penstock.models.lora import LoraAdapter  # which most starts do without
+
         with LoraAdapter.open(Path(path), self._spec, self._max_rank) as adapter:
             nbytes = self._runner.load_adapter(self._last + 1, adapter)
             rank = adapter.rank

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import ModelFileError, NotFoundError
 from penstock.models.architectures.base import LAYER_NAMES, tensor_shapes
 from penstock.models.architectures.fields import MAX_HEADS, Fields
+from penstock.models.mapped_weights import is_finite
 from penstock.models.safetensors import SafetensorsFile
 from penstock.models.strict_json import read_object
 
@@ -294,8 +295,6 @@ def _pair(
 
 
 def _refuse_infinite(file: SafetensorsFile) -> None:
-    from penstock._native import are_finite
-
-    for name, info in file.tensors.items():
-        if not are_finite(info.dtype, file.data(name)):
+    for name in file.tensors:
+        if not is_finite(file, name):
             raise ModelFileError(f"{file.path}: the tensor {name!r} holds NaN or infinite numbers.")
