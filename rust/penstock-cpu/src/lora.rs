@@ -443,6 +443,15 @@ const fn width(kind: u8) -> usize {
     }
 }
 
+/// Of so many rows, those that are computed together.
+const fn together(rows: usize) -> usize {
+    match rows {
+        4.. => 4,
+        2.. => 2,
+        few => few,
+    }
+}
+
 /// Sixteen weights, from number `at` on.
 #[inline(always)]
 unsafe fn weights<S: Simd, const KIND: u8>(from: *const u8, at: usize) -> S::F {
@@ -453,9 +462,9 @@ unsafe fn weights<S: Simd, const KIND: u8>(from: *const u8, at: usize) -> S::F {
     }
 }
 
-/// `R` rows' products with groups of eight rows of `A`.
+/// `R` rows' products with groups of eight rows of `A`, `J` of them at a time.
 #[inline(always)]
-unsafe fn shrink_some<S: Simd, const KIND: u8, const R: usize>(
+unsafe fn shrink_some<S: Simd, const KIND: u8, const R: usize, const J: usize>(
     site: &Site,
     groups: Range<usize>,
     x: *const f32,
@@ -463,19 +472,19 @@ unsafe fn shrink_some<S: Simd, const KIND: u8, const R: usize>(
     low: *mut f32,
     low_stride: usize,
 ) {
-    for group in groups {
-        let mut sums = [[S::splat(0.0); TOGETHER]; R];
+    let from = site.a.start().cast_const();
+    for first in groups.flat_map(|group| (0..TOGETHER).step_by(J).map(move |j| group * TOGETHER + j)) {
+        let mut sums = [[S::splat(0.0); J]; R];
         for chunk in 0..site.chunks {
-            let at = (group * site.chunks + chunk) * TOGETHER * LANES;
-            let from = site.a.start().cast_const();
-            for line in (0..TOGETHER * LANES * width(KIND)).step_by(64) {
+            let at = ((first / TOGETHER * site.chunks + chunk) * TOGETHER + first % TOGETHER) * LANES;
+            for line in (0..J * LANES * width(KIND)).step_by(64) {
                 S::prefetch(from.wrapping_add(at * width(KIND) + AHEAD + line));
             }
             let mut numbers = [S::splat(0.0); R];
             unrolled!(R, |r| {
                 numbers[r] = S::load(x.add(r * x_stride + chunk * LANES));
             });
-            unrolled!(TOGETHER, |j| {
+            unrolled!(J, |j| {
                 let w = weights::<S, KIND>(from, at + j * LANES);
                 unrolled!(R, |r| {
                     sums[r][j] = S::fma(w, numbers[r], sums[r][j]);
@@ -483,8 +492,7 @@ unsafe fn shrink_some<S: Simd, const KIND: u8, const R: usize>(
             });
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            for (j, sum) in sums.into_iter().enumerate() {
-                let out = group * TOGETHER + j;
+            for (out, sum) in (first..).zip(sums) {
                 *low.add(r * low_stride + out) = S::sum(sum) * site.scales[out];
             }
         }
@@ -502,14 +510,14 @@ unsafe fn shrink_kind<S: Simd, const KIND: u8>(
     low_stride: usize,
 ) {
     let mut row = 0;
-    while row + 2 <= rows {
-        let (x, low) = (x.add(row * x_stride), low.add(row * low_stride));
-        shrink_some::<S, KIND, 2>(site, groups.clone(), x, x_stride, low, low_stride);
-        row += 2;
-    }
-    if row < rows {
-        let (x, low) = (x.add(row * x_stride), low.add(row * low_stride));
-        shrink_some::<S, KIND, 1>(site, groups, x, x_stride, low, low_stride);
+    while row < rows {
+        let (x, low, groups) = (x.add(row * x_stride), low.add(row * low_stride), groups.clone());
+        match together(rows - row) {
+            4 => shrink_some::<S, KIND, 4, 4>(site, groups, x, x_stride, low, low_stride),
+            2 => shrink_some::<S, KIND, 2, 8>(site, groups, x, x_stride, low, low_stride),
+            _ => shrink_some::<S, KIND, 1, 8>(site, groups, x, x_stride, low, low_stride),
+        }
+        row += together(rows - row);
     }
 }
 
@@ -586,17 +594,19 @@ unsafe fn expand_kind<S: Simd, const KIND: u8>(
         let from = site.b.start().cast_const().add(module.at + own.start * tile_bytes);
         let to = to.add((module.first_tile + own.start * module.every - tiles.start) * LANES);
         let steps = &module.steps[own];
-        for row in (0..rows).step_by(2) {
+        let mut row = 0;
+        while row < rows {
             let (low, to) = (low.add(row * low_stride + module.low), to.add(row * stride));
             for run in 0..module.runs {
                 let weights_of = |tile: usize| from.add(tile * tile_bytes + run * RUN * LANES * width(KIND));
                 let low = low.add(run * RUN);
-                if row + 1 < rows {
-                    expand_run::<S, KIND, 2>(weights_of, steps, low, low_stride, to, every, stride);
-                } else {
-                    expand_run::<S, KIND, 1>(weights_of, steps, low, low_stride, to, every, stride);
+                match together(rows - row) {
+                    4 => expand_run::<S, KIND, 4>(weights_of, steps, low, low_stride, to, every, stride),
+                    2 => expand_run::<S, KIND, 2>(weights_of, steps, low, low_stride, to, every, stride),
+                    _ => expand_run::<S, KIND, 1>(weights_of, steps, low, low_stride, to, every, stride),
                 }
             }
+            row += together(rows - row);
         }
     }
 }

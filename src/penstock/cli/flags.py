@@ -80,6 +80,14 @@ ENGINE = Flags(
              ("auto", "on", "off")),
         Flag("runner_cache", bool, "Keep packed weights and measured choices on disk for the next start.", "on"),
         Flag("allow_unverified", bool, "Run on hardware on which this version was never tested.", "off"),
+    ),
+)  # fmt: skip
+
+# Who talks to a server chooses an adapter by the model's name.
+SERVED_ENGINE = Flags(
+    ENGINE.panel,
+    (
+        *ENGINE.rows,
         Flag("lora_modules", list[str], "An adapter's name in the API and its directory; may be given several times.",
              option="--lora", metavar="NAME=PATH"),
         Flag("max_loras", int, "Adapters in memory at a time.", "8"),

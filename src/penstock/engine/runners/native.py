@@ -5,6 +5,7 @@ A step is one call, made without the interpreter's lock: tokens and block tables
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from contextlib import contextmanager
@@ -177,6 +178,13 @@ class NativeRunner:
             self._plans_kept = len(plans)
 
     def load_adapter(self, number: int, adapter: LoraAdapter) -> int:
+        needed = 4 * sum(math.prod(pair.a.shape) + math.prod(pair.b.shape) for pair in adapter.pairs.values())
+        free = available_memory()
+        if needed > free:
+            raise ConfigError(
+                f"The adapter takes up to {format_size(needed)} of memory; {format_size(free)} are free.",
+                param="max_loras",
+            )
         pairs = {
             pair.module: (
                 pair.scale,
