@@ -79,6 +79,7 @@ async def load_lora(client: httpx.AsyncClient, name: str, path: object, **more: 
     return await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more})
 
 
+@pytest.mark.proves(ModelCard="parent")
 def test_an_adapter_is_a_model_of_its_own_beside_its_base(model: Path, lora_dir: Path) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         base, one = await complete(client, "base"), await complete(client, "one")
@@ -94,6 +95,7 @@ def test_an_adapter_is_a_model_of_its_own_beside_its_base(model: Path, lora_dir:
     with_server(model, work, adapters={"one": lora_dir / "one"})
 
 
+@pytest.mark.proves(load_lora_adapter="lora_name lora_path base_model_name", unload_lora_adapter="lora_name")
 def test_adapters_come_and_go_at_run_time(model: Path, lora_dir: Path) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         assert (await load_lora(client, "two", "two", base_model_name="base")).status_code == 200

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.server import fields
 from penstock.server.body import BodyReader
+from penstock.server.manifest import generation
+from penstock.server.manifest.field import Field
 from penstock.server.requests import ChatRequest
 from support.asking import CHAT, COMPLETIONS, ask, error_of
 from support.fake_engine import CONTEXT, FakeEngine
@@ -220,6 +222,7 @@ def engine(echo_model: Path) -> FakeEngine:
     return FakeEngine(echo_model)
 
 
+@pytest.mark.proves(ErrorBody="error", ErrorDetail="message type param code", Message="audio function_call")
 @pytest.mark.parametrize(
     ("path", "body", "param", "code"), BAD_FIELDS, ids=[f"{i}-{row[2]}" for i, row in enumerate(BAD_FIELDS)]
 )
@@ -333,13 +336,50 @@ def test_an_unexpected_failure_is_a_500_that_tells_only_where_the_log_has_it(
     assert "the secret cause" in caplog.text
 
 
-READER = BodyReader(ChatRequest, fields.CHAT)
+class Inner(msgspec.Struct, rename="camel"):
+    """What stands in a body, under names of its own on the wire."""
+
+    its_name: str = ""
+    more: list[Inner | str] = []
+    anything: dict[str, Any] = {}
+
+
+class Outer(msgspec.Struct):
+    """A body that nests."""
+
+    inner: Inner | None = None
+    several: list[str | list[Inner]] = []
+
+
+def test_fields_inside_others_that_nobody_reads_are_named_by_their_path_once() -> None:
+    reader = BodyReader(Outer, manifest={name: Field("supported") for name in ("inner", "several")})
+    inside = {"itsName": "a", "its_name": "b", "anything": {"x": {"y": 1}}, "odd": 1, "none": None}
+    body = {
+        "inner": {**inside, "more": ["text", inside, {"more": [inside]}]},
+        "several": ["text", [inside, inside], "text"],
+    }
+    request, headers = reader.decode(json.dumps(body).encode())
+    assert request.inner is not None
+    assert request.inner.its_name == "a"
+    assert headers["x-penstock-ignored-fields"].split(", ") == [
+        "inner.its_name",
+        "inner.odd",
+        "inner.more[].its_name",
+        "inner.more[].odd",
+        "inner.more[].more[].its_name",
+        "inner.more[].more[].odd",
+        "several[][].its_name",
+        "several[][].odd",
+    ]
+
+
+READER = BodyReader(ChatRequest, generation.CHAT)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-likely_names = st.sampled_from([*fields.CHAT, "messages", "unknown", ""])
+likely_names = st.sampled_from([*generation.CHAT, "messages", "unknown", ""])
 
 
 @given(st.binary(max_size=200) | st.dictionaries(likely_names, json_values, max_size=6).map(json.dumps).map(str.encode))

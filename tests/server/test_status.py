@@ -61,11 +61,13 @@ def sample(found: dict[str, Metric], name: str, **labels: str) -> float:
     return matches[0]
 
 
+@pytest.mark.proves(Health="status engine restarts models", Ready="status")
 def test_health_is_200_whatever_the_engine_does_and_ready_only_when_it_can_serve(engine: FakeEngine) -> None:
     for state in ("starting", "ready", "restarting", "draining", "stopped"):
         engine.state = state  # type: ignore[assignment]
         health, ready = ask(engine, "GET", "/health"), ask(engine, "GET", "/ready")
-        assert (health.status_code, health.json()["engine"]) == (200, state)
+        assert health.status_code == 200
+        assert health.json() == {"status": "ok", "engine": state, "restarts": 0, "models": {"Echo-1B": state}}
         assert ready.status_code == (200 if state == "ready" else 503)
         if state != "ready":
             assert error_of(ready)["code"] == f"engine_{state}"
@@ -77,6 +79,7 @@ def test_a_draining_server_refuses_work_with_a_503(engine: FakeEngine) -> None:
     assert (response.status_code, error_of(response)["code"]) == (503, "engine_draining")
 
 
+@pytest.mark.proves(Version="version model max_model_len runner")
 def test_version_says_what_runs_on_what(engine: FakeEngine) -> None:
     assert ask(engine, "GET", "/version").json() == {
         "version": penstock.__version__,
@@ -180,6 +183,11 @@ def test_several_servers_in_one_process_count_apart(engine: FakeEngine, echo_mod
 # --- latency ---
 
 
+@pytest.mark.proves(
+    latency="target_ms",
+    LatencyReport="target_ms requests window_seconds duration time_to_first_token",
+    LatencySummary="within_target p50_ms p95_ms p99_ms",
+)
 def test_the_latency_report_has_shares_and_percentiles_of_real_requests(engine: FakeEngine) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         empty = (await client.get("/performance/latency")).json()

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from penstock.engine.client import EngineClient
+from penstock.engine.config import EngineConfig
 from support.listening import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
+    from pathlib import Path
 
     from starlette.types import ASGIApp
-
-    from penstock.engine.client import EngineClient
 
 T = TypeVar("T")
 PATIENCE = 30.0  # seconds, to start and to stop
@@ -57,6 +58,24 @@ def serve_engine(engine: EngineClient, **settings: Any) -> Iterator[Live]:
         portal.wrap_async_context_manager(listening(engine, **settings)) as url,
     ):
         yield Live(url, portal)
+
+
+@contextmanager
+def serve_model(path: Path, **options: Any) -> Iterator[Live]:
+    """Serve the model at `path` by an engine with a core of its own; options are those of EngineConfig."""
+    with (
+        start_blocking_portal(name="live-server") as portal,
+        portal.wrap_async_context_manager(_with_engine(EngineConfig(model_path=str(path), **options))) as url,
+    ):
+        yield Live(url, portal)
+
+
+@asynccontextmanager
+async def _with_engine(config: EngineConfig) -> AsyncGenerator[str, None]:
+    engine = EngineClient(config)
+    await engine.start()
+    async with listening(engine) as url:
+        yield url
 
 
 class _Server(uvicorn.Server):

@@ -45,6 +45,7 @@ class ChatTemplate:
             )
         self._origin = origin
         self._named_tokens = named_tokens
+        self._sources = dict(sources)
         self._templates = {name: _Compiled(source, origin) for name, source in sources.items()}
 
     @classmethod
@@ -70,6 +71,11 @@ class ChatTemplate:
 
         sources = gguf_sources(file.metadata, str(file.path))
         return cls(sources, tokenizer.named_tokens, str(file.path)) if sources else None
+
+    @property
+    def default_source(self) -> str:
+        """The Jinja2 source that messages without tools are rendered by."""
+        return self._sources["default"]
 
     def render(
         self,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 
 from penstock.core.errors import InvalidRequestError, NotFoundError
-from penstock.server import fields
 from penstock.server.body import BodyReader
+from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.requests import LoadAdapterRequest, UnloadAdapterRequest
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from penstock.server.service import Service
 
-_load_body = BodyReader(LoadAdapterRequest, fields.LOAD_ADAPTER)
-_unload_body = BodyReader(UnloadAdapterRequest, fields.UNLOAD_ADAPTER)
+_load_body = BodyReader(LoadAdapterRequest, LOAD_ADAPTER)
+_unload_body = BodyReader(UnloadAdapterRequest, UNLOAD_ADAPTER)
 
 
 async def load_adapter(http: Request) -> Response:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
 
 from penstock.core.errors import InvalidRequestError, PayloadTooLargeError
-from penstock.server.fields import without_effect
 from penstock.server.hangup import ClientGoneError
+from penstock.server.manifest.field import without_effect
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from penstock.server.fields import Manifest
+    from penstock.server.manifest.field import Manifest
 
 T = TypeVar("T")
 
@@ -24,9 +25,11 @@ READ_SECONDS = 60.0  # a body that takes longer is not coming
 MAX_NAMED_FIELDS = 16
 
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items_of = msgspec.json.Decoder(list[msgspec.Raw])
+_HOLDERS = (msgspec.Struct, list)
 _PATH = re.compile(r"`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 
 
 class BodyReader(Generic[T]):
@@ -55,8 +58,10 @@ class BodyReader(Generic[T]):
         """As `read`, from the bytes."""
         try:
             raw.decode()  # msgspec doesn't look into strings that it skips
-            ignored = without_effect(self._manifest, _fields_of.decode(raw))
-            return self._decoder.decode(raw), _name_ignored(ignored)
+            given = _fields_of.decode(raw)
+            ignored = without_effect(self._manifest, given)
+            request = self._decoder.decode(raw)
+            return request, _name_ignored([*ignored, *_unread_inside(request, given)])
         except UnicodeDecodeError as error:
             raise InvalidRequestError(
                 f"The body is not valid UTF-8 (byte {error.start}).", code="invalid_utf8"
@@ -113,6 +118,39 @@ def _explain(complaint: str) -> InvalidRequestError:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def _unread_inside(request: object, given: dict[str, msgspec.Raw]) -> list[str]:
+    """Paths of fields that stand inside others and have no place in their types, such as "messages[].refusal"."""
+    found: dict[str, None] = {}
+    for name, raw in given.items():
+        value = getattr(request, name, None)
+        if isinstance(value, _HOLDERS):
+            _compare(value, raw, name, found)
+    return [*found]
+
+
+def _compare(typed: msgspec.Struct | list[Any], sent: msgspec.Raw, path: str, found: dict[str, None]) -> None:
+    if isinstance(typed, list):
+        if typed and not isinstance(typed[0], int | float):  # of numbers there may be a great many
+            for one, raw in zip(typed, _items_of.decode(sent), strict=True):
+                if isinstance(one, _HOLDERS):
+                    _compare(one, raw, f"{path}[]", found)
+    elif isinstance(typed, msgspec.Struct):
+        attributes = _attributes(type(typed))
+        for name, raw in _fields_of.decode(sent).items():
+            if name in attributes:
+                value = getattr(typed, attributes[name])
+                if isinstance(value, _HOLDERS):
+                    _compare(value, raw, f"{path}.{name}", found)
+            elif bytes(raw).strip() != b"null":  # clients send back what they got, nulls and all
+                found[f"{path}.{name}"] = None
+
+
+@cache
+def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Names on the wire to those of a type's attributes."""
+    return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
 
 
 def _name_ignored(names: list[str]) -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from penstock.core.errors import InvalidRequestError
-from penstock.server import fields
 from penstock.server.body import BodyReader
 from penstock.server.generation import UsageReports
 from penstock.server.logprobs import chat_logprobs, prompt_logprobs
+from penstock.server.manifest.generation import CHAT
 from penstock.server.requests import ChatRequest
 from penstock.server.responses import (
     AssistantMessage,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from penstock.server.served_model import Head, ModelInUse
     from penstock.server.service import Service
 
-_body = BodyReader(ChatRequest, fields.CHAT)
+_body = BodyReader(ChatRequest, CHAT)
 
 
 async def chat_completions(http: Request) -> Response:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from penstock.server import fields
 from penstock.server.body import BodyReader
 from penstock.server.generation import Choice, UsageReports
 from penstock.server.logprobs import CompletionLogprobsWriter, prompt_logprobs
+from penstock.server.manifest.generation import COMPLETIONS
 from penstock.server.requests import CompletionRequest
 from penstock.server.responses import Completion, CompletionChoice, CompletionLogprobs
 from penstock.server.sampling import check_room, sampling_params
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
-_body = BodyReader(CompletionRequest, fields.COMPLETIONS)
+_body = BodyReader(CompletionRequest, COMPLETIONS)
 
 
 async def completions(http: Request) -> Response:

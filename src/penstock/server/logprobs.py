@@ -85,11 +85,13 @@ class CompletionLogprobsWriter:
 
     def _candidates(self, position: PositionLogprobs) -> dict[str, float]:
         """The likeliest, and the chosen one even if it isn't among them."""
-        candidates = (*position.top[: self._top], position.chosen)
-        return {
-            _distinct(self._tokenizer.token_bytes(candidate.token_id)): _finite(candidate.logprob)
-            for candidate in candidates
-        }
+        candidates = {each.token_id: each for each in (*position.top[: self._top], position.chosen)}
+        shown: dict[str, float] = {}
+        for token_id, candidate in candidates.items():
+            data = self._tokenizer.token_bytes(token_id)
+            name = _distinct(data)
+            shown[_as_bytes(data) if name in shown else name] = _finite(candidate.logprob)
+        return shown
 
 
 def _top(tokenizer: Tokenizer, candidate: TokenLogprob) -> TopLogprob:
@@ -102,11 +104,18 @@ def _readable(data: bytes) -> str:
 
 
 def _distinct(data: bytes) -> str:
-    """A token as a key: part of a character is written as its bytes, as OpenAI does, so that no two look alike."""
+    """A token as a key: part of a character is written as its bytes, as OpenAI does.
+
+    A byte's own token beside the character's, as SentencePiece has both, is written so too, lest two look alike.
+    """
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+        return _as_bytes(data)
+
+
+def _as_bytes(data: bytes) -> str:
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _finite(logprob: float) -> float:

@@ -1,7 +1,7 @@
 """What clients may ask: the request bodies, with the range of each field.
 
 The OpenAPI document is made from these types, and bodies are decoded straight into them, so what is documented
-is what is checked. Fields that are known but have no effect, or are refused, stand in `fields`.
+is what is checked. Fields that are known but have no effect, or are refused, stand in `manifest`.
 """
 
 from __future__ import annotations

@@ -186,6 +186,25 @@ class Detokenized(Struct, frozen=True):
     prompt: str
 
 
+class TokenizerInfo(Struct, frozen=True, kw_only=True):
+    """Body of GET /tokenizer_info: what tokenizer_config.json says of a model directory, from any model file."""
+
+    tokenizer_class: Literal["PreTrainedTokenizerFast"] = "PreTrainedTokenizerFast"
+    vocab_size: int
+    model_max_length: int
+    add_bos_token: bool
+    add_eos_token: bool
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    sep_token: str | None
+    cls_token: str | None
+    mask_token: str | None
+    additional_special_tokens: list[str]
+    chat_template: str | None
+
+
 class Health(Struct, frozen=True, kw_only=True):
     """The HTTP process is alive; `engine` says how the first model's core does, `models` how each one's."""
 
