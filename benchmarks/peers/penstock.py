@@ -46,7 +46,7 @@ class Penstock(Peer):
 
     name: ClassVar[str] = "penstock"
     packed_weights: ClassVar[bool] = True
-    options: tuple[str, ...] = ("--no-enable-prefix-caching",)
+    options: tuple[str, ...] = ("--no-enable-prefix-caching", "--speculation", "off")
     cache: Path | None = None
 
     def install(self, place: Place) -> None:

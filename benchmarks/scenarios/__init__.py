@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios import adapters, batch_invariance, idle, installed, long_prompt, prefix_cache, ready
+from benchmarks.scenarios import (
+    adapters,
+    batch_invariance,
+    idle,
+    installed,
+    long_prompt,
+    prefix_cache,
+    ready,
+    speculation,
+    structured,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,5 +24,15 @@ if TYPE_CHECKING:
 
 SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
     module.NAME: module.measure
-    for module in (ready, installed, long_prompt, prefix_cache, idle, batch_invariance, adapters)
+    for module in (
+        ready,
+        installed,
+        long_prompt,
+        prefix_cache,
+        idle,
+        batch_invariance,
+        structured,
+        speculation,
+        adapters,
+    )
 }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 # Temperature, top-k, top-p, min-p, uniform number, alternatives to report; bias, banned ids, repetition penalty, the
-# ids it is for, amounts to subtract.
+# ids it is for, amounts to subtract, bits of the allowed tokens.
 Choice: TypeAlias = tuple[
     float,
     int,
@@ -17,14 +17,15 @@ Choice: TypeAlias = tuple[
     float,
     list[int],
     list[tuple[int, float]],
+    bytes | None,
 ]
-# Token ids, position of the first, block table, how to choose the next token, ids to be scored after each position and
-# how many alternatives to each.
-Share: TypeAlias = tuple[list[int], int, list[int], Choice | None, list[int], int]
+# Token ids, position of the first, block table, how to choose the tokens after the last so many, ids to be scored after
+# each position and how many alternatives to each.
+Share: TypeAlias = tuple[list[int], int, list[int], list[Choice], list[int], int]
 Scored: TypeAlias = tuple[int, float, int]
 Logprobs: TypeAlias = tuple[Scored, list[Scored]]
-# Whether all was finite, the token (if one could be chosen) with its log probabilities, scores of the prompt.
-Answer: TypeAlias = tuple[bool, tuple[int | None, Logprobs | None] | None, list[Logprobs]]
+# Whether all was finite, the tokens (where one could be chosen) with their log probabilities, scores of the prompt.
+Answer: TypeAlias = tuple[bool, list[tuple[int | None, Logprobs | None]], list[Logprobs]]
 
 # Rows at once, rows to a block, runs to a thread: `rust/penstock-cpu/src/tuner.rs`.
 Plan: TypeAlias = tuple[int, int, int]

@@ -54,6 +54,20 @@ def test_hostile_output_is_shown_as_text_and_does_nothing(open_page: Open) -> No
     assert page.complaints() == []
 
 
+def test_thinking_is_folded_away_above_the_answer_and_is_only_text(open_page: Open) -> None:
+    page, _ = open_page(Reply(thoughts=("Is it ", HOSTILE[0], "?\nNo."), pieces=("It is", " not.")), Reply())
+    page.say("Go")
+    page.wait_idle()
+    assert page.replies == ["It is not."]
+    shown = "const [e] = document.querySelectorAll('.thinking'); return [e.hidden, e.open, e.lastChild.textContent]"
+    assert page.driver.execute_script(shown) == [False, False, f"Is it {HOSTILE[0]}?\nNo."]
+    page.say("And now without")
+    page.wait_idle()
+    assert page.driver.execute_script("return document.querySelectorAll('.thinking')[1].hidden")
+    assert page.driver.execute_script("return window.struck") is None
+    assert page.complaints() == []
+
+
 def test_hostile_input_is_shown_as_text_too(open_page: Open) -> None:
     page, _ = open_page()
     page.say(HOSTILE[0])

@@ -201,7 +201,7 @@ def test_every_setting_has_a_flag_that_shows_its_default(table: Any) -> None:
 
 def test_the_engines_settings_are_the_engines_configuration(tmp_path: Path) -> None:
     defaults = EngineConfig(model_path=str(tmp_path))
-    assert EngineSettings().config(tmp_path) == defaults
+    assert EngineSettings().config(lambda _: tmp_path) == defaults
     assert set(EngineSettings.names()) == {*EngineConfig.__struct_fields__} - {"model_path"} | {"model"}
 
 

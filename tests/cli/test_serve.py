@@ -55,20 +55,22 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         "--max-model-len 100 --max-num-seqs 3 --max-num-batched-tokens 64 --max-prefill-tokens-while-decoding 32 "
         "--max-waiting 9 --block-size 8 --kv-memory 1MiB --memory 1GiB --gpu-memory-utilization 0.5 "
         "--no-enable-prefix-caching "
-        "--runner native --device cpu --dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
+        "--speculation ngram --draft-model model.gguf --runner native --device cpu "
+        "--dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
         "--lora one=/a --lora two=/b=c --max-loras 3 --max-lora-rank 16 "
-        "--host ::1 --port 0 --uds s.sock --api-key a --api-key b --no-public-probes --served-model-name m "
-        "--alias x --alias y --idle-unload 60 --lora-dir /l --cors-origin * --allowed-host h --max-body-bytes 2MiB "
-        "--max-header-bytes 8KiB --drain-timeout 1.5 --latency-target-ms 20 --keepalive-seconds 5 "
-        "--log-level debug --access-log"
+        "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
+        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
+        "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --drain-timeout 1.5 "
+        "--latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
     )
     assert penstock("serve", model, *flags.split()).code == 0
     (declared,), settings = started[0]
     assert declared.config == EngineConfig(
         model_path=str(model), max_model_len=100, max_num_seqs=3, max_num_batched_tokens=64,
         max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20, memory=1 << 30,
-        gpu_memory_utilization=0.5, enable_prefix_caching=False, runner="native", device="cpu", dtype="float32",
+        gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram", draft_model="model.gguf",
+        runner="native", device="cpu", dtype="float32",
         kv_cache_dtype="int8", quantization="int4", threads=2, reserve_cores=1, pin_threads="on",
         runner_cache=False, allow_unverified=True, lora_modules=(("one", "/a"), ("two", "/b=c")), max_loras=3,
         max_lora_rank=16,

@@ -44,15 +44,16 @@ class Terminal:
     """What a reader has before them: a folder, the command on the path, at most one server running."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as other:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            other.bind(("127.0.0.1", 0))
+            self.port, self.grpc_port = probe.getsockname()[1], other.getsockname()[1]
         self.folder = folder
         self.env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         self.server: subprocess.Popen[str] | None = None
 
     def run(self, block: Block) -> None:
-        text = block.text.replace("8000", str(self.port))
+        text = block.text.replace("8000", str(self.port)).replace("8001", str(self.grpc_port))
         if block.language == "python":
             self._check([sys.executable, "-c", text])
         elif text.startswith("make run"):  # the lines of a `make` block are what this suite itself runs under

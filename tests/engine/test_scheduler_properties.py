@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.scheduling import Simulation, config, request
 
 
-def random_simulation(random: Random, *, caching: bool = True) -> Simulation:
+def random_simulation(random: Random, *, caching: bool, drafts: bool) -> Simulation:
     block_size = random.randint(1, 5)
     model_len = random.randint(1, 40)
     budget = random.randint(2, 32)
@@ -31,7 +31,11 @@ def random_simulation(random: Random, *, caching: bool = True) -> Simulation:
     )
     least = -(-model_len // block_size)
     return Simulation(
-        settings, random.randint(least, 4 * least), vocabulary=random.randint(1, 3), seed=random.randrange(2**32)
+        settings,
+        random.randint(least, 4 * least),
+        vocabulary=random.randint(1, 3),
+        seed=random.randrange(2**32),
+        drafts=drafts,
     )
 
 
@@ -52,9 +56,11 @@ def random_arrival(simulation: Simulation, random: Random, name: str, *, priorit
     )
 
 
-def run_random_schedule(seed: int, *, caching: bool = True, priorities: int = 1, hang_ups: float = 0.0) -> Simulation:
+def run_random_schedule(
+    seed: int, *, caching: bool = True, priorities: int = 1, hang_ups: float = 0.0, drafts: bool = False
+) -> Simulation:
     random = Random(seed)
-    simulation = random_simulation(random, caching=caching)
+    simulation = random_simulation(random, caching=caching, drafts=drafts)
     salts = random.randint(1, 2)
     for number in range(random.randint(1, 25)):
         if len(simulation.waiting()) < simulation.settings.max_waiting:
@@ -91,6 +97,14 @@ def test_given_clients_that_hang_up_at_any_moment_then_nothing_of_theirs_is_left
     assert sum(run.hits for run in runs) > SCHEDULES
 
 
+def test_given_guesses_ahead_when_some_are_right_then_every_request_ends_with_its_own_tokens() -> None:
+    runs = [run_random_schedule(seed, priorities=2, hang_ups=0.1, drafts=True) for seed in range(SCHEDULES)]
+
+    assert sum(run.right for run in runs) > SCHEDULES
+    assert sum(run.preempted for run in runs) > SCHEDULES // 2
+    assert sum(run.hits for run in runs) > SCHEDULES
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """The same checks, driven by hypothesis, which shrinks what breaks them to a few lines."""
 
@@ -106,6 +120,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefill=st.integers(1, 12),
         span=st.sampled_from([1, 4, 1000]),
         caching=st.booleans(),
+        drafts=st.booleans(),
     )
     def start(
         self,
@@ -117,6 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefill: int,
         span: int,
         caching: bool,
+        drafts: bool,
     ) -> None:
         settings = config(
             max_num_seqs=places,
@@ -127,7 +143,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             block_size=block_size,
             enable_prefix_caching=caching,
         )
-        self.simulation = Simulation(settings, -(-model_len // block_size) + spare_blocks)
+        self.simulation = Simulation(settings, -(-model_len // block_size) + spare_blocks, drafts=drafts)
         self.arrivals = 0
 
     @rule(

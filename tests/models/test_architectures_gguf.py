@@ -25,7 +25,7 @@ def spec_of(tmp_path: Path, architecture: str = "llama", **kwargs: Any) -> Model
     return spec
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_metadata_of_each_architecture_when_read_then_the_spec_says_the_same(
     tmp_path: Path, architecture: str, tied: bool
@@ -105,8 +105,38 @@ def test_sliding_window_when_set_then_is_in_the_spec(tmp_path: Path) -> None:
     assert spec_of(tmp_path, llama__attention__sliding_window=0).sliding_window is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "global_layers"),
+    [(None, (5,)), (3, (2, 5)), (0, ()), ([True, False, True, True, True, False, True], (1, 5))],
+)
+def test_gemma_layers_that_see_everything_when_read_then_are_as_the_file_says_or_each_sixth(
+    tmp_path: Path, pattern: Any, global_layers: tuple[int, ...]
+) -> None:
+    spec = spec_of(
+        tmp_path,
+        spec=g.tiny_spec("gemma3", n_layers=7),
+        gemma3__attention__sliding_window_pattern=pattern,
+        gemma3__rope__freq_base_swa=None,
+    )
+    assert (spec.sliding_window, spec.global_layers) == (24, global_layers)
+    assert (spec.rope_theta, spec.local_rope_theta) == (10000.0, 10000.0)
+    assert (spec.activation, spec.post_norms, spec.qk_norm, spec.embedding_scale) == ("gelu", True, True, 8.0)
+    assert spec.attention_scale == 1 / 4
+
+
+def test_gemma_of_27_billion_when_read_then_its_scores_are_scaled_as_for_heads_of_168(tmp_path: Path) -> None:
+    assert spec_of(tmp_path, spec=g.tiny_spec("gemma3", n_layers=62)).query_scalar == 168
+
+
+@pytest.mark.parametrize("pattern", [[True, False], [2] * 7, -1, "sixth"])
+def test_absurd_pattern_of_windows_when_read_then_is_refused(tmp_path: Path, pattern: Any) -> None:
+    value = g.Value(g.I32, pattern) if isinstance(pattern, int) else pattern
+    with pytest.raises(ModelFileError, match="sliding_window_pattern is"):
+        spec_of(tmp_path, spec=g.tiny_spec("gemma3", n_layers=7), gemma3__attention__sliding_window_pattern=value)
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"general__architecture": "gpt2"}, "architecture 'gpt2' isn't supported. Supported: llama, qwen2, qwen3"),
+    ({"general__architecture": "gpt2"}, "architecture 'gpt2' isn't supported. Supported: llama, qwen2, qwen3, gemma3"),
     ({"general__architecture": None}, "general.architecture is missing"),
     ({"general__architecture": ["llama"]}, "general.architecture is of type list"),
     ({"general__type": "adapter"}, "general.type is 'adapter'"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import ModelFileError
 from penstock.models.architectures import ARCHITECTURES
 from penstock.models.architectures.base import gguf_name, hf_name, tensor_shapes
+from penstock.models.architectures.gemma3 import GEMMA3 as GEMMA3_ARCHITECTURE
 from penstock.models.architectures.hf_config import spec_from_hf
 from penstock.models.spec import ModelSpec, RopeScaling
 
@@ -49,6 +50,8 @@ def of_type(model_type: str, class_name: str, **fields: Any) -> dict[str, Any]:
 MISTRAL = of_type("mistral", "MistralForCausalLM")
 QWEN2 = of_type("qwen2", "Qwen2ForCausalLM")
 QWEN3 = of_type("qwen3", "Qwen3ForCausalLM", head_dim=32)
+GEMMA3 = of_type("gemma3_text", "Gemma3ForCausalLM", hidden_act=None, tie_word_embeddings=None)
+GEMMA3 = {key: value for key, value in GEMMA3.items() if value is not None}
 
 
 def test_llama_config_when_read_then_the_spec_says_the_same() -> None:
@@ -125,6 +128,61 @@ def test_sliding_window_when_read_then_holds_as_in_its_architecture(
     assert spec_of(base, **fields).sliding_window == window
 
 
+MIXED = ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(
+    ("base", "fields", "global_layers"),
+    [
+        (QWEN2, {"use_sliding_window": True, "max_window_layers": 1}, (0,)),
+        (QWEN3, {"use_sliding_window": True, "layer_types": MIXED}, (0,)),
+        (GEMMA3, {"layer_types": MIXED}, (0,)),
+        (GEMMA3, {"num_hidden_layers": 13}, (5, 11)),
+        (GEMMA3, {"num_hidden_layers": 7, "sliding_window_pattern": 3}, (2, 5)),
+        (GEMMA3, {"sliding_window_pattern": 1}, ()),
+    ],
+)
+def test_a_window_of_some_layers_when_read_then_leaves_the_others_out(
+    base: dict[str, Any], fields: dict[str, Any], global_layers: tuple[int, ...]
+) -> None:
+    spec = spec_of(base, sliding_window=32, **fields)
+    assert spec.global_layers == global_layers
+    windows = [spec.window(layer) for layer in range(spec.n_layers)]
+    if fields.get("sliding_window_pattern") == 1:
+        assert set(windows) == {None}
+        assert spec.windows == (None,)
+    else:
+        assert windows == [None if layer in global_layers else 32 for layer in range(spec.n_layers)]
+        assert spec.windows == (None, 32)
+
+
+def test_gemma_config_when_it_says_little_then_the_spec_says_what_transformers_takes_it_to_mean() -> None:
+    spec = spec_of(GEMMA3, num_hidden_layers=6)
+    assert (spec.architecture, spec.head_dim, spec.query_scalar, spec.tied_embeddings) == ("gemma3", 256, 256, True)
+    assert (spec.rope_theta, spec.local_rope_theta, spec.sliding_window) == (1e6, 1e4, 4096)
+    assert (spec.activation, spec.post_norms, spec.qk_norm, spec.embedding_scale) == ("gelu", True, True, 8.0)
+    assert spec.attention_scale == 1 / 16
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_theta": 5e5, "rope_local_base_freq": 7e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 7e3},
+            }
+        },
+    ],
+    ids=["old spelling", "new spelling"],
+)
+def test_gemma_rotation_when_read_in_either_spelling_then_is_the_same(fields: dict[str, Any]) -> None:
+    spec = spec_of(GEMMA3, **fields)
+    assert (spec.rope_theta, spec.local_rope_theta) == (5e5, 7e3)
+    assert spec.rope_scaling == RopeScaling("linear", factor=8.0)
+
+
 def test_absent_values_when_read_then_take_transformers_meaning() -> None:
     config = {
         key: value
@@ -181,13 +239,19 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (LLAMA, {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "not over low_freq_factor"),
     (LLAMA, {"rope_parameters": "default"}, "rope_parameters is 'default', not an object"),
     (LLAMA, {"rope_parameters": {"rope_type": ["default"]}}, "rope_type is of type list"),
-    (QWEN2, {"use_sliding_window": True, "max_window_layers": 1}, "in some layers only"),
-    (
-        QWEN2,
-        {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]},
-        "in some layers only",
-    ),
-    (QWEN2, {"use_sliding_window": True, "layer_types": ["linear_attention"] * 2}, "in some layers only"),
+    (QWEN2, {"use_sliding_window": True, "layer_types": ["linear_attention"] * 2}, "layer_types is of type list, not"),
+    (QWEN2, {"use_sliding_window": True, "layer_types": ["full_attention"] * 3}, "for each of the 2 layers"),
+    (GEMMA3, {"layer_types": ["full_attention"]}, "for each of the 2 layers"),
+    (GEMMA3, {"hidden_activation": "silu"}, "hidden_activation is 'silu'"),
+    (GEMMA3, {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+    (GEMMA3, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+    (GEMMA3, {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    (GEMMA3, {"sliding_window": None}, "sliding_window is missing"),
+    (GEMMA3, {"sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
+    (GEMMA3, {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1"),
+    (GEMMA3, {"rope_parameters": {"sliding_attention": LLAMA3}}, "layers with a window isn't supported"),
+    (GEMMA3, {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type is 'yarn'"),
+    (LLAMA, {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "differs by layer"),
     (MISTRAL, {"sliding_window": 0}, "sliding_window is 0"),
     (LLAMA, {"num_attention_heads": 0}, "num_attention_heads is 0"),
     (LLAMA, {"num_attention_heads": -4}, "num_attention_heads is -4"),
@@ -233,12 +297,13 @@ JSON_VALUES = st.recursive(
     max_leaves=6,
 )
 KEYS = [*LLAMA, "head_dim", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "use_sliding_window"]
+KEYS += ["sliding_window_pattern", "query_pre_attn_scalar", "rope_local_base_freq", "hidden_activation"]
 KEYS += ["layer_types", "max_window_layers", "eos_token_id", "bos_token_id", "attention_bias", "quantization_config"]
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(
-    base=st.sampled_from([LLAMA, MISTRAL, QWEN2, QWEN3]),
+    base=st.sampled_from([LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA3]),
     fields=st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, min_size=1, max_size=4),
 )
 def test_any_json_in_any_setting_when_read_then_gives_a_spec_or_is_refused(
@@ -254,13 +319,15 @@ def test_any_json_in_any_setting_when_read_then_gives_a_spec_or_is_refused(
 
 
 def test_tensor_names_of_a_spec_when_mapped_then_are_unique_in_both_formats() -> None:
-    for config in (LLAMA, QWEN2, QWEN3):
+    for config in (LLAMA, QWEN2, QWEN3, GEMMA3):
         names = [name for name, _ in tensor_shapes(spec_of(config))]
-        assert len({hf_name(name) for name in names}) == len({gguf_name(name) for name in names}) == len(names)
+        renamed = GEMMA3_ARCHITECTURE.families[0].renamed if config is GEMMA3 else {}
+        assert len({hf_name(name, renamed) for name in names}) == len(names)
+        assert len({gguf_name(name) for name in names}) == len(names)
 
 
 def test_parameters_of_the_spec_when_counted_then_are_the_matrices_of_its_tensors() -> None:
-    for config in (LLAMA, QWEN2, QWEN3):
+    for config in (LLAMA, QWEN2, QWEN3, GEMMA3):
         spec = spec_of(config)
         matrices = sum(math.prod(shape) for _, shape in tensor_shapes(spec) if len(shape) == 2)
         assert spec.parameters == matrices

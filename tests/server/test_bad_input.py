@@ -159,17 +159,11 @@ BAD_FIELDS: list[tuple[str, Any, str | None, str]] = [
 ]
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    (CHAT, chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
-    (CHAT, chat(tools=[{}], tool_choice="auto"), "tools"),
-    (CHAT, chat(tool_choice="required"), "tool_choice"),
     (CHAT, chat(functions=[{"name": "f"}]), "functions"),
     (CHAT, chat(function_call={"name": "f"}), "function_call"),
-    (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
     (CHAT, chat(modalities=["text", "audio"]), "modalities"),
     (CHAT, chat(audio={"voice": "a"}), "audio"),
     (CHAT, chat(web_search_options={}), "web_search_options"),
-    (CHAT, chat(guided_json={}), "guided_json"),
-    (CHAT, chat(structured_outputs={"regex": "a"}), "structured_outputs"),
     (CHAT, chat(logits_processors=["a"]), "logits_processors"),
     (CHAT, chat(chat_template="{{ messages }}"), "chat_template"),
     (CHAT, chat(truncate_prompt_tokens=5), "truncate_prompt_tokens"),
@@ -179,7 +173,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 HARMLESS: list[dict[str, Any]] = [
-    chat(tools=[{"type": "function"}], tool_choice="none"),
+    chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none"),
+    chat(functions=[{"name": "f"}], function_call="none"),
     chat(tools=[], functions=None, tool_choice="auto"),
     chat(response_format={"type": "text"}),
     chat(modalities=["text"]),
@@ -208,7 +203,7 @@ BROKEN_BODIES = {
     "a byte order mark": b"\xef\xbb\xbf" + json.dumps(chat()).encode(),
     "depth": b'{"messages": ' + b"[" * 200_000,
     "depth in a field nobody reads": b'{"messages": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-    "depth in a refused field": b'{"messages": [], "tools": ' + b'{"a":' * 200_000 + b"1" + b"}" * 200_001,
+    "depth in a refused field": b'{"messages": [], "documents": ' + b'{"a":' * 200_000 + b"1" + b"}" * 200_001,
     "depth in template variables": b'{"messages": [], "chat_template_kwargs": {"a": ' + b"[" * 100_000,
     "trailing text": json.dumps(chat()).encode() + b"}",
     "a number out of range": b'{"messages": [{"role": "user", "content": "a"}], "temperature": 1e999}',

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from penstock.server.body import BodyReader
+from penstock.server.manifest.kserve import TENSORS
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
 from penstock.server.responses import ErrorBody
@@ -77,7 +78,7 @@ def structs_in(*kinds: Any) -> Iterator[type[msgspec.Struct]]:
 
 def entries() -> Iterator[tuple[str, Field]]:
     """Every entry of the manifest by its name."""
-    for table in (*APIS, *PARTS):
+    for table in (*APIS, *PARTS, *TENSORS):
         yield from ((f"{table.name}.{name}", field) for name, field in table.fields.items())
 
 
@@ -125,7 +126,7 @@ def test_an_objects_manifest_has_exactly_its_fields(part: Part) -> None:
 
 def test_every_entry_has_a_name_of_its_own_and_an_address() -> None:
     assert not [name for name, times in Counter(name for name, _ in entries()).items() if times > 1]
-    for table in (*APIS, *PARTS):
+    for table in (*APIS, *PARTS, *TENSORS):
         for name, field in table.fields.items():
             assert re.match(r"https://\S+$|\w+\.md", address(field, name, table.origins)), (table.name, name)
 

@@ -146,8 +146,8 @@ def test_extra_fields_go_through_extra_body(engine: FakeEngine) -> None:
     [
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, openai.BadRequestError, "tools[0].type"),
+        ({"response_format": {"type": "json_schema"}}, openai.BadRequestError, "response_format.json_schema"),
         ({"max_tokens": 10_000}, openai.BadRequestError, "max_tokens"),
         ({"model": "gpt-5"}, openai.NotFoundError, "model"),
     ],

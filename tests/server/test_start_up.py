@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Each takes a good part of a second, or as long as several others that are needed.
 HEAVY = {
     "torch", "numpy", "pydantic", "click", "typer", "rich", "httpx", "huggingface_hub", "psutil", "importlib.metadata",
-    "tomllib", "encodings.idna", "penstock.models.dequantize", "penstock.models.safetensors",
+    "tomllib", "encodings.idna", "grpc", "google.protobuf", "penstock.models.dequantize", "penstock.models.safetensors",
+    "penstock.server.kserve.protocol", "penstock.server.kserve.http",
 }  # fmt: skip
 # A process that computes has no part in HTTP, and doesn't encode text.
 FOREIGN_TO_THE_CORE = {"asyncio", "ssl", "uvicorn", "starlette", "jinja2", "prometheus_client", "tokenizers"}

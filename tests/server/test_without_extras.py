@@ -1,4 +1,4 @@
-"""What is installed without extras does its work without numpy and PyTorch, which are hidden from it."""
+"""What is installed without extras does its work without numpy, PyTorch and gRPC, which are hidden from it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
     Python = Callable[..., subprocess.CompletedProcess[str]]
 
-ONLY_OF_THE_EXTRA = ("penstock.engine.runners.torch", "penstock.models.dequantize")
-HIDING = "import sys\nfor name in ('numpy', 'torch'):\n    sys.modules[name] = None\n"
+ONLY_OF_AN_EXTRA = (
+    "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.server.kserve.grpc_",
+    "penstock.server.kserve.inference_pb2", "penstock.server.kserve.health_pb2",
+)  # fmt: skip
+HIDING = "import sys\nfor name in ('numpy', 'torch', 'grpc', 'google.protobuf'):\n    sys.modules[name] = None\n"
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
-    """Run Python with these arguments; neither it nor what it starts can import numpy or torch."""
+    """Run Python with these arguments; neither it nor what it starts can import what is of an extra."""
     hiding = tmp_path / "hiding"
     hiding.mkdir()
     (hiding / "sitecustomize.py").write_text(HIDING)
@@ -51,7 +54,7 @@ def test_every_module_that_is_not_of_an_extra_is_imported(
     python: Python,
 ) -> None:
     names = [module.name for module in walk_packages(penstock.__path__, "penstock.")]
-    names = [name for name in names if not name.startswith(ONLY_OF_THE_EXTRA) and not name.endswith("__main__")]
+    names = [name for name in names if not name.startswith(ONLY_OF_AN_EXTRA) and not name.endswith("__main__")]
     assert {"penstock.server.app", "penstock.cli.app", "penstock.core.record", "penstock._native"} <= {*names}
     fine(python("-c", f"from importlib import import_module\nfor name in {names}: import_module(name)"))
 
@@ -104,3 +107,10 @@ def test_what_needs_the_extra_says_so(python: Python, tmp_path: Path, use: str) 
     ran = python("-c", f"from pathlib import Path\npath = Path({str(tmp_path / 'm.gguf')!r})\n{use}")
     assert "ConfigError" in ran.stderr
     assert "numpy: pip install 'penstock[torch]'" in ran.stderr
+
+
+def test_given_no_grpc_when_its_port_is_set_then_it_says_what_to_install(python: Python, tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf")
+    ran = python("-m", "penstock.cli", "serve", tmp_path / "m.gguf", "--port", "0", "--grpc-port", "0")
+    assert ran.returncode == 9
+    assert "pip install 'penstock[grpc]'" in ran.stderr

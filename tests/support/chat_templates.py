@@ -162,7 +162,39 @@ MISTRAL_STYLE = """\
 {%- endfor %}
 """
 
-STYLES = {"llama": LLAMA_STYLE, "qwen": QWEN_STYLE, "mistral": MISTRAL_STYLE}
+GEMMA_STYLE = """\
+{{- bos_token -}}
+{%- set opening = "" -%}
+{%- set turns = messages -%}
+{%- if messages and messages[0]["role"] == "system" -%}
+    {%- set turns = messages[1:] -%}
+    {%- if messages[0]["content"] is string -%}
+        {%- set opening = messages[0]["content"] + "\\n\\n" -%}
+    {%- else -%}
+        {%- set opening = messages[0]["content"][0]["text"] + "\\n\\n" -%}
+    {%- endif -%}
+{%- endif -%}
+{%- for message in turns -%}
+    {%- if (message["role"] == "user") != (loop.index0 % 2 == 0) -%}
+        {{- raise_exception("Turns of the user and the assistant must alternate") -}}
+    {%- endif -%}
+    {%- set role = "model" if message["role"] == "assistant" else message["role"] -%}
+    {{- "<start_of_turn>" + role + "\\n" + (opening if loop.first else "") -}}
+    {%- if message["content"] is string -%}
+        {{- message["content"] | trim -}}
+    {%- elif message["content"] is iterable -%}
+        {%- for part in message["content"] -%}
+            {%- if part["type"] == "text" -%}{{- part["text"] | trim -}}{%- endif -%}
+        {%- endfor -%}
+    {%- else -%}
+        {{- raise_exception("Content must be text or parts") -}}
+    {%- endif -%}
+    {{- "<end_of_turn>\\n" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- "<start_of_turn>model\\n" -}}{%- endif -%}
+"""
+
+STYLES = {"llama": LLAMA_STYLE, "qwen": QWEN_STYLE, "mistral": MISTRAL_STYLE}  # those that know tools
 
 TOOLS: list[dict[str, Any]] = [
     {

@@ -8,10 +8,13 @@ text; with `ignore_eos` it begins again. A test may hold the tokens back and let
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from penstock.engine import wire
 from penstock.engine.client import EngineClient
@@ -21,10 +24,10 @@ from penstock.engine.types import PositionLogprobs, RequestOutput, TokenLogprob
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.spec import ModelSpec
 from penstock.models.tokenizer import Tokenizer
-from support.tiny_chat import _write_tokenizer
+from support.tiny_chat import TEMPLATE, write_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from penstock.core.errors import PenstockError
@@ -57,10 +60,10 @@ INFO = EngineInfo(
 )
 
 
-def write_model(directory: Path) -> Path:
+def write_model(directory: Path, template: str = TEMPLATE, control: Sequence[str] = ()) -> Path:
     """The tokenizer and the template alone; no weights."""
     (directory / "config.json").write_text(json.dumps({"vocab_size": 320, "bos_token_id": 1, "eos_token_id": 2}))
-    _write_tokenizer(directory)
+    write_tokenizer(directory, template, control)
     return directory
 
 
@@ -77,14 +80,20 @@ class FakeEngine(EngineClient):
     Args:
         directory: what `write_model` wrote.
         held: no sequence says anything until `release` lets it.
+        says: what every sequence says instead of its prompt.
+        context: tokens of prompt and answer.
         options: of EngineConfig.
     """
 
-    def __init__(self, directory: Path, *, held: bool = False, **options: Any) -> None:
+    def __init__(
+        self, directory: Path, *, held: bool = False, says: str | None = None, context: int = CONTEXT, **options: Any
+    ) -> None:
         super().__init__(EngineConfig(model_path=str(directory), **options))
         self.tokenizer = Tokenizer.load(directory)
         self.chat_template = ChatTemplate.load(directory, self.tokenizer)
-        self.spec, self.info = SPEC, INFO
+        self.spec = dataclasses.replace(SPEC, context_length=context)
+        self.info = msgspec.structs.replace(INFO, max_model_len=context)
+        self.says = says
         self.state = "ready"
         self.added: list[Request] = []
         self.aborted: list[str] = []
@@ -136,7 +145,7 @@ class FakeEngine(EngineClient):
 
     async def _run(self, request: Request) -> None:
         params = request.params
-        room = CONTEXT - len(request.prompt_token_ids)
+        room = self.info.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.tokenizer,
             params,
@@ -145,7 +154,8 @@ class FakeEngine(EngineClient):
             room if params.max_tokens is None else min(params.max_tokens, room),
         )
         scheduled = time.monotonic()
-        for said, token in enumerate(_echo(request)):
+        words = self._words(request)
+        for said, token in enumerate(words):
             first = said == 0
             await asyncio.sleep(0)
             while self._allowance is not None and said >= self._allowance:
@@ -172,6 +182,11 @@ class FakeEngine(EngineClient):
                 )
             if self._deliver(request.request_id, output):
                 return
+
+    def _words(self, request: Request) -> Iterator[int]:
+        if self.says is None:
+            return _echo(request)
+        return chain(self.tokenizer.encode(self.says, add_special_tokens=False), (2 for _ in count()))
 
     def _deliver(self, request_id: str, output: RequestOutput) -> bool:
         """Hand a delta to its reader; whether it was the last."""

@@ -172,10 +172,12 @@ GGUF_MODULES = {
     "q_norm": "attn_q_norm",
     "k_norm": "attn_k_norm",
     "o": "attn_output",
+    "attn_post_norm": "post_attention_norm",
     "mlp_norm": "ffn_norm",
     "gate": "ffn_gate",
     "up": "ffn_up",
     "down": "ffn_down",
+    "mlp_post_norm": "post_ffw_norm",
 }
 
 
@@ -208,6 +210,12 @@ def gguf_metadata(spec: ModelSpec, **overrides: Any) -> dict[str, Any]:
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
+    if prefix == "gemma3":
+        metadata |= {
+            "gemma3.attention.sliding_window": spec.sliding_window,
+            "gemma3.attention.sliding_window_pattern": [spec.window(i) is not None for i in range(spec.n_layers)],
+            "gemma3.rope.freq_base_swa": spec.local_rope_theta,
+        }
     metadata |= {key.replace("__", "."): value for key, value in overrides.items()}
     return {key: value for key, value in metadata.items() if value is not None}
 
@@ -265,10 +273,20 @@ def tiny_spec(architecture: str = "llama", **overrides: Any) -> ModelSpec:
         "rms_norm_eps": 2.0**-17,
         "rope_theta": 10000.0,
         "qkv_bias": architecture == "qwen2",
-        "qk_norm": architecture == "qwen3",
+        "qk_norm": architecture in {"qwen3", "gemma3"},
         "bos_token_id": 1,
         "eos_token_ids": (2,),
     }
+    if architecture == "gemma3":
+        fields |= {
+            "activation": "gelu",
+            "post_norms": True,
+            "embedding_scale": 8.0,
+            "sliding_window": 24,
+            "global_layers": (1,),
+            "local_rope_theta": 500.0,
+            "tied_embeddings": True,
+        }
     return ModelSpec(**(fields | overrides))
 
 

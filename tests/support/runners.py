@@ -44,11 +44,11 @@ NATIVE_KINDS = tuple(kind for kind in KINDS if kind.startswith("native"))
 def write_model(directory: Path, variant: str, kind: str, **overrides: object) -> Path:
     """A tiny model that a runner of this kind computes as the kind's name says; overrides as `write_tiny_variant`.
 
-    Products are of integers only where weights are quantized, so for int8 it is a GGUF file of several types. GGUF has
-    no Mistral, of which int8 gets the smaller KV cache alone.
+    Products are of integers only where weights are quantized, so for int8 it is a GGUF file of several types. What GGUF
+    can't say (Mistral, a window in some of Qwen's layers) gets of int8 the smaller KV cache alone.
     """
     hf = write_tiny_variant(directory, variant, **overrides)
-    if not kind.startswith("native-int8") or variant == "mistral":
+    if not kind.startswith("native-int8") or variant in {"mistral", "qwen3-mixed"}:
         return hf
     types = {"v": "Q8_0", "o": "Q5_1", "gate": "Q5_0", "down": "Q4_1", "embed": "Q8_0", "head": "Q8_0"}
     return write_gguf_from_hf(hf, directory / "tiny.gguf", lambda name: types.get(name.split(".")[-2], "Q4_0"))
@@ -73,7 +73,7 @@ def logits_of(
         blocks = -(-len(tokens) // block_size)
         cache = KVCache(spec, 2 * blocks, block_size, torch.float32, on)
         attention = Attention(spec, cache, on)
-        planner = Planner(cache, spec.sliding_window, torch.float32, on)
+        planner = Planner(cache, spec.windows, torch.float32, on)
         bank = LoraBank(spec, torch.float32, on)
         if adapter is not None:
             with LoraAdapter.open(adapter, spec, 64) as opened:

@@ -117,7 +117,9 @@ class _Step:
 class Simulation:
     """A scheduler, a fake executor, and the checks."""
 
-    def __init__(self, settings: SchedulerConfig, num_blocks: int, *, vocabulary: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, settings: SchedulerConfig, num_blocks: int, *, vocabulary: int = 2, seed: int = 0, drafts: bool = False
+    ) -> None:
         self.settings = settings
         self.num_blocks = num_blocks
         self.scheduler = Scheduler(settings, num_blocks)
@@ -125,6 +127,8 @@ class Simulation:
         self.steps = 0
         self.preempted = 0
         self.hits = 0
+        self.right = 0  # drafts that were
+        self._drafts = drafts
         self._random = Random(seed)
         self._vocabulary = vocabulary
         self._slots = [[-1] * settings.block_size for _ in range(num_blocks)]
@@ -152,12 +156,13 @@ class Simulation:
         assert bool(plan) == bool(self.live), "work, but nothing scheduled"
         self._check_shares(plan)
         self._check_moves(_Step(plan, self.live, running_before, preemptions_before))
+        drafts = {item.sequence: self._draft(item.sequence) for item in plan}
         for item in plan:
-            self._execute(item)
+            self._execute(item, drafts[item.sequence])
         for name in abort_meanwhile or []:
             self.abort(name)
         for item in plan:
-            self._advance(item)
+            self._advance(item, drafts[item.sequence])
         self.scheduler.check_integrity()
         return plan
 
@@ -264,10 +269,32 @@ class Simulation:
         if first in step.preempted:
             assert any(item.sequence.priority < first.priority for item in step.plan)
 
-    def _execute(self, item: Scheduled) -> None:
+    def _draft(self, sequence: Sequence) -> list[int]:
+        """Now and then some guesses at a decoding sequence's next tokens, as many as the scheduler has room for."""
+        left = self.live[sequence.request_id].goal - len(sequence.output_token_ids) - 1
+        if not self._drafts or not sequence.is_decoding or left < 1 or self._random.random() < 0.5:
+            return []
+        table = list(sequence.block_table)
+        wanted = self._random.randint(1, left)
+        granted = self.scheduler.reserve(sequence, wanted)
+        assert 0 <= granted <= wanted
+        assert sequence.num_tokens + granted <= self.settings.max_model_len
+        assert sequence.num_tokens + granted <= len(sequence.block_table) * self.settings.block_size
+        if len(sequence.block_table) > len(table):
+            assert sequence.block_table[: len(table)] == table
+            free = self.num_blocks - self.scheduler.stats().blocks_used
+            assert free >= len(self.running()), "a draft took a block that somebody's next token may need"
+        return [self._random.randrange(self._vocabulary) for _ in range(granted)]
+
+    def _execute(self, item: Scheduled, drafts: list[int]) -> None:
         sequence, size = item.sequence, self.settings.block_size
         prefixes = self._prefixes(sequence)
         start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + item.num_tokens
+        if drafts:
+            prefixes = list(prefixes)
+            for token in drafts:
+                prefixes.append(self._number(prefixes[-1], token))
+            end += len(drafts)
         for block in set(sequence.block_table[start // size : (end - 1) // size + 1]):
             holders = [other for other in self.running() if block in other.block_table]
             assert holders == [sequence], "a block in use by another is written"
@@ -276,9 +303,11 @@ class Simulation:
         read = [self._slots[sequence.block_table[position // size]][position % size] for position in range(end)]
         assert read == prefixes[:end], "the blocks don't hold this sequence's tokens"
 
-    def _advance(self, item: Scheduled) -> None:
+    def _advance(self, item: Scheduled, drafts: list[int]) -> None:
         sequence = item.sequence
-        self.scheduler.advance(item, self._random.randrange(self._vocabulary) if item.samples else None)
+        right = drafts[: self._random.randint(0, len(drafts))] if drafts else []
+        self.right += len(right)
+        self.scheduler.advance(item, self._random.randrange(self._vocabulary) if item.samples else None, right)
         seen = self.live.get(sequence.request_id)
         if seen is not None and len(sequence.output_token_ids) >= seen.goal:
             del self.live[sequence.request_id]
@@ -287,6 +316,8 @@ class Simulation:
     def _prefixes(self, sequence: Sequence) -> list[int]:
         numbers = self.live[sequence.request_id].prefixes
         for token in sequence.tokens(len(numbers), sequence.num_tokens):
-            parent = numbers[-1] if numbers else sequence.request.cache_salt
-            numbers.append(self._prefix_numbers.setdefault((parent, token), len(self._prefix_numbers)))
+            numbers.append(self._number(numbers[-1] if numbers else sequence.request.cache_salt, token))
         return numbers
+
+    def _number(self, parent: int | str, token: int) -> int:
+        return self._prefix_numbers.setdefault((parent, token), len(self._prefix_numbers))

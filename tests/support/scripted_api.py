@@ -48,6 +48,7 @@ class Reply:
     """One answer to POST /v1/chat/completions."""
 
     pieces: tuple[str, ...] = ("Hello", " from", " the", " script", ".")
+    thoughts: tuple[str, ...] = ()  # before the pieces
     finish: str = "stop"
     usage: dict[str, Any] | None = None
     status: int = 200
@@ -137,6 +138,8 @@ class ScriptedApi:
         try:
             yield ": a comment, as sent while a long prompt is read\n\n"
             yield _event(_chunk({"role": "assistant", "content": ""}))
+            for thought in reply.thoughts:
+                yield _event(_chunk({"reasoning_content": thought, "reasoning": thought}))
             for piece in reply.pieces:
                 yield _event(_chunk({"content": piece}))
                 await asyncio.sleep(reply.pause)

@@ -83,8 +83,17 @@ def write_byte_level(directory: Path, backend: tokenizers.Tokenizer, pre: str, *
     return TinyFiles(directory, gguf, backend)
 
 
-def train_sentencepiece() -> Any:
-    """A SentencePiece BPE with byte fallback, made as Llama 2's was."""
+# Tokens that Gemma's vocabulary has whatever a text is: runs of line ends, tabs and spaces, and tags.
+GEMMA_TOKENS = (
+    *("\n" * n for n in range(1, 6)),
+    *("\t" * n for n in range(1, 4)),
+    *("▁" * n for n in range(2, 9)),
+    "<b>",
+)
+
+
+def train_sentencepiece(**options: Any) -> Any:
+    """A SentencePiece BPE with byte fallback, made as Llama 2's was; `options` of the trainer say otherwise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of its SWIG bindings, on import
         import sentencepiece
@@ -103,12 +112,13 @@ def train_sentencepiece() -> Any:
         character_coverage=0.98,
         num_threads=1,
         minloglevel=2,
+        **options,
     )
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def sentencepiece_metadata(model: Any) -> dict[str, Any]:
-    """What a converter writes about a SentencePiece model."""
+def sentencepiece_metadata(model: Any, user_defined: Sequence[str] = ()) -> dict[str, Any]:
+    """What a converter writes about a SentencePiece model; `user_defined` are its tokens of that type."""
     ids = range(model.get_piece_size())
 
     def kind(token_id: int) -> int:
@@ -116,12 +126,18 @@ def sentencepiece_metadata(model: Any) -> dict[str, Any]:
             return UNKNOWN_TYPE
         if model.is_control(token_id):
             return CONTROL_TYPE
+        if model.id_to_piece(token_id) in user_defined:
+            return USER_TYPE
         return BYTE_TYPE if model.is_byte(token_id) else NORMAL_TYPE
 
     return {
         "model": "llama",
         "pre": "default",
-        "tokens": [model.id_to_piece(token_id) for token_id in ids],
+        # The spaces of tokens that are found before any other are written as such.
+        "tokens": [
+            piece.replace("▁", " ") if (piece := model.id_to_piece(token_id)) in user_defined else piece
+            for token_id in ids
+        ],
         "scores": [model.get_score(token_id) for token_id in ids],
         "token_type": [kind(token_id) for token_id in ids],
         "bos_token_id": 1,

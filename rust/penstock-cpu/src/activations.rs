@@ -214,6 +214,37 @@ unsafe fn narrow<S: Simd>(to: View, row: usize, first: usize, count: usize) {
     }
 }
 
+/// `1 / sqrt(mean(x^2) + eps)`
+#[inline(always)]
+unsafe fn norm_scale<S: Simd>(x: *const f32, size: usize, eps: f32) -> f32 {
+    let whole = size / LANES * LANES;
+    let mut squares = S::splat(0.0);
+    for i in (0..whole).step_by(LANES) {
+        let v = S::load(x.add(i));
+        squares = S::fma(v, v, squares);
+    }
+    let mut sum = S::sum(squares);
+    for i in whole..size {
+        sum = (*x.add(i)).mul_add(*x.add(i), sum);
+    }
+    1.0 / (sum / size as f32 + eps).sqrt()
+}
+
+/// Adds `x / sqrt(mean(x^2) + eps) * weight` of one row of `size` numbers to `to`.
+#[inline(always)]
+unsafe fn add_rms_norm<S: Simd>(x: *const f32, weight: *const f32, size: usize, eps: f32, to: *mut f32) {
+    let whole = size / LANES * LANES;
+    let scale = norm_scale::<S>(x, size, eps);
+    let by = S::splat(scale);
+    for i in (0..whole).step_by(LANES) {
+        let normed = S::mul(S::load(x.add(i)), by);
+        S::store(to.add(i), S::fma(normed, S::load(weight.add(i)), S::load(to.add(i))));
+    }
+    for i in whole..size {
+        *to.add(i) = (*x.add(i) * scale).mul_add(*weight.add(i), *to.add(i));
+    }
+}
+
 /// `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich, arXiv:1910.07467) of one row of `size` numbers into row
 /// `row` of `to`, rounded to `form` as well.
 #[inline(always)]
@@ -228,16 +259,7 @@ unsafe fn rms_norm<S: Simd>(
 ) {
     let out = to.wide.add(row * to.width);
     let whole = size / LANES * LANES;
-    let mut squares = S::splat(0.0);
-    for i in (0..whole).step_by(LANES) {
-        let v = S::load(x.add(i));
-        squares = S::fma(v, v, squares);
-    }
-    let mut sum = S::sum(squares);
-    for i in whole..size {
-        sum = (*x.add(i)).mul_add(*x.add(i), sum);
-    }
-    let scale = 1.0 / (sum / size as f32 + eps).sqrt();
+    let scale = norm_scale::<S>(x, size, eps);
     let by = S::splat(scale);
     for i in (0..whole).step_by(LANES) {
         S::store(out.add(i), S::mul(S::mul(S::load(x.add(i)), by), S::load(weight.add(i))));
@@ -275,6 +297,9 @@ unsafe fn round_some<S: Simd>(to: View, row: usize, first: usize, count: usize, 
     }
 }
 
+dispatch!(pub fn add_norm_row = add_rms_norm; (
+    x: *const f32, weight: *const f32, size: usize, eps: f32, to: *mut f32
+));
 dispatch!(pub fn norm_row = rms_norm; (
     x: *const f32, weight: *const f32, size: usize, eps: f32, to: View, row: usize, form: Form
 ));

@@ -1,4 +1,4 @@
-//! A decoder-only transformer with RMSNorm, rotary positions and SwiGLU: its sizes and its packed weights.
+//! A decoder-only transformer with RMSNorm, rotary positions and a gated feed-forward: its sizes and packed weights.
 
 use crate::arena::{Arena, Tiles};
 use crate::error::{Error, Result};
@@ -7,7 +7,16 @@ use crate::pointwise::Rotary;
 use crate::quantize::Quantization;
 use crate::stored::{Stored, read_f32};
 
-/// A model's sizes.
+/// What the feed-forward's gate goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU, as it is approximated by tanh.
+    Gelu,
+}
+
+/// A model's sizes and switches.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Sizes {
@@ -21,12 +30,28 @@ pub struct Sizes {
     pub eps: f32,
     /// Tokens each query sees, itself included.
     pub window: Option<usize>,
+    /// Layers that have no window all the same.
+    pub global_layers: Vec<usize>,
+    /// As the frequencies of [`Model::new`], for layers with a window; empty: the same.
+    pub local_frequencies: Vec<f32>,
+    /// Scores are divided by its square root; none: by that of `head_dim`.
+    pub query_scalar: Option<f32>,
+    /// What looked-up embeddings are multiplied with.
+    pub embedding_scale: f32,
+    pub activation: Activation,
+    /// Whether what attention and the feed-forward give is normed before it is added.
+    pub post_norms: bool,
     pub tied: bool,
     pub qkv_bias: bool,
     pub qk_norm: bool,
 }
 
 impl Sizes {
+    /// What scores are multiplied with.
+    pub(crate) fn attention_scale(&self) -> f32 {
+        1.0 / self.query_scalar.unwrap_or(self.head_dim as f32).sqrt()
+    }
+
     fn check(&self) -> Result<()> {
         let all = [self.vocab, self.hidden, self.ffn, self.layers, self.heads, self.kv_heads, self.head_dim];
         if all.contains(&0) || !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
@@ -41,15 +66,18 @@ impl Sizes {
 }
 
 pub(crate) struct Layer {
+    pub(crate) windowed: bool,
     pub(crate) attn_norm: Vec<f32>,
     pub(crate) qkv: Matrix,
     pub(crate) qkv_bias: Vec<f32>, // empty: none
     pub(crate) q_norm: Vec<f32>,   // empty: none
     pub(crate) k_norm: Vec<f32>,
     pub(crate) o: Matrix,
+    pub(crate) attn_post_norm: Vec<f32>, // empty: none
     pub(crate) mlp_norm: Vec<f32>,
     pub(crate) gate_up: Matrix, // tiles in turn
     pub(crate) down: Matrix,
+    pub(crate) mlp_post_norm: Vec<f32>, // empty: none
 }
 
 /// A model's weights, packed.
@@ -60,7 +88,8 @@ pub struct Model {
     pub(crate) embed: Matrix,
     pub(crate) final_norm: Vec<f32>,
     head: Option<Matrix>, // none: the embeddings
-    pub(crate) rotary: Rotary,
+    rotary: Rotary,
+    local_rotary: Option<Rotary>, // none: the other
 }
 
 /// Gives tensors by their canonical names.
@@ -111,7 +140,8 @@ impl Model {
         packing: Packing<'_>,
     ) -> Result<Model> {
         sizes.check()?;
-        if frequencies.len() != sizes.head_dim / 2 {
+        let pairs = sizes.head_dim / 2;
+        if frequencies.len() != pairs || ![0, pairs].contains(&sizes.local_frequencies.len()) {
             return Err(Error::Internal("There must be a frequency for each pair of a head.".into()));
         }
         let layers =
@@ -126,7 +156,10 @@ impl Model {
             false => Some(vocabulary("head.weight")?),
         };
         let final_norm = vector(tensors, "final_norm.weight", sizes.hidden, packing)?;
-        Ok(Model { layers, embed, final_norm, head, rotary: Rotary::new(frequencies, positions), sizes })
+        let rotary = Rotary::new(frequencies, positions);
+        let local_rotary =
+            (!sizes.local_frequencies.is_empty()).then(|| Rotary::new(&sizes.local_frequencies, positions));
+        Ok(Model { layers, embed, final_norm, head, rotary, local_rotary, sizes })
     }
 
     /// All matrices in the order in which they are packed.
@@ -148,6 +181,11 @@ impl Model {
     /// The longest sequence there are rotary tables for.
     pub fn positions(&self) -> usize {
         self.rotary.positions()
+    }
+
+    /// What rotates the heads of a layer.
+    pub(crate) fn rotary(&self, layer: &Layer) -> &Rotary {
+        self.local_rotary.as_ref().filter(|_| layer.windowed).unwrap_or(&self.rotary)
     }
 
     /// What scores the vocabulary.
@@ -195,7 +233,12 @@ fn read_layer(
         true => vector(tensors, &name(part), s.head_dim, packing),
         false => Ok(Vec::new()),
     };
+    let post_norm = |part: &str| match s.post_norms {
+        true => vector(tensors, &name(part), s.hidden, packing),
+        false => Ok(Vec::new()),
+    };
     Ok(Layer {
+        windowed: s.window.is_some() && !s.global_layers.contains(&i),
         attn_norm: vector(tensors, &name("attn_norm.weight"), s.hidden, packing)?,
         qkv: Matrix::stack(
             packing,
@@ -205,8 +248,10 @@ fn read_layer(
         q_norm: norm("q_norm.weight")?,
         k_norm: norm("k_norm.weight")?,
         o: Matrix::stack(packing, &[matrix("o", s.hidden, q)?])?,
+        attn_post_norm: post_norm("attn_post_norm.weight")?,
         mlp_norm: vector(tensors, &name("mlp_norm.weight"), s.hidden, packing)?,
         gate_up: Matrix::interleave(packing, matrix("gate", s.ffn, s.hidden)?, matrix("up", s.ffn, s.hidden)?)?,
         down: Matrix::stack(packing, &[matrix("down", s.hidden, s.ffn)?])?,
+        mlp_post_norm: post_norm("mlp_post_norm.weight")?,
     })
 }

@@ -1,4 +1,4 @@
-//! What happens to single rows between the products: rotary embedding and SwiGLU.
+//! What happens to single rows between the products: rotary embedding, and what the feed-forward's gate does.
 
 use crate::dispatch;
 use crate::simd::{LANES, Path, Simd};
@@ -51,7 +51,7 @@ unsafe fn rotate_generic<S: Simd>(heads: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// RMSNorm of one head in place, as Qwen3 does before rotating.
+/// RMSNorm of one head in place, as Qwen3 and Gemma 3 do before rotating.
 pub fn norm_head(head: &mut [f32], weight: &[f32], eps: f32) {
     let mean = head.iter().map(|x| x * x).sum::<f32>() / head.len() as f32;
     let scale = 1.0 / (mean + eps).sqrt();
@@ -72,10 +72,33 @@ unsafe fn swiglu_generic<S: Simd>(
 ) {
     for r in 0..rows {
         let (g, u) = (S::load(gate.add(r * stride)), S::load(up.add(r * stride)));
-        let one = S::splat(1.0);
-        let sigmoid = S::div(one, S::add(one, S::exp(S::sub(S::splat(0.0), g))));
-        S::store(to.add(r * to_stride), S::mul(S::mul(g, sigmoid), u));
+        S::store(to.add(r * to_stride), S::mul(S::mul(g, sigmoid::<S>(g)), u));
     }
+}
+
+/// `gelu(gate) * up` of `rows` times sixteen numbers, with the approximation by tanh (Hendrycks and Gimpel,
+/// arXiv:1606.08415): `x / 2 * (1 + tanh(y))`, which is `x * sigmoid(2 y)`, for `y = sqrt(2 / pi) (x + 0.044715 x^3)`.
+#[inline(always)]
+unsafe fn geglu_generic<S: Simd>(
+    gate: *const f32,
+    up: *const f32,
+    stride: usize,
+    rows: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    const ROOT: f32 = 2.0 * 0.797_884_6; // 2 sqrt(2 / pi)
+    for r in 0..rows {
+        let (g, u) = (S::load(gate.add(r * stride)), S::load(up.add(r * stride)));
+        let inner = S::mul(g, S::fma(S::mul(g, g), S::splat(ROOT * 0.044_715), S::splat(ROOT)));
+        S::store(to.add(r * to_stride), S::mul(S::mul(g, sigmoid::<S>(inner)), u));
+    }
+}
+
+#[inline(always)]
+unsafe fn sigmoid<S: Simd>(x: S::F) -> S::F {
+    let one = S::splat(1.0);
+    S::div(one, S::add(one, S::exp(S::sub(S::splat(0.0), x))))
 }
 
 /// The greatest number and where it stands first; (-inf, 0) if all are NaN or -inf.
@@ -91,6 +114,9 @@ unsafe fn argmax_generic<S: Simd>(x: &[f32]) -> (f32, usize) {
 }
 
 dispatch!(pub fn swiglu = swiglu_generic; (
+    gate: *const f32, up: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize
+));
+dispatch!(pub fn geglu = geglu_generic; (
     gate: *const f32, up: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize
 ));
 dispatch!(fn rotate_heads = rotate_generic; (heads: &mut [f32], cos: &[f32], sin: &[f32]));

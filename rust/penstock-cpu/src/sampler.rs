@@ -1,5 +1,6 @@
-//! Chooses each sequence's next token from its scores, in the order that vLLM gives the steps: bias and bans,
-//! penalties, then (unless greedy) temperature, min-p, top-k, top-p. Log probabilities are those of the raw scores.
+//! Chooses each sequence's next token from its scores, in the order that vLLM gives the steps: what a grammar allows,
+//! bias and bans, penalties, then (unless greedy) temperature, min-p, top-k, top-p. Log probabilities are those of the
+//! raw scores.
 
 use crate::pointwise::argmax;
 use crate::simd::Path;
@@ -32,6 +33,8 @@ pub struct Choice {
     pub seen: Vec<u32>,
     /// Subtracted from these tokens' scores: frequency and presence penalties.
     pub subtracted: Vec<(u32, f32)>,
+    /// A bit for each token, the least significant of a byte first: only those set may be chosen. None: all.
+    pub allowed: Option<Vec<u8>>,
 }
 
 /// A token, its natural-log probability, and one more than the number of likelier ones.
@@ -55,6 +58,9 @@ pub type Chosen = (Option<u32>, Option<Logprobs>);
 /// The path must be supported.
 pub unsafe fn choose(path: Path, scores: &mut [f32], choice: &Choice) -> Chosen {
     let raw = choice.logprobs.map(|top| (top, scores.to_vec()));
+    if let Some(allowed) = &choice.allowed {
+        restrict(scores, allowed);
+    }
     adjust(scores, choice);
     let token = if choice.temperature < GREEDY_TEMPERATURE {
         let (greatest, at) = argmax(path, scores);
@@ -92,6 +98,25 @@ pub fn logprobs(scores: &[f32], token: u32, top: usize) -> Logprobs {
         chosen: (token, logprob(token), rank),
         top: best.into_iter().enumerate().map(|(i, id)| (id, logprob(id), i + 1)).collect(),
     }
+}
+
+/// Rule out every token without a bit; those beyond the last byte have none.
+fn restrict(scores: &mut [f32], allowed: &[u8]) {
+    let (within, beyond) = scores.split_at_mut(scores.len().min(8 * allowed.len()));
+    for (group, &bits) in within.chunks_mut(8).zip(allowed) {
+        match bits {
+            0 => group.fill(f32::NEG_INFINITY),
+            u8::MAX => {}
+            _ => {
+                for (i, score) in group.iter_mut().enumerate() {
+                    if bits >> i & 1 == 0 {
+                        *score = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+    beyond.fill(f32::NEG_INFINITY);
 }
 
 fn adjust(scores: &mut [f32], choice: &Choice) {
@@ -200,6 +225,7 @@ mod tests {
             repetition: 1.0,
             seen: vec![],
             subtracted: vec![],
+            allowed: None,
         }
     }
 
@@ -257,9 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn only_allowed_tokens_are_chosen_whatever_favours_others() {
+        let scores: Vec<f32> = (0..20).map(|i| i as f32).collect();
+        let only = |tokens: &[usize]| {
+            let mut bits = vec![0u8; 2];
+            for &token in tokens {
+                bits[token / 8] |= 1 << (token % 8);
+            }
+            Some(bits)
+        };
+        assert_eq!(token(&scores, &Choice { allowed: only(&[3, 9]), ..greedy() }), Some(9));
+        let favoured = Choice { allowed: only(&[3]), bias: vec![(19, 100.0), (4, 100.0)], ..greedy() };
+        assert_eq!(token(&scores, &favoured), Some(3));
+        assert_eq!(token(&scores, &Choice { allowed: Some(vec![0xFF; 2]), ..greedy() }), Some(15));
+        assert_eq!(token(&scores, &Choice { allowed: only(&[3]), banned: vec![3], ..greedy() }), None);
+        let drawn = shares(&[1.0; 20], &Choice { allowed: only(&[2, 15]), ..greedy() });
+        assert!((drawn[2] - 0.5).abs() < 1e-3 && (drawn[15] - 0.5).abs() < 1e-3);
+    }
+
+    #[test]
     fn log_probabilities_are_those_of_the_raw_scores() {
         let scores = [1.0f32, 3.0, 2.0, 3.0];
-        let choice = Choice { logprobs: Some(3), banned: vec![1, 3], ..greedy() };
+        let choice = Choice { logprobs: Some(3), banned: vec![1, 3], allowed: Some(vec![0b1110]), ..greedy() };
         // SAFETY: every processor has the scalar path.
         let (token, found) = unsafe { choose(Path::Scalar, &mut scores.to_vec(), &choice) };
         let found = found.unwrap();

@@ -1,14 +1,14 @@
 //! Steps of a model: hidden states of any mix of decodes and prompt chunks, and scores of the tokens that follow.
 
-use crate::activations::{Activations, Form, GROUP, Precision, View, norm_row, round_groups};
+use crate::activations::{Activations, Form, GROUP, Precision, View, add_norm_row, norm_row, round_groups};
 use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
 use crate::gemm::{Output, Part, product};
 use crate::kv_cache::KvCache;
 use crate::lora::{Adapted, Adapter, LowRank, Place};
 use crate::matrix::Matrix;
-use crate::model::{Layer, Model, Sizes};
+use crate::model::{Activation, Layer, Model, Sizes};
 use crate::phases::{Phase, Stopwatch};
-use crate::pointwise::{norm_head, swiglu};
+use crate::pointwise::{geglu, norm_head, swiglu};
 use crate::pool::{Pool, SendPtr};
 use crate::products::Products;
 use crate::simd::{LANES, Path};
@@ -55,6 +55,14 @@ struct PartTask {
     chunk: usize,
 }
 
+/// The attention of a step's rows in layers of one kind, with a window or without.
+#[derive(Default)]
+struct Attending {
+    tasks: Vec<Task>,
+    long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
+    part_tasks: Vec<PartTask>,
+}
+
 /// Runs steps. Its buffers grow to the largest step seen and stay.
 pub struct Stepper {
     path: Path,
@@ -63,12 +71,11 @@ pub struct Stepper {
     products: Products,
     rows: Vec<Row>,
     first_rows: Vec<usize>,
-    tasks: Vec<Task>,
-    long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
-    part_tasks: Vec<PartTask>,
-    parts: Vec<Partial>, // of each part task
-    residual: Vec<f32>,  // [rows, hidden_stride]
-    qkv: Vec<f32>,       // [rows, qkv_stride]
+    attending: [Attending; 2], // in layers without a window, and with one
+    parts: Vec<Partial>,       // of each part task
+    residual: Vec<f32>,        // [rows, hidden_stride]
+    branch: Vec<f32>,          // the same, where what is added to it is normed first
+    qkv: Vec<f32>,             // [rows, qkv_stride]
     normed: Activations,
     attended: Activations,
     gated: Activations,
@@ -100,11 +107,10 @@ impl Stepper {
             pool,
             rows: Vec::new(),
             first_rows: Vec::new(),
-            tasks: Vec::new(),
-            long_tasks: Vec::new(),
-            part_tasks: Vec::new(),
+            attending: Default::default(),
             parts: Vec::new(),
             residual: Vec::new(),
+            branch: Vec::new(),
             qkv: Vec::new(),
             normed: Activations::default(),
             attended: Activations::default(),
@@ -194,7 +200,11 @@ impl Stepper {
             // SAFETY: every row is one task's.
             let to = unsafe { std::slice::from_raw_parts_mut(residual.0.add(r * stride), s.hidden) };
             model.embed.read_row(all[r].token as usize, to);
+            if s.embedding_scale != 1.0 {
+                to.iter_mut().for_each(|x| *x *= s.embedding_scale);
+            }
         });
+        grow(&mut self.branch, if s.post_norms { rows * stride } else { 0 });
         grow(&mut self.qkv, rows * model.layers[0].qkv.tiles() * LANES);
         self.normed.resize(rows, s.hidden);
         self.attended.resize(rows, s.heads * s.head_dim);
@@ -205,7 +215,8 @@ impl Stepper {
             scratch.attention.reserve(&cache.shape, group);
             grow(&mut scratch.gate, rows.min(MOST_ROWS) * together(lora, rows) * LANES);
         }
-        self.parts[..self.part_tasks.len()].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
+        let parts = self.attending.iter().map(|attending| attending.part_tasks.len()).max().unwrap_or(0);
+        self.parts[..parts].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
         self.stopwatch.lap(Phase::Embed);
         for (i, layer) in model.layers.iter().enumerate() {
             let next = model.layers.get(i + 1).map_or(model.head(), |layer| &layer.qkv);
@@ -219,15 +230,15 @@ impl Stepper {
             self.attend(model, layer, i, cache, shares);
             self.stopwatch.lap(Phase::Attend);
             self.shrink(lora, i, Place::Out);
-            self.add_product(&layer.o, &layer.gate_up, Place::Out, rows, stride, lora, i);
+            self.add_product(s, &layer.o, &layer.gate_up, Place::Out, &layer.attn_post_norm, rows, lora, i);
             self.stopwatch.lap(Phase::Out);
             self.norm(rows, &layer.mlp_norm, s, layer.gate_up.takes(self.precision));
             self.stopwatch.lap(Phase::Norm);
             self.shrink(lora, i, Place::GateUp);
-            self.gate(layer, rows, lora, i);
+            self.gate(layer, s.activation, rows, lora, i);
             self.stopwatch.lap(Phase::Gate);
             self.shrink(lora, i, Place::Down);
-            self.add_product(&layer.down, next, Place::Down, rows, stride, lora, i);
+            self.add_product(s, &layer.down, next, Place::Down, &layer.mlp_post_norm, rows, lora, i);
             self.stopwatch.lap(Phase::Down);
         }
         low_rank.end();
@@ -286,7 +297,11 @@ impl Stepper {
         let s = &model.sizes;
         self.rows.clear();
         self.first_rows.clear();
-        self.tasks.clear();
+        let kinds = [false, true].map(|windowed| model.layers.iter().any(|layer| layer.windowed == windowed));
+        let [global, windowed] = &mut self.attending;
+        let (first, second) = if kinds[0] { (global, windowed) } else { (windowed, global) };
+        let tasks = &mut first.tasks;
+        tasks.clear();
         let together = positions_together(s.heads / s.kv_heads);
         for (index, share) in shares.iter().enumerate() {
             let end = share.start + share.tokens.len();
@@ -301,42 +316,19 @@ impl Stepper {
             }
             for first in (0..share.tokens.len()).step_by(together) {
                 let count = together.min(share.tokens.len() - first);
-                self.tasks.extend((0..s.kv_heads).map(|head| Task {
-                    share: index,
-                    head,
-                    first,
-                    count,
-                    row: row + first,
-                }));
+                tasks.extend((0..s.kv_heads).map(|head| Task { share: index, head, first, count, row: row + first }));
             }
         }
         self.first_rows.push(self.rows.len());
         // The longest first, so that the threads end together.
-        self.tasks
-            .sort_unstable_by_key(|t| (std::cmp::Reverse(shares[t.share].start + t.first), t.share, t.first, t.head));
-        self.split_long_tasks(cache, shares, s.window.unwrap_or(usize::MAX));
-    }
-
-    /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
-    fn split_long_tasks(&mut self, cache: &KvCache, shares: &[Share], window: usize) {
-        self.long_tasks.clear();
-        self.part_tasks.clear();
-        let threads = self.pool.threads();
-        if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
-            return;
-        }
-        let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
-        self.tasks.retain(|&task| {
-            let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
-            if chunks.len() == 1 {
-                return true;
+        tasks.sort_unstable_by_key(|t| (std::cmp::Reverse(shares[t.share].start + t.first), t.share, t.first, t.head));
+        second.tasks.clone_from(if kinds == [true; 2] { tasks } else { const { &Vec::new() } });
+        let windows = [usize::MAX, s.window.unwrap_or(usize::MAX)];
+        for (attending, window) in self.attending.iter_mut().zip(windows) {
+            attending.split_long_tasks(cache, shares, window, self.pool.threads());
+            if self.parts.len() < attending.part_tasks.len() {
+                self.parts.resize_with(attending.part_tasks.len(), Partial::default);
             }
-            long_tasks.push((task, part_tasks.len(), chunks.len()));
-            part_tasks.extend(chunks.map(|chunk| PartTask { task, chunk }));
-            false
-        });
-        if self.parts.len() < part_tasks.len() {
-            self.parts.resize_with(part_tasks.len(), Partial::default);
         }
     }
 
@@ -409,7 +401,7 @@ impl Stepper {
                 }
             }
             // SAFETY: the stepper's path is supported.
-            unsafe { model.rotary.rotate(path, rotated, row.position) };
+            unsafe { model.rotary(layer).rotate(path, rotated, row.position) };
             let block = shares[row.share].table[row.position / block_size] as usize;
             for head in 0..s.kv_heads {
                 let key = (s.heads + head) * s.head_dim;
@@ -431,6 +423,8 @@ impl Stepper {
         let scratch = SendPtr(self.scratch.as_mut_ptr());
         // Where a KV head's queries fill whole groups, its task rounds its own results.
         let own_groups = (group * s.head_dim).is_multiple_of(GROUP);
+        let window = s.window.filter(|_| layer.windowed).unwrap_or(usize::MAX);
+        let scale = s.attention_scale();
         // SAFETY: the first query and result of a task are within the buffers.
         let queries = |task: Task| unsafe {
             let (qkv, view) = (&qkv, &view);
@@ -446,8 +440,8 @@ impl Stepper {
                 q_stride: stride,
                 out: view.wide.add(task.row * view.width + at),
                 out_stride: view.width,
-                window: s.window.unwrap_or(usize::MAX),
-                scale: 1.0 / (s.head_dim as f32).sqrt(),
+                window,
+                scale,
             }
         };
         // SAFETY: tasks write different heads or rows.
@@ -459,7 +453,7 @@ impl Stepper {
                 }
             }
         };
-        let (tasks, part_tasks, long_tasks) = (&self.tasks, &self.part_tasks, &self.long_tasks);
+        let Attending { tasks, part_tasks, long_tasks } = &self.attending[usize::from(layer.windowed)];
         let parts = SendPtr(self.parts.as_mut_ptr());
         self.pool.run(part_tasks.len() + tasks.len(), &|t, thread| {
             let (scratch, parts) = (&scratch, &parts);
@@ -493,8 +487,12 @@ impl Stepper {
         }
     }
 
-    /// `gate * sigmoid(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
-    fn gate(&mut self, layer: &Layer, rows: usize, lora: Adapted<'_>, index: usize) {
+    /// `activation(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
+    fn gate(&mut self, layer: &Layer, activation: Activation, rows: usize, lora: Adapted<'_>, index: usize) {
+        let gated = match activation {
+            Activation::Silu => swiglu,
+            Activation::Gelu => geglu,
+        };
         let (path, precision, form) = (self.path, self.precision, layer.down.takes(self.precision));
         let (from, to) = (self.normed.view(), self.gated.view());
         let scratch = SendPtr(self.scratch.as_mut_ptr());
@@ -518,7 +516,7 @@ impl Stepper {
                         for pair in 0..count / 2 {
                             let gates = gate.as_ptr().add(2 * pair * LANES);
                             let wide = to.wide.add(first_row * to.width + (first_tile / 2 + pair) * LANES);
-                            swiglu(path, gates, gates.add(LANES), width * LANES, block_rows, wide, to.width);
+                            gated(path, gates, gates.add(LANES), width * LANES, block_rows, wide, to.width);
                         }
                         for row in first_row..first_row + block_rows {
                             round_groups(path, to, row, first_tile / 4, count.div_ceil(4), form);
@@ -529,26 +527,62 @@ impl Stepper {
         });
     }
 
+    /// Add a product to the residual stream, normed first if there is a `post_norm`.
     fn add_product(
         &mut self,
+        s: &Sizes,
         matrix: &Matrix,
         next: &Matrix,
         place: Place,
+        post_norm: &[f32],
         rows: usize,
-        stride: usize,
         lora: Adapted<'_>,
         index: usize,
     ) {
+        let stride = s.hidden.next_multiple_of(LANES);
         let (path, precision) = (self.path, self.precision);
         let view = if place == Place::Out { self.attended.view() } else { self.gated.view() };
-        let out = SendPtr(self.residual.as_mut_ptr());
+        let residual = SendPtr(self.residual.as_mut_ptr());
+        let adds = post_norm.is_empty();
+        let out = if adds { SendPtr(self.residual.as_mut_ptr()) } else { SendPtr(self.branch.as_mut_ptr()) };
         self.products.run(&self.pool, matrix, Some(next), 1, rows, |tiles, plan, _| {
             let (out, first) = (&out, tiles.start * LANES);
             // SAFETY: tasks write different tiles.
             unsafe {
-                by_blocks(path, precision, matrix, view, tiles.clone(), plan, rows, out.0, stride, true);
+                by_blocks(path, precision, matrix, view, tiles.clone(), plan, rows, out.0, stride, adds);
                 lora.expand(path, index, place, tiles, 0..rows, out.0.add(first), stride);
             }
+        });
+        if !adds {
+            run_rows(&self.pool, rows, |row| {
+                let (residual, out) = (&residual, &out);
+                // SAFETY: every row is one task's.
+                unsafe {
+                    let (from, to) = (out.0.add(row * stride), residual.0.add(row * stride));
+                    add_norm_row(path, from, post_norm.as_ptr(), s.hidden, s.eps, to);
+                }
+            });
+        }
+    }
+}
+
+impl Attending {
+    /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
+    fn split_long_tasks(&mut self, cache: &KvCache, shares: &[Share], window: usize, threads: usize) {
+        self.long_tasks.clear();
+        self.part_tasks.clear();
+        if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
+            return;
+        }
+        let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
+        self.tasks.retain(|&task| {
+            let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
+            if chunks.len() == 1 {
+                return true;
+            }
+            long_tasks.push((task, part_tasks.len(), chunks.len()));
+            part_tasks.extend(chunks.map(|chunk| PartTask { task, chunk }));
+            false
         });
     }
 }

@@ -7,7 +7,7 @@ use penstock_cpu::activations::Precision;
 use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::matrix::{Matrix, Packing};
-use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::simd::Path;
@@ -22,7 +22,8 @@ fn frequencies(head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect()
 }
 
-/// Three models: blocks of 32 with biases, blocks of 256 with norms of heads and a window, and odd sizes of floats.
+/// Four models: blocks of 32 with biases, blocks of 256 with norms of heads and a window, odd sizes of floats, and one
+/// whose layers differ, with all that Gemma has.
 fn models(rng: &mut Rng) -> Vec<(Sizes, Weights)> {
     let base = Sizes {
         vocab: 70,
@@ -34,6 +35,12 @@ fn models(rng: &mut Rng) -> Vec<(Sizes, Weights)> {
         head_dim: 16,
         eps: 1e-5,
         window: None,
+        global_layers: Vec::new(),
+        local_frequencies: Vec::new(),
+        query_scalar: None,
+        embedding_scale: 1.0,
+        activation: Activation::Silu,
+        post_norms: false,
         tied: true,
         qkv_bias: true,
         qk_norm: false,
@@ -48,13 +55,27 @@ fn models(rng: &mut Rng) -> Vec<(Sizes, Weights)> {
         tied: false,
         qkv_bias: false,
         qk_norm: true,
-        ..base
+        ..base.clone()
     };
-    let odd = Sizes { vocab: 33, hidden: 50, ffn: 37, heads: 3, kv_heads: 3, head_dim: 10, ..base };
+    let odd = Sizes { vocab: 33, hidden: 50, ffn: 37, heads: 3, kv_heads: 3, head_dim: 10, ..base.clone() };
+    let mixed = Sizes {
+        layers: 3,
+        window: Some(37),
+        global_layers: vec![1],
+        local_frequencies: frequencies(16).iter().map(|f| f * 1.5).collect(),
+        query_scalar: Some(7.0),
+        embedding_scale: 96f32.sqrt(),
+        activation: Activation::Gelu,
+        post_norms: true,
+        qkv_bias: false,
+        qk_norm: true,
+        ..base.clone()
+    };
     [
         (base, &["Q4_0", "Q5_0", "Q8_0", "Q5_1"][..]),
         (large, &["Q4_K", "Q6_K", "Q2_K", "Q3_K", "Q4_K", "Q5_K"]),
         (odd, &["F32", "BF16", "F16"]),
+        (mixed, &["Q5_0", "Q8_0"]),
     ]
     .into_iter()
     .map(|(sizes, dtypes)| {
@@ -165,10 +186,20 @@ fn norm(x: &[f64], weight: &[f64], eps: f32) -> Vec<f64> {
 /// The model as its definition says, in float64: scores after each token.
 fn reference(s: &Sizes, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f64>> {
     let embed = weights.values("embed.weight");
-    let mut rows: Vec<Vec<f64>> = tokens.iter().map(|&t| embed[t as usize * s.hidden..][..s.hidden].to_vec()).collect();
+    let scale = f64::from(s.embedding_scale);
+    let embedding = |&t: &u32| embed[t as usize * s.hidden..][..s.hidden].iter().map(|x| x * scale).collect();
+    let mut rows: Vec<Vec<f64>> = tokens.iter().map(embedding).collect();
     let (group, half) = (s.heads / s.kv_heads, s.head_dim / 2);
-    let turns = frequencies(s.head_dim);
+    let activate = |x: f64| match s.activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+    };
     for i in 0..s.layers {
+        let window = if s.global_layers.contains(&i) { None } else { s.window };
+        let turns = match window {
+            Some(_) if !s.local_frequencies.is_empty() => s.local_frequencies.clone(),
+            _ => frequencies(s.head_dim),
+        };
         let get = |part: &str| weights.values(&format!("layers.{i}.{part}"));
         let attn_norm = get("attn_norm.weight");
         let project = |part: &str, rotated: bool| -> Vec<Vec<f64>> {
@@ -197,25 +228,29 @@ fn reference(s: &Sizes, weights: &Weights, tokens: &[u32]) -> Vec<Vec<f64>> {
         let (o, mlp_norm) = (get("o.weight"), get("mlp_norm.weight"));
         let (gate, up, down) = (get("gate.weight"), get("up.weight"), get("down.weight"));
         for (p, row) in rows.iter_mut().enumerate() {
-            let first = (p + 1).saturating_sub(s.window.unwrap_or(usize::MAX));
+            let first = (p + 1).saturating_sub(window.unwrap_or(usize::MAX));
             let mut attended = Vec::new();
             for h in 0..s.heads {
                 let at = h / group * s.head_dim;
                 let own = &q[p][h * s.head_dim..][..s.head_dim];
                 let weight = |t: usize| {
                     let dot: f64 = own.iter().zip(&k[t][at..]).map(|(q, k)| q * k).sum();
-                    (dot / (s.head_dim as f64).sqrt()).exp()
+                    (dot / f64::from(s.query_scalar.unwrap_or(s.head_dim as f32)).sqrt()).exp()
                 };
                 let weights: Vec<f64> = (first..=p).map(weight).collect();
                 let total: f64 = weights.iter().sum();
                 let value = |d: usize| weights.iter().zip(first..).map(|(w, t)| w * v[t][at + d]).sum::<f64>();
                 attended.extend((0..s.head_dim).map(|d| value(d) / total));
             }
-            row.iter_mut().zip(times(&o, &attended)).for_each(|(x, y)| *x += y);
+            let add = |row: &mut Vec<f64>, y: Vec<f64>, post_norm: &str| {
+                let y = if s.post_norms { norm(&y, &get(post_norm), s.eps) } else { y };
+                row.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+            };
+            add(row, times(&o, &attended), "attn_post_norm.weight");
             let x = norm(row, &mlp_norm, s.eps);
             let gated: Vec<f64> =
-                times(&gate, &x).into_iter().zip(times(&up, &x)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            row.iter_mut().zip(times(&down, &gated)).for_each(|(x, y)| *x += y);
+                times(&gate, &x).into_iter().zip(times(&up, &x)).map(|(g, u)| activate(g) * u).collect();
+            add(row, times(&down, &gated), "mlp_post_norm.weight");
         }
     }
     let head = weights.values(if s.tied { "embed.weight" } else { "head.weight" });

@@ -9,7 +9,7 @@ use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::lora::Adapter;
 use penstock_cpu::matrix::Packing;
-use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::quantize::Quantization;
 use penstock_cpu::sampler::{self, Choice, Chosen, Logprobs, Scored};
@@ -25,6 +25,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ fn detached<T: Send>(py: Python<'_>, job: impl FnOnce() -> penstock_cpu::Result<
     }
 }
 
-/// A model's sizes by their names in `ModelSpec`.
+/// A model's sizes and switches by their names in `ModelSpec`, and the rotation of layers with a window.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct PySizes {
@@ -66,9 +67,24 @@ struct PySizes {
     head_dim: usize,
     rms_norm_eps: f32,
     sliding_window: Option<usize>,
+    global_layers: Vec<usize>,
+    local_frequencies: Vec<f32>,
+    query_scalar: Option<f32>,
+    embedding_scale: f32,
+    #[pyo3(from_py_with = activation_from)]
+    activation: Activation,
+    post_norms: bool,
     tied_embeddings: bool,
     qkv_bias: bool,
     qk_norm: bool,
+}
+
+fn activation_from(name: &Bound<'_, PyAny>) -> PyResult<Activation> {
+    match name.extract::<&str>()? {
+        "silu" => Ok(Activation::Silu),
+        "gelu" => Ok(Activation::Gelu),
+        other => Err(NativeModelError::new_err(format!("The native runner knows no activation '{other}'."))),
+    }
 }
 
 impl From<PySizes> for Sizes {
@@ -83,6 +99,12 @@ impl From<PySizes> for Sizes {
             head_dim: s.head_dim,
             eps: s.rms_norm_eps,
             window: s.sliding_window,
+            global_layers: s.global_layers,
+            local_frequencies: s.local_frequencies,
+            query_scalar: s.query_scalar,
+            embedding_scale: s.embedding_scale,
+            activation: s.activation,
+            post_norms: s.post_norms,
             tied: s.tied_embeddings,
             qkv_bias: s.qkv_bias,
             qk_norm: s.qk_norm,
@@ -128,14 +150,27 @@ unsafe fn contents(buffer: &PyBuffer<u8>) -> &[u8] {
 }
 
 /// Temperature, top-k, top-p, min-p, uniform number, log probabilities; bias, banned ids, repetition penalty, ids it
-/// is for, amounts to subtract.
-type PyChoice = (f32, usize, f32, f32, f64, Option<usize>, Vec<(u32, f32)>, Vec<u32>, f32, Vec<u32>, Vec<(u32, f32)>);
-/// Token ids, position of the first, block table; how to choose the next token, if it is to be; ids to be scored
-/// after each position and how many alternatives.
-type PyShare = (Vec<u32>, usize, Vec<u32>, Option<PyChoice>, Vec<u32>, usize);
+/// is for, amounts to subtract, bits of the allowed tokens.
+type PyChoice = (
+    f32,
+    usize,
+    f32,
+    f32,
+    f64,
+    Option<usize>,
+    Vec<(u32, f32)>,
+    Vec<u32>,
+    f32,
+    Vec<u32>,
+    Vec<(u32, f32)>,
+    Option<PyBackedBytes>,
+);
+/// Token ids, position of the first, block table; how to choose the tokens after the last so many of them; ids to be
+/// scored after each position and how many alternatives.
+type PyShare = (Vec<u32>, usize, Vec<u32>, Vec<PyChoice>, Vec<u32>, usize);
 type PyLogprobs = (Scored, Vec<Scored>);
-/// Whether all values were finite; the token and its log probabilities if one was to be chosen; scores of the prompt.
-type PyAnswer = (bool, Option<(Option<u32>, Option<PyLogprobs>)>, Vec<PyLogprobs>);
+/// Whether all values were finite; the chosen tokens and their log probabilities; scores of the prompt.
+type PyAnswer = (bool, Vec<(Option<u32>, Option<PyLogprobs>)>, Vec<PyLogprobs>);
 
 fn choice_from(c: PyChoice) -> Choice {
     Choice {
@@ -150,6 +185,7 @@ fn choice_from(c: PyChoice) -> Choice {
         repetition: c.8,
         seen: c.9,
         subtracted: c.10,
+        allowed: c.11.map(|bits| bits.to_vec()),
     }
 }
 
@@ -470,34 +506,41 @@ fn step(
 ) -> Vec<PyAnswer> {
     let mut shares = Vec::with_capacity(asked.len());
     let mut wishes = Vec::with_capacity(asked.len());
-    for (tokens, start, table, choice, next, top) in asked {
+    for (tokens, start, table, choices, next, top) in asked {
+        let choices: Vec<Choice> = choices.into_iter().take(tokens.len()).map(choice_from).collect();
         shares.push(Share { tokens, start, table });
-        wishes.push((choice.map(choice_from), next, top));
+        wishes.push((choices, next, top));
     }
     stepper.forward_adapted(model, cache, &shares, adapters);
     let mut answers: Vec<PyAnswer> = (0..shares.len())
         .map(|i| {
             let finite = (stepper.first_row(i)..=stepper.last_row(i)).all(|row| stepper.is_finite(model, row));
-            (finite, None, Vec::new())
+            (finite, Vec::new(), Vec::new())
         })
         .collect();
 
-    let chosen: Vec<usize> = (0..shares.len()).filter(|&i| answers[i].0 && wishes[i].0.is_some()).collect();
+    // The row of each choice, with the share it is for.
+    let chosen: Vec<(usize, usize, &Choice)> = wishes
+        .iter()
+        .enumerate()
+        .filter(|&(i, _)| answers[i].0)
+        .flat_map(|(i, (choices, ..))| {
+            let first = stepper.last_row(i) + 1 - choices.len();
+            choices.iter().enumerate().map(move |(n, choice)| (i, first + n, choice))
+        })
+        .collect();
     for part in chosen.chunks(SCORED_ROWS) {
-        let rows: Vec<usize> = part.iter().map(|&i| stepper.last_row(i)).collect();
+        let rows: Vec<usize> = part.iter().map(|&(_, row, _)| row).collect();
         stepper.score(model, &rows);
-        let results: Vec<Mutex<Option<Chosen>>> = part.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<Mutex<Chosen>> = part.iter().map(|_| Mutex::new((None, None))).collect();
         let path = stepper.path();
         stepper.with_scores(model, part.len(), &|at, scores| {
-            if let Some(choice) = &wishes[part[at]].0 {
-                // SAFETY: the stepper's path is supported.
-                *results[at].lock().expect("no task panics with it") =
-                    Some(unsafe { sampler::choose(path, scores, choice) });
-            }
+            // SAFETY: the stepper's path is supported.
+            *results[at].lock().expect("no task panics with it") = unsafe { sampler::choose(path, scores, part[at].2) };
         });
-        for (&i, result) in part.iter().zip(results) {
-            let result = result.into_inner().expect("no task panics with it");
-            answers[i].1 = result.map(|(token, logprobs)| (token, logprobs.map(plain)));
+        for (&(i, ..), result) in part.iter().zip(results) {
+            let (token, logprobs) = result.into_inner().expect("no task panics with it");
+            answers[i].1.push((token, logprobs.map(plain)));
         }
     }
 

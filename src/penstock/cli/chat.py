@@ -98,6 +98,7 @@ async def _connect(url: str, api_key: str | None, model: str | None) -> Any:
 
 async def _load(model: str | None, offline: bool, engine: dict[str, Any]) -> Any:
     import asyncio
+    from functools import partial
 
     from penstock.engine.chat import EngineTalker
     from penstock.engine.client import EngineClient
@@ -106,9 +107,10 @@ async def _load(model: str | None, offline: bool, engine: dict[str, Any]) -> Any
 
     settings = EngineSettings.load(model=model, **engine)
     with PullBar() as bar:
-        path = await asyncio.to_thread(resolve, settings.model, offline=offline or None, progress=bar)
+        find = partial(resolve, offline=offline or None, progress=bar)
+        config = await asyncio.to_thread(settings.config, find)
     note_loading(settings.model)
-    client = EngineClient(settings.config(path))
+    client = EngineClient(config)
     await client.start()
     return EngineTalker(client, settings.model)
 

@@ -67,6 +67,10 @@ ENGINE = Flags(
              metavar="SIZE"),
         Flag("gpu_memory_utilization", float, "Share of a GPU's memory to use.", "0.9"),
         Flag("enable_prefix_caching", bool, "Compute what prompts have in common at their beginning once.", "on"),
+        Flag("speculation", str, "Guess the next tokens where text repeats itself, and check several in one step.",
+             "ngram where it changes no text", ("off", "ngram", "draft")),
+        Flag("draft_model", str, "A smaller model of the same vocabulary that guesses, named as the model is.", "none",
+             metavar="MODEL"),
         Flag("runner", str, "What computes: our own code on CPUs, or PyTorch.", "auto", ("auto", "native", "torch")),
         Flag("device", str, "Where the model runs.", "auto", ("auto", "cpu", "cuda", "mps")),
         Flag("dtype", str, "Number format; auto: the fastest.", "auto", ("auto", "float32", "bfloat16", "float16")),
@@ -100,6 +104,8 @@ SERVER = Flags(
     (
         Flag("host", str, "Address to listen on; one that other machines can reach needs an API key.", "127.0.0.1"),
         Flag("port", int, "TCP port; 0 takes a free one.", "8000"),
+        Flag("grpc_port", int, "TCP port for Triton's protocol over gRPC (Triton's own is 8001); 0 takes a free one.",
+             "off"),
         Flag("uds", str, "Unix socket to listen on instead of host and port.", metavar="PATH"),
         Flag("api_keys", list[str], "A key that clients must send; may be given several times. "
              "PENSTOCK_API_KEYS keeps it out of the process list.", option="--api-key", metavar="KEY"),
@@ -107,6 +113,8 @@ SERVER = Flags(
         Flag("served_model_name", str, "The model's name in the API.", "as given", metavar="NAME"),
         Flag("aliases", list[str], "Another name the model answers to, such as gpt-3.5-turbo; may be given several "
              "times.", option="--alias", metavar="NAME"),
+        Flag("model_control", bool, "Let clients load and unload the declared models, through Triton's repository API.",
+             "off"),
         Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
              "never", metavar="SECONDS"),
         Flag("lora_dir", str, "A directory below which clients may load adapters while the server runs.", "none",

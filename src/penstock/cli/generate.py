@@ -51,6 +51,7 @@ def generate(
       penstock generate questions.txt -o answers.jsonl --chat --model ./model.gguf
     """
     import asyncio
+    from functools import partial
 
     from penstock.engine.offline import Job, generate_file
     from penstock.engine.params import params_from
@@ -66,9 +67,10 @@ def generate(
         from penstock.engine.client import EngineClient
 
         with PullBar() as pull:
-            path = await asyncio.to_thread(resolve, settings.model, offline=offline or None, progress=pull)
+            find = partial(resolve, offline=offline or None, progress=pull)
+            config = await asyncio.to_thread(settings.config, find)
         note_loading(settings.model)
-        client = EngineClient(settings.config(path))
+        client = EngineClient(config)
         await client.start()
         return client
 

@@ -59,12 +59,11 @@ def _serve(
 
             declared = []
             if "model" in given or not others:
-                path = find(first.model)
                 named = settings
                 if settings.served_model_name is None and not Path(first.model).expanduser().exists():
                     named = replace(settings, served_model_name=first.model)
-                declared.append(DeclaredModel.of(first.config(path), named))
-            return declared + [other.declared(find(other.model)) for other in others]
+                declared.append(DeclaredModel.of(first.config(find), named))
+            return declared + [other.declared(find) for other in others]
 
     models = declare()
     if models[0].preload:

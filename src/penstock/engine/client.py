@@ -435,5 +435,7 @@ def _error_class(name: str) -> type[PenstockError]:
 
 
 def _as_exception(output: RequestOutput) -> PenstockError:
-    code = "engine_died" if output.error_type == EngineDeadError.__name__ else None
-    return _error_class(output.error_type or "")(output.error or "The request failed.", code=code)
+    code = "engine_died" if output.error_type == EngineDeadError.__name__ else output.error_code
+    return _error_class(output.error_type or "")(
+        output.error or "The request failed.", param=output.error_param, code=code
+    )

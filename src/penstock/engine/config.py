@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penstock.engine.types import AdapterInfo
+from penstock.engine.types import AdapterInfo, Speculation
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +23,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None  # bytes of weights and KV cache together; None: as kv_memory says
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
     enable_prefix_caching: bool = True
+    # None: by the draft model if there is one, else by n-gram look-up where it changes no token
+    speculation: Speculation | None = None
+    draft_model: str | None = None  # the path of a smaller model of the same vocabulary
     runner: str = "auto"  # "native" and "torch" insist on one
     device: str = "auto"
     dtype: str = "auto"
@@ -67,3 +70,5 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     prompt_tokens: int = 0  # computed, not taken from the cache
     generation_tokens: int = 0
+    draft_tokens: int = 0  # checked
+    accepted_draft_tokens: int = 0

@@ -1,6 +1,7 @@
 """The engine core: owns the scheduler and the runner, and turns steps into deltas.
 
-Plain and synchronous: `add`, `abort`, `step`. The process around it is `engine/process.py`; tests drive it
+Plain and synchronous: `add`, `abort`, `step`; only grammars are compiled in a thread of their own, for which `poll`
+looks. The process around it is `engine/process.py`; tests drive it
 directly.
 """
 
@@ -8,27 +9,38 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, PenstockError
+import msgspec
+
+from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.adapters import AdapterTable, load_all
+from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineInfo, EngineStats
+from penstock.engine.grammar import GrammarTokenizer
 from penstock.engine.runners.base import RunnerConfig
+from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
+from penstock.engine.speculation.draft_model import DraftModel, check_vocabulary
+from penstock.engine.speculation.speculator import Decode, Speculator
 from penstock.engine.stopping import OutputStream
-from penstock.engine.types import RequestOutput, SampleSpec, SequenceOutput, SequenceStep, StepBatch
+from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 from penstock.models.load import load
 from penstock.models.vocabulary_files import load_vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.engine.config import EngineConfig
-    from penstock.engine.runners.base import KVCapacity, ModelRunner
+    from penstock.engine.grammar import Matcher
+    from penstock.engine.runners.base import KVCapacity, ModelRunner, Pacing
     from penstock.engine.sequence import Scheduled, Sequence
-    from penstock.engine.types import FinishReason, PositionLogprobs, Request
+    from penstock.engine.speculation.speculator import Drafting
+    from penstock.engine.types import PositionLogprobs, Request
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -41,48 +53,35 @@ class _Live:
     sequence: Sequence
     stream: OutputStream
     prompt_logprobs: list[PositionLogprobs | None] | None
+    drafting: Drafting | None  # None: one token a step
     announced: bool = False  # its first output has been sent
 
 
 class EngineCore:
     """One model, its KV cache, and the requests in flight.
 
+    Args:
+        config: what to load, and the limits.
+        wake: called in another thread when `poll` has something to do.
+
     Raises:
         ModelFileError: the model can't be read.
         ConfigError: the settings don't fit the model or the machine.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, wake: Callable[[], None] = lambda: None) -> None:
         self.config = config
         path = Path(config.model_path)
         spec, weights = load(path)
         weights.close()
         self.vocabulary = load_vocabulary(path)
         max_model_len = _checked_model_len(config, spec)
-        self.runner: ModelRunner = make_runner(
-            RunnerConfig(
-                model_path=config.model_path,
-                runner=config.runner,
-                block_size=config.block_size,
-                device=config.device,
-                dtype=config.dtype,
-                kv_cache_dtype=config.kv_cache_dtype,
-                quantization=config.quantization,
-                threads=config.threads,
-                reserve_cores=config.reserve_cores,
-                pin_threads=config.pin_threads,
-                max_num_seqs=config.max_num_seqs,
-                max_num_batched_tokens=config.max_num_batched_tokens,
-                max_model_len=max_model_len,
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                runner_cache=config.runner_cache,
-                allow_unverified=config.allow_unverified,
-                max_loras=config.max_loras,
-                max_lora_rank=config.max_lora_rank,
-            )
-        )
+        self.runner: ModelRunner = make_runner(_runner_config(config, config.model_path, max_model_len))
         self.spec = self.runner.load()
+        draft_runner = self._load_draft_runner(max_model_len)
         capacity = self.runner.kv_capacity()
+        if draft_runner is not None:
+            capacity = _together(capacity, draft_runner.kv_capacity())
         blocks = _kv_blocks(config, capacity, max_model_len)
         self.max_model_len = min(max_model_len, blocks * config.block_size)
         if config.max_model_len is not None and self.max_model_len < config.max_model_len:
@@ -93,6 +92,7 @@ class EngineCore:
             )
         self.runner.allocate(blocks)
         pacing = self.runner.pacing()
+        self.speculator = self._make_speculator(draft_runner, blocks, pacing)
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
@@ -120,26 +120,97 @@ class EngineCore:
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
         self._live: dict[str, _Live] = {}
+        self._awaiting = AwaitingGrammars(
+            lambda: GrammarTokenizer(self.vocabulary, self.spec.vocab_size, self._eos_token_ids), wake
+        )
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
+
+    def _load_draft_runner(self, max_model_len: int) -> ModelRunner | None:
+        config = self.config
+        if config.draft_model is None:
+            if config.speculation == "draft":
+                raise ConfigError("Guessing by a draft model needs one: give --draft-model.", param="draft_model")
+            return None
+        # Its own weights, wherever the model runs; a quantization is the model's.
+        own = msgspec.structs.replace(config, quantization=None)
+        runner = make_runner(_runner_config(own, config.draft_model, max_model_len))
+        spec = runner.load()
+        size = min(spec.vocab_size, self.spec.vocab_size)
+        check_vocabulary(load_vocabulary(Path(config.draft_model)), self.vocabulary, size)
+        if spec.context_length < max_model_len:
+            raise ConfigError(
+                f"The draft model was trained for {spec.context_length} tokens, fewer than the {max_model_len} of a "
+                f"request. Give --max-model-len {spec.context_length}, or another draft model.",
+                param="draft_model",
+            )
+        return runner
+
+    def _make_speculator(self, draft_runner: ModelRunner | None, blocks: int, pacing: Pacing) -> Speculator:
+        cost = self.runner.draft_cost()
+        if draft_runner is None:
+            return Speculator(cost, self.config.speculation)
+        draft_runner.allocate(blocks)
+        share = draft_runner.kv_capacity().weight_bytes / self.runner.kv_capacity().weight_bytes
+        model = DraftModel(
+            draft_runner,
+            block_size=self.config.block_size,
+            vocab_size=self.spec.vocab_size,
+            catch_up=max(self.config.max_num_seqs, int(pacing.prefill_tokens / share)),
+        )
+        return Speculator(cost, self.config.speculation, model, share)
 
     @property
     def has_work(self) -> bool:
         return self.scheduler.has_work
 
     def add(self, request: Request) -> RequestOutput | None:
-        """Queue a request; what is returned is its refusal."""
+        """Queue a request, after its grammar has been compiled if it has one; what is returned is its refusal."""
+        if request.params.grammar is None:
+            return self._queue(request, None)
         try:
-            adapter = self.adapters.acquire(request.adapter)
+            if request.request_id in self._awaiting:
+                raise InvalidRequestError(f"A request with the id {request.request_id!r} is already running.")
+            matcher = self._awaiting.open(request, request.params.grammar)
         except PenstockError as error:
             return _failure(request.request_id, error)
+        return None if matcher is None else self._queue(request, matcher)
+
+    def poll(self) -> list[RequestOutput]:
+        """Queue the requests whose grammar is there; what is returned are refusals."""
+        refused = []
+        for request, found in self._awaiting.ready():
+            if isinstance(found, PenstockError):
+                refused.append(_failure(request.request_id, found))
+            elif (refusal := self._queue(request, found)) is not None:
+                refused.append(refusal)
+        return refused
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds of silence without work after which to `settle` and `poll`; None: for as long as it takes."""
+        return self._awaiting.patience
+
+    def settle(self) -> None:
+        """Called when nothing came for `patience` seconds: the moment for what would delay a request otherwise."""
+        if not self._awaiting:
+            self._awaiting.settle()
+
+    def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
+        params = request.params
+        adapter = 0
         try:
+            adapter = self.adapters.acquire(request.adapter)
             sequence = self.scheduler.add(request, adapter)
+            try:
+                drafting = self.speculator.open(sequence, params.speculation)
+            except PenstockError:
+                self.scheduler.finish(sequence)
+                raise
         except PenstockError as error:
             self.adapters.release(adapter)
             return _failure(request.request_id, error)
-        params = request.params
         room = self.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.vocabulary,
@@ -147,13 +218,15 @@ class EngineCore:
             request.prompt_token_ids,
             self._eos_token_ids,
             min(params.max_tokens if params.max_tokens is not None else room, room),
+            matcher,
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
-        self._live[request.request_id] = _Live(sequence, stream, wanted)
+        self._live[request.request_id] = _Live(sequence, stream, wanted, drafting)
         return None
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
+        self._awaiting.drop(request_id)
         live = self._live.pop(request_id, None)
         if live is not None:
             self.scheduler.abort(request_id)
@@ -164,11 +237,12 @@ class EngineCore:
         scheduled = self.scheduler.schedule(time.monotonic())
         if not scheduled:
             raise RuntimeError("the scheduler has work but scheduled nothing")  # a bug: die loudly and be restarted
-        results = self._execute([self._share(item) for item in scheduled])
+        outputs: list[RequestOutput] = []
+        scheduled, shares = self._shares(scheduled, outputs)
+        results = self._execute(shares) if shares else []
         self._steps += 1
-        outputs = []
-        for item, result in zip(scheduled, results, strict=True):
-            output = self._apply(item, result)
+        for item, share, result in zip(scheduled, shares, results, strict=True):
+            output = self._apply(item, share, result)
             if output is not None:
                 outputs.append(output)
         return outputs
@@ -190,10 +264,57 @@ class EngineCore:
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
+            draft_tokens=self.speculator.drafted,
+            accepted_draft_tokens=self.speculator.accepted,
         )
 
     def shutdown(self) -> None:
+        self._awaiting.close()
+        self.speculator.close()
         self.runner.shutdown()
+
+    def _shares(
+        self, scheduled: list[Scheduled], failed: list[RequestOutput]
+    ) -> tuple[list[Scheduled], list[SequenceStep]]:
+        """Those that can be computed, with what the runner is told; the others are ended and join `failed`."""
+        sampled = (self._live[item.sequence.request_id].stream.matcher for item in scheduled if item.samples)
+        matchers = [matcher for matcher in sampled if matcher is not None]
+        if matchers:
+            matchers[0].prepare_with(matchers[1:])
+        items: list[Scheduled] = []
+        shares: list[SequenceStep] = []
+        for item in scheduled:
+            try:
+                shares.append(self._share(item))
+                items.append(item)
+            except PenstockError as error:
+                failed.append(self._fail(item.sequence, error))
+        # Beside a prompt's many rows a step of decodes is not what it costs otherwise: no drafts then.
+        if shares and all(item.sequence.is_decoding for item in items):
+            room = self.config.max_num_batched_tokens - len(shares)
+            drafts = self.speculator.draft([self._decode(share) for share in shares], room, self.scheduler.reserve)
+            shares = [self._with_drafts(*pair) if pair[1] else pair[0] for pair in zip(shares, drafts, strict=True)]
+        return items, shares
+
+    def _decode(self, share: SequenceStep) -> Decode | None:
+        live = self._live[share.request_id]
+        if live.drafting is None or share.sample is None:
+            return None
+        return Decode(live.drafting, share.sample, live.stream.tokens_left - 1)
+
+    def _with_drafts(self, share: SequenceStep, drafts: list[int]) -> SequenceStep:
+        """A decode with drafts to be checked, as far as the text could go with them."""
+        live = self._live[share.request_id]
+        ways = live.stream.ahead(drafts)
+        if share.sample is None or not ways:
+            return share
+        drafts = drafts[: len(ways)]
+        outputs = live.sequence.output_token_ids
+        samples = [
+            replace(share.sample, output_token_ids=outputs + drafts[: i + 1], banned_token_ids=banned, allowed=allowed)
+            for i, (banned, allowed) in enumerate(ways)
+        ]
+        return replace(share, token_ids=[*share.token_ids, *drafts], drafts=samples)
 
     def _share(self, item: Scheduled) -> SequenceStep:
         sequence = item.sequence
@@ -209,6 +330,7 @@ class EngineCore:
                 prompt_token_ids=request.prompt_token_ids,
                 output_token_ids=sequence.output_token_ids,
                 banned_token_ids=live.stream.banned_token_ids,
+                allowed=live.stream.allowed,
             )
         prompt_logprobs = None
         if live.prompt_logprobs is not None and start < len(request.prompt_token_ids):
@@ -243,55 +365,69 @@ class EngineCore:
             raise RuntimeError("every sequence of a step failed: the runner is broken")
         return results
 
-    def _apply(self, item: Scheduled, result: SequenceOutput) -> RequestOutput | None:
+    def _apply(self, item: Scheduled, share: SequenceStep, result: SequenceOutput) -> RequestOutput | None:
         sequence = item.sequence
         request_id = sequence.request_id
-        if result.error is not None:
+        chosen = _chosen(share, result)
+        if result.error is not None or any(token.token_id is None for token in chosen[1:]):
             self._end(sequence)
             return RequestOutput(
-                request_id=request_id, finish_reason="error", error=result.error, error_type="PenstockError"
+                request_id=request_id,
+                finish_reason="error",
+                error=result.error or NOTHING_TO_CHOOSE,
+                error_type="PenstockError",
             )
         live = self._live[request_id]
         if live.prompt_logprobs is not None:
             live.prompt_logprobs.extend(result.prompt_logprobs)
         generated_before = len(sequence.output_token_ids)
-        self.scheduler.advance(item, result.token_id)
         self._prompt_tokens += item.num_tokens if generated_before == 0 else 0
-        if result.token_id is None:
-            return None
-        self._generation_tokens += 1
-        return self._delta(live, result)
+        if share.drafts and live.drafting is not None:
+            self.speculator.learn(live.drafting, len(share.drafts), len(chosen) - 1)
+        drafted = [token.token_id for token in chosen[:-1] if token.token_id is not None]
+        self.scheduler.advance(item, chosen[-1].token_id if chosen else None, drafted)
+        return self._delta(live, chosen) if chosen else None
 
-    def _delta(self, live: _Live, result: SequenceOutput) -> RequestOutput | None:
-        sequence, token_id = live.sequence, result.token_id
-        if token_id is None:
-            return None
-        text = ""
-        reason: FinishReason | None = None
-        matched: int | str | None = None
-        tokens: list[int] = []
-        if sequence.request.params.max_tokens == 0:  # only the prompt was to be scored
-            reason = "length"
-        else:
-            text, reason, matched = live.stream.push(token_id)
-            tokens.append(token_id)
+    def _delta(self, live: _Live, chosen: list[Sampled]) -> RequestOutput | None:
+        sequence = live.sequence
         output = RequestOutput(
             request_id=sequence.request_id,
-            text=text,
-            token_ids=tokens,
-            logprobs=None if result.logprobs is None or not tokens else [result.logprobs],
-            finish_reason=reason,
-            stop_reason=matched,
+            token_ids=[],
             cached_tokens=sequence.num_cached_tokens,
             scheduled_time=sequence.scheduled_time,
         )
+        if sequence.request.params.max_tokens == 0:  # only the prompt was to be scored
+            output.finish_reason = "length"
+        else:
+            try:
+                self._push(live.stream, chosen, output)
+            except PenstockError as error:
+                return self._fail(sequence, error)
         if not live.announced:
             live.announced = True
             output.prompt_logprobs = live.prompt_logprobs
         live.prompt_logprobs = None
-        if reason is not None:
+        if output.finish_reason is not None:
             self._end(sequence)
         return output
+
+    def _push(self, stream: OutputStream, chosen: list[Sampled], output: RequestOutput) -> None:
+        """Add to `output` what the tokens say, up to the one that ends the text."""
+        for token in chosen:
+            if token.token_id is None:
+                continue
+            self._generation_tokens += 1
+            text, output.finish_reason, output.stop_reason = stream.push(token.token_id)
+            output.text += text
+            output.token_ids.append(token.token_id)
+            if token.logprobs is not None:
+                output.logprobs = [*(output.logprobs or ()), token.logprobs]
+            if output.finish_reason is not None:
+                return
+
+    def _fail(self, sequence: Sequence, error: PenstockError) -> RequestOutput:
+        self._end(sequence)
+        return _failure(sequence.request_id, error)
 
     def _end(self, sequence: Sequence) -> None:
         del self._live[sequence.request_id]
@@ -299,9 +435,58 @@ class EngineCore:
         self.adapters.release(sequence.adapter)
 
 
+def _chosen(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
+    """The tokens that a step yields: what was chosen as long as it is what had been drafted, and one more."""
+    if result.token_id is None:
+        return []
+    choices = [Sampled(result.token_id, result.logprobs), *result.after_drafts]
+    drafts = share.token_ids[len(share.token_ids) - len(share.drafts) :]
+    right = 0
+    while right < len(drafts) and choices[right].token_id == drafts[right]:
+        right += 1
+    return choices[: right + 1]
+
+
 def _failure(request_id: str, error: PenstockError) -> RequestOutput:
     return RequestOutput(
-        request_id=request_id, finish_reason="error", error=error.message, error_type=type(error).__name__
+        request_id=request_id,
+        finish_reason="error",
+        error=error.message,
+        error_type=type(error).__name__,
+        error_param=error.param,
+        error_code=error.code,
+    )
+
+
+def _runner_config(config: EngineConfig, model_path: str, max_model_len: int) -> RunnerConfig:
+    return RunnerConfig(
+        model_path=model_path,
+        runner=config.runner,
+        block_size=config.block_size,
+        device=config.device,
+        dtype=config.dtype,
+        kv_cache_dtype=config.kv_cache_dtype,
+        quantization=config.quantization,
+        threads=config.threads,
+        reserve_cores=config.reserve_cores,
+        pin_threads=config.pin_threads,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        runner_cache=config.runner_cache,
+        allow_unverified=config.allow_unverified,
+        max_loras=config.max_loras,
+        max_lora_rank=config.max_lora_rank,
+    )
+
+
+def _together(model: KVCapacity, draft: KVCapacity) -> KVCapacity:
+    """Of two models whose caches have the same number of blocks; both were asked once both were loaded."""
+    return replace(
+        model,
+        bytes_per_block=model.bytes_per_block + draft.bytes_per_block,
+        weight_bytes=model.weight_bytes + draft.weight_bytes,
     )
 
 

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     from penstock.engine.types import RequestOutput
 
 log = logging.getLogger(__name__)
-CLOSED = None  # in the inbox: the client is gone
 GRACE_SECONDS = 5.0  # how long a step may go on after the client has gone
+CLOSED = None  # in the inbox: the client is gone
+
+
+class _Wake:
+    """In the inbox: the core has something to `poll` for."""
+
+
+_Inbox = queue.SimpleQueue[wire.ToCore | _Wake | None]
 
 
 def serve_core(sock: socket.socket) -> None:
@@ -40,10 +47,10 @@ def serve_core(sock: socket.socket) -> None:
     start = wire.to_core_decoder.decode(first)
     if not isinstance(start, wire.Start):
         raise TypeError(f"the first message must be Start, not {type(start).__name__}")
-    inbox: queue.SimpleQueue[wire.ToCore | None] = queue.SimpleQueue()
+    inbox: _Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), name="core-reader", daemon=True).start()
     try:
-        core = EngineCore(start.config)
+        core = EngineCore(start.config, wake=lambda: inbox.put(_Wake()))
     except PenstockError as error:
         sock.sendall(wire.frame(wire.Failed(type(error).__name__, error.message, error.param)))
         return
@@ -56,11 +63,12 @@ def serve_core(sock: socket.socket) -> None:
         core.shutdown()
 
 
-def _loop(core: EngineCore, sock: socket.socket, inbox: queue.SimpleQueue[wire.ToCore | None]) -> None:
+def _loop(core: EngineCore, sock: socket.socket, inbox: _Inbox) -> None:
     while True:
         refused: list[RequestOutput] = []
         if not _take(core, inbox, refused, sock):
             return
+        refused += core.poll()
         outputs = core.step() if core.has_work else []
         if not core.has_work:
             core.idle()
@@ -68,16 +76,19 @@ def _loop(core: EngineCore, sock: socket.socket, inbox: queue.SimpleQueue[wire.T
             sock.sendall(wire.frame(wire.Outputs(refused + outputs, core.stats())))
 
 
-def _take(
-    core: EngineCore, inbox: queue.SimpleQueue[wire.ToCore | None], refused: list[RequestOutput], sock: socket.socket
-) -> bool:
+def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput], sock: socket.socket) -> bool:
     """Apply every message that is there; wait for one if there is no work. False: the client has gone."""
     while True:
+        waits = not core.has_work and not refused
         try:
-            message = inbox.get(block=not core.has_work and not refused)
+            message = inbox.get(waits, core.patience if waits else None)
         except queue.Empty:
+            if waits:
+                core.settle()
             return True
         match message:
+            case _Wake():
+                return True
             case wire.Add(request):
                 refusal = core.add(request)
                 if refusal is not None:
@@ -103,7 +114,7 @@ def _load_adapter(core: EngineCore, message: wire.LoadAdapter) -> wire.AdapterLo
         return wire.AdapterFailed(message.name, type(error).__name__, error.message, error.param, error.code)
 
 
-def _read(sock: socket.socket, inbox: queue.SimpleQueue[wire.ToCore | None]) -> None:
+def _read(sock: socket.socket, inbox: _Inbox) -> None:
     try:
         while (body := wire.receive(sock)) is not None:
             inbox.put(wire.to_core_decoder.decode(body))

@@ -46,6 +46,8 @@ from penstock.engine.block_tables import BlockTables
 from penstock.engine.sequence import Scheduled, Sequence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence as Tokens
+
     from penstock.engine.types import Request
 
 _MAX_BYPASSES = 8  # later requests admitted before one that waits for memory
@@ -169,14 +171,28 @@ class Scheduler:
         newcomers = self._admit_waiting(copy(prefill)) if self._waiting else set()
         return self._deal(prefill, newcomers, now)
 
-    def advance(self, scheduled: Scheduled, token_id: int | None) -> None:
+    def reserve(self, sequence: Sequence, drafts: int) -> int:
+        """Blocks for up to `drafts` tokens beyond the known ones of a running sequence; how many there is room for.
+
+        Takes none of the blocks that the others' next tokens may need.
+        """
+        block_size = self._config.block_size
+        wanted = sequence.num_tokens + min(drafts, self._config.max_model_len - sequence.num_tokens)
+        while wanted > len(sequence.block_table) * block_size and self._tables.num_free > len(self._running):
+            self._tables.grow(sequence)
+        return min(wanted, len(sequence.block_table) * block_size) - sequence.num_tokens
+
+    def advance(self, scheduled: Scheduled, token_id: int | None, drafted: Tokens[int] = ()) -> None:
         """A share was computed: its KV is written, and `token_id` was sampled if it `samples`.
 
-        A sequence that was finished or aborted meanwhile is left alone.
+        `drafted` are tokens that were computed with it and proved right, before `token_id`. A sequence that was
+        finished or aborted meanwhile is left alone.
         """
         sequence = scheduled.sequence
         if sequence.status == "running":
-            self._tables.fill(sequence, scheduled.num_tokens)
+            for token in drafted:
+                sequence.append(token)
+            self._tables.fill(sequence, scheduled.num_tokens + len(drafted))
             if token_id is not None:
                 sequence.append(token_id)
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from penstock.core.setting_kinds import choice, integer, named_paths, number, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
+from penstock.engine.types import Speculation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from penstock.engine.config import EngineConfig
@@ -39,6 +41,8 @@ class EngineSettings(PenstockSettings):
     memory: int | None = setting(None, size())  # bytes of weights and KV cache together
     gpu_memory_utilization: float = setting(0.9, number(0, 1, above=True))  # share of a GPU's memory to use
     enable_prefix_caching: bool = setting(default=True, read=switch)  # reuse the KV of prompts that begin alike
+    speculation: Speculation | None = setting(None, choice(Speculation))  # guess ahead; None: where it is exact
+    draft_model: str | None = setting(None, text)  # a smaller model that guesses, named as `model` is
     runner: Runner = setting("auto", choice(Runner))  # what computes: our own on CPUs, or PyTorch
     device: Device = setting("auto", choice(Device))  # where the model runs
     dtype: Dtype = setting("auto", choice(Dtype))  # number format; auto: the fastest
@@ -54,9 +58,11 @@ class EngineSettings(PenstockSettings):
     max_loras: int = setting(8, integer(1, 1024))  # adapters in memory at a time
     max_lora_rank: int = setting(64, integer(1, 1024))  # the greatest rank of one
 
-    def config(self, model_path: Path) -> EngineConfig:
-        """The engine's own message, for the model that `model` was resolved to."""
+    def config(self, find: Callable[[str], Path]) -> EngineConfig:
+        """The engine's own message; `find` resolves the models' names."""
         from penstock.engine.config import EngineConfig
 
         values = {name: getattr(self, name) for name in EngineSettings.names() if name != "model"}
-        return EngineConfig(model_path=str(model_path), **values)
+        if self.draft_model is not None:
+            values["draft_model"] = str(find(self.draft_model))
+        return EngineConfig(model_path=str(find(self.model)), **values)

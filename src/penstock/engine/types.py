@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Speculation = Literal["off", "ngram", "draft"]
+
+
+class ThinkingLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tokens a model may think.
+
+    `begin` and `end` are the tags around its thinking, `end_token_ids` the end as tokens; `begun` says that the prompt
+    has the beginning.
+    """
+
+    tokens: int
+    begin: str
+    end: str
+    end_token_ids: tuple[int, ...]
+    begun: bool
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -18,6 +33,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     `seed` None means a fresh random seed per request. `logprobs` is how many alternatives to return per
     generated token (0: the chosen one only; None: none at all); `prompt_logprobs` likewise for the prompt.
+    `grammar` (llguidance's dialect of Lark, with `%json` and `%regex`) is what the text must match as a whole.
     """
 
     n: int = 1
@@ -39,6 +55,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    shown_token_ids: tuple[int, ...] = ()  # control tokens that are text all the same
+    grammar: str | None = None
+    thinking: ThinkingLimit | None = None
+    speculation: Speculation | None = None  # None: as the engine is set up
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +115,8 @@ class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     scheduled_time: float = 0.0  # first time in a batch
     error: str | None = None  # with finish_reason "error": the sentence
     error_type: str | None = None  # and the class of core.errors that says it
+    error_param: str | None = None
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,8 @@ class SampleSpec:
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     banned_token_ids: Sequence[int]  # end-of-text and stop tokens while min_tokens is not reached, or ignored eos
+    # What a grammar allows: a bit per token, the least significant of a byte first; tokens beyond it are not allowed.
+    allowed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +137,9 @@ class SequenceStep:
     """One sequence's share of a step: compute `token_ids` at positions start .. start + len - 1.
 
     `block_table` maps position p to block `block_table[p // block_size]`, and covers all of them.
-    `sample` is None while part of the prompt is still to come. `prompt_logprobs` asks for the log
+    `sample` is None while part of the prompt is still to come. With `drafts`, the last `len(drafts)` of `token_ids` are
+    guesses: `sample` says how to choose the token in place of the first of them, and each of `drafts` how to choose the
+    one after it, should it be right. `prompt_logprobs` asks for the log
     probabilities of that many alternatives at each of these prompt positions.
     """
 
@@ -122,6 +148,7 @@ class SequenceStep:
     start: int
     block_table: Sequence[int]
     sample: SampleSpec | None
+    drafts: Sequence[SampleSpec] = ()
     prompt_logprobs: int | None = None
     adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
@@ -139,11 +166,20 @@ class StepBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """A chosen token; None if there was none to choose."""
+
+    token_id: int | None
+    logprobs: PositionLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceOutput:
     """Answer to one SequenceStep, in the batch's order. `error` fails this sequence alone."""
 
     token_id: int | None = None
     logprobs: PositionLogprobs | None = None
+    after_drafts: Sequence[Sampled] = ()  # what would follow each draft
     prompt_logprobs: Sequence[PositionLogprobs] = ()
     error: str | None = None
 

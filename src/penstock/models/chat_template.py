@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError, ModelFileError
@@ -71,6 +72,15 @@ class ChatTemplate:
 
         sources = gguf_sources(file.metadata, str(file.path))
         return cls(sources, tokenizer.named_tokens, str(file.path)) if sources else None
+
+    @property
+    def source(self) -> str:
+        """The text of all its templates, the one for tools included."""
+        return "\n".join(self._sources.values())
+
+    def reads(self, variable: str) -> bool:
+        """Whether a variable of this name can make a difference."""
+        return re.search(rf"\b{re.escape(variable)}\b", self.source) is not None
 
     @property
     def default_source(self) -> str:

@@ -31,13 +31,21 @@ class IncrementalDetokenizer:
         vocabulary: the model's, or its tokenizer.
         skip_special_tokens: leave control tokens out of the text.
         prompt_token_ids: what came before; only its end is looked at.
+        shown_token_ids: control tokens that are text even where others are left out.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, skip_special_tokens: bool = True, prompt_token_ids: Sequence[int] = ()
+        self,
+        vocabulary: Vocabulary,
+        *,
+        skip_special_tokens: bool = True,
+        prompt_token_ids: Sequence[int] = (),
+        shown_token_ids: Sequence[int] = (),
     ) -> None:
         self._pieces = vocabulary.pieces
         self._skipped = vocabulary.special_token_ids if skip_special_tokens else frozenset()
+        if shown_token_ids:
+            self._skipped = self._skipped.difference(shown_token_ids)
         before = (self._pieces[token] for token in reversed(prompt_token_ids) if token not in self._skipped)
         self._stream: _ByteLevelStream | _FallbackStream
         if self._pieces.byte_level:

@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import ModelFileError
@@ -81,14 +82,19 @@ def _from_safetensors(
             raise ModelFileError(f"{directory / shard} doesn't hold {name[:200]!r}, though the index says so.")
     config = directory / "config.json"
     generation = directory / "generation_config.json"
-    _, spec = spec_from_hf(
+    family, spec = spec_from_hf(
         read_object(config), read_object(generation) if generation.exists() else {}, model_name(directory), str(config)
     )
     head = hf_name("head.weight")
     if spec.tied_embeddings and head in stored and not _same_bytes(stored, hf_name("embed.weight"), head):
         spec = replace(spec, tied_embeddings=False)  # the config is wrong about its own weights; transformers agrees
-    binder = _Binder(spec, stored, hf_name, SAFETENSORS_DTYPES, str(directory))
-    return _finish(spec, shards, binder.bind({}, ignored={head} if spec.tied_embeddings else set()))
+    binder = _Binder(spec, stored, partial(hf_name, renamed=family.renamed), SAFETENSORS_DTYPES, str(directory))
+    sources = binder.bind({}, ignored={head} if spec.tied_embeddings else set())
+    if family.norms_from_one:
+        sources = {name: replace(source, plus_one=name.endswith("norm.weight")) for name, source in sources.items()}
+    # transformers multiplies with a scale of the embeddings' own type, and so did training.
+    scale = _rounded(spec.embedding_scale, sources["embed.weight"].info.dtype)
+    return _finish(replace(spec, embedding_scale=scale), shards, sources)
 
 
 def _stored_tensors(files: Sequence[TensorFile]) -> dict[str, TensorFile]:
@@ -125,6 +131,17 @@ def _rope_factors(file: TensorFile) -> tuple[float, ...]:
     if not all(0 < factor < math.inf for factor in factors):
         raise ModelFileError(f"{file.path}: {ROPE_FACTORS} holds numbers that no frequency can be divided by.")
     return factors
+
+
+def _rounded(value: float, dtype: str) -> float:
+    """`value` as the nearest number of a safetensors dtype; half floats tie to even."""
+    if dtype == "BF16":
+        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        rounded: float = struct.unpack("<f", struct.pack("<I", (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000))[0]
+    else:
+        code = {"F16": "<e", "F32": "<f"}[dtype]
+        (rounded,) = struct.unpack(code, struct.pack(code, value))
+    return rounded
 
 
 def _same_bytes(stored: Mapping[str, TensorFile], one: str, other: str) -> bool:

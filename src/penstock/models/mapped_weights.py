@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from penstock.core.errors import ModelFileError
 from penstock.models.spec import TensorInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a tensor is stored. `interleaved_heads` > 0: its rows are that many heads in the order of
-    neighbouring pairs (0, d/2, 1, d/2 + 1, ...) and must be put back to (0, 1, 2, ...)."""
+    neighbouring pairs (0, d/2, 1, d/2 + 1, ...) and must be put back to (0, 1, 2, ...). `plus_one`: a vector of
+    floats that is stored less one; it is given in float32."""
 
     file: TensorFile
     name: str
     interleaved_heads: int = 0
+    plus_one: bool = False
 
     @property
     def info(self) -> TensorInfo:
@@ -48,7 +52,10 @@ class MappedWeights:
         return name in self._sources
 
     def info(self, name: str) -> TensorInfo:
-        stored = self._source(name).info
+        source = self._source(name)
+        stored = source.info
+        if source.plus_one:
+            return TensorInfo(name, stored.shape, "F32", 4 * math.prod(stored.shape))
         return TensorInfo(name, stored.shape, stored.dtype, stored.nbytes)
 
     def read(self, name: str) -> NDArray[np.float32]:
@@ -66,12 +73,16 @@ class MappedWeights:
             _read_interleaved(source, out)
         else:
             dequantize_into(source.file.data(source.name), stored.dtype, out.reshape(-1))
+        if source.plus_one:
+            out += 1
         source.file.release_pages(source.name)
         return out
 
     def raw(self, name: str) -> memoryview:
         source = self._source(name)
         data = source.file.data(source.name)
+        if source.plus_one:
+            return memoryview(array("f", [1 + value for value in _floats(data, source.info.dtype)])).cast("B")
         if not source.interleaved_heads:
             return data
         rows = source.info.shape[0]
@@ -112,6 +123,14 @@ def is_finite(file: TensorFile, name: str) -> bool:
     finite = are_finite(file.tensors[name].dtype, file.data(name))
     file.release_pages(name)
     return finite
+
+
+def _floats(data: memoryview, dtype: str) -> Iterable[float]:
+    """The numbers of a stored vector. A model has few of these, and numpy need not be there."""
+    if dtype == "BF16":
+        wide = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data), 2))
+        return array("f", wide)
+    return data.cast("f") if dtype == "F32" else (value for (value,) in struct.iter_unpack("<e", data))
 
 
 def _read_interleaved(source: Source, out: NDArray[np.float32]) -> None:

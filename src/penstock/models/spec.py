@@ -10,15 +10,18 @@ Canonical tensor names (every loader renames to these; `{i}` is the layer):
     layers.{i}.q_norm.weight           [head_dim]                        (if qk_norm)
     layers.{i}.k_norm.weight           [head_dim]                        (if qk_norm)
     layers.{i}.o.weight                [hidden, n_heads * head_dim]
+    layers.{i}.attn_post_norm.weight   [hidden]                          (if post_norms)
     layers.{i}.mlp_norm.weight         [hidden]
     layers.{i}.gate.weight             [ffn, hidden]
     layers.{i}.up.weight               [ffn, hidden]
     layers.{i}.down.weight             [hidden, ffn]
+    layers.{i}.mlp_post_norm.weight    [hidden]                          (if post_norms)
     final_norm.weight                  [hidden]
     head.weight                        [vocab, hidden]                   (absent if tied_embeddings)
 
 Q and K rows are in "rotate half" order (element j pairs with j + head_dim/2): a loader whose file pairs
-neighbours (GGUF's llama family) permutes the rows.
+neighbours (GGUF's llama family) permutes the rows. Norms multiply with their weights as they are: a loader whose
+file counts them from one (Gemma's safetensors) adds it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+
+# `gelu` is the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
+Activation = Literal["silu", "gelu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,9 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Architecture and sizes of a decoder-only transformer with RMSNorm, rotary positions and SwiGLU."""
+    """Architecture and sizes of a decoder-only transformer with RMSNorm, rotary positions and a gated feed-forward."""
 
-    architecture: str  # "llama", "qwen2", "qwen3"
+    architecture: str  # "llama", "qwen2", "qwen3", "gemma3"
     name: str
     vocab_size: int
     hidden_size: int
@@ -72,7 +79,13 @@ class ModelSpec:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied_embeddings: bool = False
+    activation: Activation = "silu"  # of the feed-forward's gate
+    post_norms: bool = False  # RMSNorm of what attention and the feed-forward give, before it is added
+    embedding_scale: float = 1.0  # what looked-up embeddings are multiplied with
+    query_scalar: float | None = None  # scores are divided by its square root; None: head_dim
     sliding_window: int | None = None  # tokens each query sees, itself included
+    global_layers: tuple[int, ...] = ()  # layers that have no window all the same, in order
+    local_rope_theta: float | None = None  # of layers with a window, never scaled; None: as the others
     quantization: str = "BF16"  # the most frequent weight type in the file, e.g. "Q4_1"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = field(default=())
@@ -89,6 +102,21 @@ class ModelSpec:
     def multiplied_parameters(self) -> int:
         """Weights that a token is multiplied with: all but embeddings that are only looked up."""
         return self.parameters - (0 if self.tied_embeddings else self.vocab_size * self.hidden_size)
+
+    @property
+    def attention_scale(self) -> float:
+        """What the products of queries and keys are multiplied with."""
+        return float((self.head_dim if self.query_scalar is None else self.query_scalar) ** -0.5)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The windows that there are among the layers, each once; None, which sees all, first."""
+        found = {self.window(layer) for layer in range(self.n_layers)}
+        return tuple(sorted(found, key=lambda window: (window is not None, window)))
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that a query of this layer sees, itself included; None: all."""
+        return None if layer in self.global_layers else self.sliding_window
 
     @property
     def attention_span(self) -> int:

@@ -90,6 +90,11 @@ class TokenPieces(dict[int, Piece]):
         piece = self[token_id] = self._piece(token) if token else Piece(b"", "")
         return piece
 
+    def data(self, token_id: int) -> bytes:
+        """One token's bytes, not remembered: for whoever wants them of all tokens."""
+        token = self._spelling(token_id)
+        return self._piece(token).data if token else b""
+
     def _piece(self, token: str) -> Piece:
         if self.byte_level:
             try:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from penstock.core.errors import PenstockError
-from penstock.server.errors import UnexpectedErrors, on_http_error, on_penstock_error
+from penstock.server.errors import KSERVE, UnexpectedErrors, on_http_error, on_penstock_error
 from penstock.server.guards import PROBES, LimitHead, LocalPagesOnly, RequireKey
+from penstock.server.kserve.mount import KServeMount
 from penstock.server.observe import CountRequests
 from penstock.server.routes import ENDPOINTS
 from penstock.server.service import Service
@@ -38,6 +39,8 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
         observer: where requests are counted.
     """
     page = Page()
+    service = Service(models, settings, observer)
+    kserve = KServeMount(service)
 
     @cache
     def document() -> bytes:
@@ -52,6 +55,8 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
     app = Starlette(
         routes=[
             *(Route(endpoint.path, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
+            Route(KSERVE, kserve),
+            Route(KSERVE + "/{rest:path}", kserve),
             Route("/openapi.json", openapi),
             Route("/", page.index),
             Route("/page/{name:path}", page.file),
@@ -60,7 +65,8 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
         exception_handlers={PenstockError: on_penstock_error, HTTPException: on_http_error},
     )
     app.router.redirect_slashes = False  # a wrong path is a 404 that says so, not a detour
-    app.state.service = Service(models, settings, observer)
+    app.state.service = service
+    app.state.kserve = kserve
     return app
 
 

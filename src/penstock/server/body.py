@@ -15,6 +15,8 @@ from penstock.server.hangup import ClientGoneError
 from penstock.server.manifest.field import without_effect
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
 
     from penstock.server.manifest.field import Manifest
@@ -23,6 +25,7 @@ T = TypeVar("T")
 
 READ_SECONDS = 60.0  # a body that takes longer is not coming
 MAX_NAMED_FIELDS = 16
+IGNORED_FIELDS = "x-penstock-ignored-fields"
 
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items_of = msgspec.json.Decoder(list[msgspec.Raw])
@@ -52,7 +55,7 @@ class BodyReader(Generic[T]):
             InvalidRequestError: not JSON, not of this type, or a field that is refused.
             ClientGoneError: the client left meanwhile.
         """
-        return self.decode(await _read_bytes(request, max_bytes))
+        return self.decode(await read_bytes(request, max_bytes))
 
     def decode(self, raw: bytes) -> tuple[T, dict[str, str]]:
         """As `read`, from the bytes."""
@@ -69,12 +72,13 @@ class BodyReader(Generic[T]):
         except RecursionError as error:
             raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from error
         except msgspec.ValidationError as error:
-            raise _explain(str(error)) from error
+            raise explain(str(error)) from error
         except msgspec.DecodeError as error:
             raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """A request's body. Raises PayloadTooLargeError, ClientGoneError, or HTTPException if it doesn't come."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
@@ -102,7 +106,7 @@ def _too_large(max_bytes: int) -> PayloadTooLargeError:
     )
 
 
-def _explain(complaint: str) -> InvalidRequestError:
+def explain(complaint: str) -> InvalidRequestError:
     """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`"."""
     sentence, _, place = complaint.partition(" - at ")
     found = _PATH.search(place)
@@ -153,6 +157,14 @@ def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
     return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
 
 
+def with_ignored(headers: dict[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The headers of an answer, naming these fields too among those without effect."""
+    if not names:
+        return headers
+    named = [headers[IGNORED_FIELDS]] if IGNORED_FIELDS in headers else []
+    return {**headers, IGNORED_FIELDS: ", ".join([*named, _name_ignored([*names])[IGNORED_FIELDS]])}
+
+
 def _name_ignored(names: list[str]) -> dict[str, str]:
     """A response header that names fields without effect; a client chose the names, so they are cut to safe ones."""
     if not names:
@@ -160,4 +172,4 @@ def _name_ignored(names: list[str]) -> dict[str, str]:
     shown = [_NOT_A_NAME.sub("?", name[:64]) or "?" for name in names[:MAX_NAMED_FIELDS]]  # "" can't end a header
     if len(names) > MAX_NAMED_FIELDS:
         shown.append(f"and {len(names) - MAX_NAMED_FIELDS} more")
-    return {"x-penstock-ignored-fields": ", ".join(shown)}
+    return {IGNORED_FIELDS: ", ".join(shown)}

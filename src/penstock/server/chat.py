@@ -8,33 +8,40 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from penstock.core.errors import InvalidRequestError
-from penstock.server.body import BodyReader
+from penstock.engine.types import RequestOutput
+from penstock.models.message_parts import CallArguments, CallBegun, Content, Reasoning, WholeMessage
+from penstock.server.body import BodyReader, with_ignored
+from penstock.server.conversation import prepare_chat
 from penstock.server.generation import UsageReports
 from penstock.server.logprobs import chat_logprobs, prompt_logprobs
 from penstock.server.manifest.generation import CHAT
 from penstock.server.requests import ChatRequest
 from penstock.server.responses import (
     AssistantMessage,
+    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
     ChatCompletion,
     ChatLogprobs,
     Delta,
+    FunctionDelta,
+    MessageToolCall,
+    ToolCallDelta,
 )
-from penstock.server.sampling import check_room, sampling_params
 from penstock.server.service import check_stream_options
 from penstock.server.sse import DONE, event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from msgspec import UnsetType
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from penstock.engine.types import PositionLogprobs, RequestOutput
+    from penstock.engine.types import PositionLogprobs
+    from penstock.models.message_parts import Part
+    from penstock.models.message_reader import MessageReader
     from penstock.server.generation import Choice, Generation
     from penstock.server.responses import PromptLogprobs, Usage
     from penstock.server.served_model import Head, ModelInUse
@@ -51,59 +58,57 @@ async def chat_completions(http: Request) -> Response:
     model = await service.models.use(request.model)
     head = model.head("chatcmpl")
     check_stream_options(request)
-    if request.top_logprobs is not None and not request.logprobs:
-        raise InvalidRequestError(
-            "'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs", code="invalid_value"
-        )
-    field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    params = sampling_params(
-        request,
-        max_tokens=max_tokens,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        prompt_logprobs=request.prompt_logprobs,
-        vocab_size=model.engine.spec.vocab_size,
-    )
-    prompt = await model.prompts.from_messages(request, request.messages)
-    check_room(len(prompt), max_tokens, model.context, prompt_field="messages", max_tokens_field=field)
-    generation = model.start(request, [prompt], params, request_id=head.id, arrived=arrived)
-    answer = ChatAnswer(model, request, head, generation)
+    chat = await prepare_chat(model, request)
+    generation = model.start(request, [chat.prompt], chat.params, request_id=head.id, arrived=arrived)
+    answer = ChatAnswer(model, request, head, generation, chat.new_reader)
     return await service.answer(
         http,
         generation,
         whole=answer.whole,
         events=answer.events() if request.stream else None,
-        headers={"x-request-id": head.id, **headers},
+        headers={"x-request-id": head.id, **with_ignored(headers, chat.unenforced)},
     )
 
 
 class ChatAnswer:
-    """Writes one chat completion in OpenAI's shape."""
+    """Writes one chat completion in OpenAI's shape.
 
-    def __init__(self, model: ModelInUse, request: ChatRequest, head: Head, generation: Generation) -> None:
+    Args:
+        model: what answers.
+        request: the client's.
+        head: of the answer and its chunks.
+        generation: where its text comes from.
+        new_reader: makes what tells a choice's parts apart; None where all text is content.
+    """
+
+    def __init__(
+        self,
+        model: ModelInUse,
+        request: ChatRequest,
+        head: Head,
+        generation: Generation,
+        new_reader: Callable[[], MessageReader] | None = None,
+    ) -> None:
         self._tokenizer = model.engine.tokenizer
         self._request = request
         self._head = head
         self._generation = generation
+        self._new_reader = new_reader
+        self._readers: dict[int, MessageReader] = {}
+        self._thinks = model.dialect.thinking is not None
+        self._shows_reasoning = request.include_reasoning is not False
+        self._count_reasoning()
 
     def whole(self, choices: list[Choice]) -> ChatCompletion:
         """The body of an answer that isn't streamed."""
         head = self._head
+        written = [self._whole_choice(choice) for choice in choices]
         return ChatCompletion(
             id=head.id,
             created=head.created,
             model=head.model,
             system_fingerprint=head.system_fingerprint,
-            choices=[
-                ChatChoice(
-                    index=choice.index,
-                    message=AssistantMessage(choice.text),
-                    logprobs=self._logprobs(choice.logprobs),
-                    finish_reason=choice.finish_reason,
-                    stop_reason=choice.stop_reason,
-                )
-                for choice in choices
-            ],
+            choices=written,
             usage=self._generation.usage,
             prompt_logprobs=self._prompt_logprobs(choices[0]),
         )
@@ -119,13 +124,74 @@ class ChatAnswer:
                     announced.add(index)
                     delta = Delta(role="assistant", content="")
                     payload = self._event([ChatChunkChoice(index=index, delta=delta)], usage.now())
-                if output.text or output.logprobs or output.finish_reason:
-                    payload += self._event([self._choice(index, output)], usage.now())
+                for choice in self._chunks(index, output):
+                    payload += self._event([choice], usage.now())
                 if payload:
                     yield payload
         if usage.at_end:
             yield self._event([], self._generation.usage)
         yield DONE
+
+    def _whole_choice(self, choice: Choice) -> ChatChoice:
+        message, finish_reason = AssistantMessage(choice.text), choice.finish_reason
+        if self._new_reader is not None:
+            reader = self._reader(choice.index)
+            parts = WholeMessage()
+            parts.add(reader.push(choice.text, choice.token_ids))
+            parts.add(reader.finish())
+            self._count_reasoning()
+            message = _message(parts, shows_reasoning=self._shows_reasoning)
+            finish_reason = "tool_calls" if _ends_in_calls(reader, finish_reason) else finish_reason
+        return ChatChoice(
+            index=choice.index,
+            message=message,
+            logprobs=self._logprobs(choice.logprobs),
+            finish_reason=finish_reason,
+            stop_reason=choice.stop_reason,
+        )
+
+    def _chunks(self, index: int, output: RequestOutput) -> list[ChatChunkChoice]:
+        """What a delta of the engine is to the client: usually one chunk, none while nothing can be shown."""
+        if self._new_reader is None:
+            if output.text or output.logprobs or output.finish_reason:
+                return [self._choice(index, Delta(content=output.text or None), output, output.finish_reason)]
+            return []
+        reader = self._reader(index)
+        parts = reader.push(output.text, output.token_ids)
+        if output.finish_reason is not None:
+            parts += reader.finish()
+        self._count_reasoning()
+        deltas = [delta for part in parts if (delta := self._delta(part)) is not None]
+        if not deltas and (output.logprobs or output.finish_reason):
+            deltas = [Delta()]
+        plain = RequestOutput(request_id=output.request_id)
+        reason = "tool_calls" if _ends_in_calls(reader, output.finish_reason) else output.finish_reason
+        chunks = [self._choice(index, delta, plain, None) for delta in deltas[:-1]]
+        return chunks + [self._choice(index, delta, output, reason) for delta in deltas[-1:]]
+
+    def _delta(self, part: Part) -> Delta | None:
+        match part:
+            case Reasoning(text):
+                return Delta(reasoning_content=text, reasoning=text) if self._shows_reasoning else None
+            case Content(text):
+                return Delta(content=text)
+            case CallBegun(index, call_id, name):
+                begun = ToolCallDelta(index=index, id=call_id, type="function", function=FunctionDelta("", name))
+                return Delta(tool_calls=[begun])
+            case CallArguments(index, text):
+                return Delta(tool_calls=[ToolCallDelta(index=index, function=FunctionDelta(text))])
+            case _:
+                return None
+
+    def _reader(self, index: int) -> MessageReader:
+        if index not in self._readers:
+            assert self._new_reader is not None  # otherwise nothing is read
+            self._readers[index] = self._new_reader()
+        return self._readers[index]
+
+    def _count_reasoning(self) -> None:
+        if self._thinks:
+            self._generation.reasoning_tokens = sum(reader.reasoning_tokens for reader in self._readers.values())
 
     def _event(self, choices: list[ChatChunkChoice], usage: Usage | UnsetType | None) -> bytes:
         head = self._head
@@ -140,12 +206,12 @@ class ChatAnswer:
             )
         )
 
-    def _choice(self, index: int, output: RequestOutput) -> ChatChunkChoice:
+    def _choice(self, index: int, delta: Delta, output: RequestOutput, finish_reason: str | None) -> ChatChunkChoice:
         return ChatChunkChoice(
             index=index,
-            delta=Delta(content=output.text or None),
+            delta=delta,
             logprobs=self._logprobs(output.logprobs),
-            finish_reason=output.finish_reason,
+            finish_reason=finish_reason,
             stop_reason=UNSET if output.stop_reason is None else output.stop_reason,
         )
 
@@ -157,3 +223,14 @@ class ChatAnswer:
     def _prompt_logprobs(self, choice: Choice) -> PromptLogprobs | UnsetType:
         top = self._request.prompt_logprobs
         return UNSET if top is None else prompt_logprobs(self._tokenizer, choice.prompt_logprobs or (), top)
+
+
+def _message(parts: WholeMessage, *, shows_reasoning: bool) -> AssistantMessage:
+    reasoning = parts.reasoning if shows_reasoning and parts.reasoning else UNSET
+    calls = [MessageToolCall(call.id, CalledFunction(call.name, call.arguments)) for call in parts.calls]
+    content = parts.content or None if calls or parts.reasoning else parts.content
+    return AssistantMessage(content, reasoning_content=reasoning, reasoning=reasoning, tool_calls=calls or UNSET)
+
+
+def _ends_in_calls(reader: MessageReader, finish_reason: str | None) -> bool:
+    return finish_reason == "stop" and reader.calls > 0

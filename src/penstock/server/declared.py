@@ -13,6 +13,7 @@ from penstock.engine.settings import EngineSettings
 from penstock.server.settings import model_name, model_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from penstock.engine.config import EngineConfig
@@ -79,10 +80,10 @@ class ModelSettings(EngineSettings):
         except ConfigError as error:
             raise ConfigError(f"{place} in {config_file()}, {error.message}", param=error.param) from error
 
-    def declared(self, path: Path) -> DeclaredModel:
-        """The declaration, once `model` is found to be at `path`."""
+    def declared(self, find: Callable[[str], Path]) -> DeclaredModel:
+        """The declaration; `find` resolves the names of models."""
         return DeclaredModel(
-            config=self.config(path),
+            config=self.config(find),
             name=self.name,
             version=self.version,
             aliases=self.aliases,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KSERVE = "/v2"  # below which errors have the shape of the KServe protocol
 CLIENT_GONE = 499  # nginx's number for it; no client ever sees it
 RETRY_AFTER_SECONDS = "1"
 HEAD_TOO_LARGE = "The request's path and headers are larger than this server takes."
@@ -33,28 +34,47 @@ def body_of(error: PenstockError) -> ErrorBody:
     return ErrorBody(ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code))
 
 
+def error_body(error: PenstockError, path: str) -> bytes:
+    """The error as the API that has this path writes it."""
+    return _in_shape(body_of(error), path)
+
+
+def _in_shape(body: ErrorBody, path: str) -> bytes:
+    if path == KSERVE or path.startswith(KSERVE + "/"):
+        from penstock.server.kserve.types import InferError
+
+        return msgspec.json.encode(InferError(body.error.message, body.error.param, body.error.code))
+    return msgspec.json.encode(body)
+
+
 def error_response(
-    status: int, message: str, *, kind: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    *,
+    kind: str,
+    path: str,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error that no exception class stands for."""
+    """An error that no exception class stands for, to a request for `path`."""
     body = ErrorBody(ErrorDetail(message=message, type=kind, code=code))
-    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+    return Response(_in_shape(body, path), status, headers, media_type="application/json")
 
 
-def response_of(error: PenstockError) -> Response:
-    """An error of the project's tree, under its own status."""
+def response_of(error: PenstockError, path: str) -> Response:
+    """An error of the project's tree, under its own status, to a request for `path`."""
     headers = {}
     if isinstance(error, OverloadedError | EngineDeadError):
         headers["retry-after"] = RETRY_AFTER_SECONDS
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    return Response(msgspec.json.encode(body_of(error)), error.http_status, headers, media_type="application/json")
+    return Response(error_body(error, path), error.http_status, headers, media_type="application/json")
 
 
-async def on_penstock_error(_request: Request, error: Exception) -> Response:
+async def on_penstock_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for PenstockError."""
     assert isinstance(error, PenstockError)  # registered for this class alone
-    return response_of(error)
+    return response_of(error, request.url.path)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -62,7 +82,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for this class alone
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            message = f"There is nothing at {request.method} {request.url.path}. /openapi.json lists what there is."
+            message = f"There is nothing at {request.method} {request.url.path}."
+            message += "" if request.url.path.startswith(KSERVE) else " /openapi.json lists what there is."
             kind = "not_found_error"
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (error.headers or {}).get("Allow", "another method")
@@ -70,7 +91,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
             kind = "invalid_request_error"
         case _:
             message, kind = error.detail, "invalid_request_error"
-    return error_response(error.status_code, message, kind=kind, headers=error.headers)
+    return error_response(error.status_code, message, kind=kind, path=request.url.path, headers=error.headers)
 
 
 def internal_error(cause: Exception) -> PenstockError:
@@ -102,4 +123,4 @@ class UnexpectedErrors:
             error = internal_error(cause)
             if started:
                 raise  # too late for a status: the connection has to break
-            await response_of(error)(scope, receive, send)
+            await response_of(error, scope["path"])(scope, receive, send)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from penstock.core.errors import PenstockError
 from penstock.server.observe import RequestObserver
-from penstock.server.responses import PromptTokensDetails, Usage
+from penstock.server.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -63,6 +64,7 @@ class Generation:
         cache_salt: prefixes are shared only under the same one.
         adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
+        grammar_field: the request field that `params.grammar` was made from.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
     core that is down.
@@ -79,12 +81,15 @@ class Generation:
         cache_salt: str,
         adapter: str = "",
         arrived: float,
+        grammar_field: str | None = None,
     ) -> None:
         self.model = model
+        self._grammar_field = grammar_field
         self.prompts = prompts
         self.n = params.n
         self._cached = [0] * len(prompts)
         self._completion_tokens = 0
+        self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
             model.engine.generate(
                 prompt,
@@ -97,7 +102,11 @@ class Generation:
             for index, prompt in enumerate(prompts)
         ]
         self._observer = RequestObserver(
-            model.observer, arrived=arrived, prompt_tokens=self.prompt_tokens, choices=len(prompts) * params.n
+            model.observer,
+            arrived=arrived,
+            prompt_tokens=self.prompt_tokens,
+            choices=len(prompts) * params.n,
+            structured=params.grammar is not None,
         )
 
     @property
@@ -113,6 +122,9 @@ class Generation:
             completion_tokens=self._completion_tokens,
             total_tokens=prompt_tokens + self._completion_tokens,
             prompt_tokens_details=PromptTokensDetails(sum(self._cached)),
+            completion_tokens_details=UNSET
+            if self.reasoning_tokens is None
+            else CompletionTokensDetails(self.reasoning_tokens),
         )
 
     async def deltas(self) -> Deltas:
@@ -132,6 +144,8 @@ class Generation:
                     yield index, output
         except Exception as raised:
             error = raised
+            if isinstance(raised, PenstockError) and raised.param == "grammar":
+                raised.param = self._grammar_field  # the client knows no field of that name
             raise
         finally:
             self._observer.ended(error)

@@ -14,11 +14,13 @@ from penstock.server.errors import HEAD_TOO_LARGE, error_response, response_of
 from penstock.server.settings import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from penstock.server.settings import ServerSettings
 
-PROBES = frozenset({"/health", "/ready", "/metrics"})
+PROBES = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 class LimitHead:
@@ -33,33 +35,25 @@ class LimitHead:
             size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
             size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])  # ": " and a line end
             if size > self._max_bytes:
-                await error_response(431, HEAD_TOO_LARGE, kind="invalid_request_error", code="head_too_large")(
-                    scope, receive, send
-                )
+                await error_response(
+                    431, HEAD_TOO_LARGE, kind="invalid_request_error", path=scope["path"], code="head_too_large"
+                )(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
-class RequireKey:
-    """Middleware: everything but the chat page (which asks for the key) and, if so set, the probes needs a key."""
+class KeyRing:
+    """The API keys.
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self.app = app
-        self._digests = [_digest(key) for key in settings.api_keys]
-        self._open = PROBES if settings.public_probes else frozenset()
+    Args:
+        keys: as they were set.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
-            problem = self._problem(Headers(scope=scope).get("authorization"))
-            if problem is not None:
-                await response_of(problem)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
 
-    def _is_open(self, path: str) -> bool:
-        return path == "/" or path.startswith("/page/") or path in self._open
-
-    def _problem(self, header: str | None) -> AuthenticationError | None:
+    def problem(self, header: str | None) -> AuthenticationError | None:
+        """What is wrong with a request's `Authorization`, if anything is."""
         if header is None:
             return AuthenticationError(
                 "This server needs an API key. Send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
@@ -71,6 +65,26 @@ class RequireKey:
         if scheme.lower() == "bearer" and any(matches):
             return None
         return AuthenticationError("The API key is not valid here.", code="invalid_api_key")
+
+
+class RequireKey:
+    """Middleware: everything but the chat page (which asks for the key) and, if so set, the probes needs a key."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self.app = app
+        self._keys = KeyRing(settings.api_keys)
+        self._open = PROBES if settings.public_probes else frozenset()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_open(scope["path"]):
+            problem = self._keys.problem(Headers(scope=scope).get("authorization"))
+            if problem is not None:
+                await response_of(problem, scope["path"])(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path == "/" or path.startswith("/page/") or path in self._open
 
 
 class LocalPagesOnly:
@@ -90,7 +104,9 @@ class LocalPagesOnly:
             headers = Headers(scope=scope)
             problem = self._problem(headers.get("host", ""), headers.get("origin"))
             if problem is not None:
-                response = error_response(403, problem, kind="permission_error", code="origin_not_allowed")
+                response = error_response(
+                    403, problem, kind="permission_error", path=scope["path"], code="origin_not_allowed"
+                )
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)

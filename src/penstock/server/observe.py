@@ -33,6 +33,7 @@ class Observer:
         self.latency = LatencyWindow()
         self.http_requests = self.metrics.counter(table.HTTP_REQUESTS)
         self.http_in_flight = self.metrics.gauge(table.HTTP_IN_FLIGHT)
+        self.grpc_requests = self.metrics.counter(table.GRPC_REQUESTS)
 
     def watch(self, models: Iterable[ServedModel]) -> None:
         """Export the engines' figures of the models there are at each scrape."""
@@ -57,6 +58,9 @@ class ModelObserver:
         self.queue = metrics.histogram(table.QUEUE_TIME).labels(name)
         finished = metrics.counter(table.FINISHED)
         self.finished = {reason: finished.labels(name, reason) for reason in ("stop", "length", "abort", "error")}
+        structured = metrics.counter(table.STRUCTURED)
+        outcomes = {"stop": "complete", "length": "cut", "abort": "abort", "error": "error"}
+        self.structured = {reason: structured.labels(name, outcome) for reason, outcome in outcomes.items()}
 
 
 class RequestObserver:
@@ -67,10 +71,14 @@ class RequestObserver:
         arrived: `time.monotonic()` when the request did.
         prompt_tokens: over all its prompts.
         choices: how many sequences it has.
+        structured: whether these must match a grammar.
     """
 
-    def __init__(self, observer: ModelObserver, *, arrived: float, prompt_tokens: int, choices: int) -> None:
+    def __init__(
+        self, observer: ModelObserver, *, arrived: float, prompt_tokens: int, choices: int, structured: bool = False
+    ) -> None:
         self._observer = observer
+        self._structured = structured
         self._arrived = arrived
         self._open = choices
         self._tokens = 0
@@ -86,15 +94,20 @@ class RequestObserver:
             self._count_tokens(index, count, output.scheduled_time)
         if output.finish_reason is not None:
             self._open -= 1
-            self._observer.finished[output.finish_reason].inc()
+            self._count_end(output.finish_reason, 1)
             if self._open == 0:
                 self._complete()
 
     def ended(self, error: BaseException | None) -> None:
         """Nothing more will come; sequences still open failed with `error`, or were dropped if it is None."""
         dropped = error is None or not isinstance(error, Exception)
-        self._observer.finished["abort" if dropped else "error"].inc(self._open)
+        self._count_end("abort" if dropped else "error", self._open)
         self._open = 0
+
+    def _count_end(self, reason: str, sequences: int) -> None:
+        self._observer.finished[reason].inc(sequences)
+        if self._structured:
+            self._observer.structured[reason].inc(sequences)
 
     def _count_tokens(self, index: int, count: int, scheduled: float) -> None:
         observer, now = self._observer, time.monotonic()
@@ -180,5 +193,7 @@ def _engine_figures(engine: EngineClient) -> dict[Metric, float]:
         table.STEPS: stats.steps,
         table.PROMPT_TOKENS: stats.prompt_tokens,
         table.GENERATION_TOKENS: stats.generation_tokens,
+        table.DRAFT_TOKENS: stats.draft_tokens,
+        table.ACCEPTED_DRAFT_TOKENS: stats.accepted_draft_tokens,
         table.ENGINE_RESTARTS: engine.restarts,
     }

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from penstock.core.errors import InvalidRequestError
+from penstock.server.requests import ChatRequest
+from penstock.server.tool_choice import shown_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from penstock.engine.client import EngineClient
-    from penstock.server.requests import ChatRequest, ContentPart, Message, Prompt, TokenizeRequest
+    from penstock.server.dialect import ChatDialect
+    from penstock.server.requests import ContentPart, Message, Prompt, TokenizeRequest
 
 T = TypeVar("T")
 
@@ -24,36 +29,51 @@ RESERVED_VARIABLES = frozenset({"self", "messages", "tools", "add_generation_pro
 COMMON_BYTES_PER_TOKEN = 16  # text denser than this is worth looking at the vocabulary
 
 
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """A conversation in the model's own format, and its token ids."""
+
+    text: str
+    token_ids: list[int]
+
+
 class PromptReader:
     """Tokenizes prompts, long ones in a thread (the tokenizer lets the event loop run meanwhile).
 
     Args:
         engine: whose tokenizer, template and context length count; it has been started.
+        dialect: of the same model.
     """
 
-    def __init__(self, engine: EngineClient) -> None:
+    def __init__(self, engine: EngineClient, dialect: ChatDialect) -> None:
         self._engine = engine
+        self._dialect = dialect
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def from_messages(self, request: ChatRequest | TokenizeRequest, messages: list[Message]) -> list[int]:
-        """Token ids of a conversation in the model's own format.
+    async def from_messages(self, request: ChatRequest | TokenizeRequest, messages: list[Message]) -> RenderedPrompt:
+        """A conversation in the model's own format, with the tools that may be used.
 
         Raises InvalidRequestError for content that isn't text, a model without a template, or a text that can't
         fit the context.
         """
         turns = [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
         size = sum(len(text) for turn in turns for text in _texts(turn["content"]))
+        unused = isinstance(request, ChatRequest) and request.tool_choice == "none"
+        tools = None if unused else shown_tools(request.tools or []) or None
 
-        def work() -> list[int]:
+        def work() -> RenderedPrompt:
             self._check_length(size, "messages")
-            text = self._render(request, turns)
-            return self._engine.tokenizer.encode(text, add_special_tokens=bool(request.add_special_tokens))
+            text = self._render(request, turns, tools)
+            return RenderedPrompt(
+                text, self._engine.tokenizer.encode(text, add_special_tokens=bool(request.add_special_tokens))
+            )
 
-        quick = len(turns) < 64 and not request.chat_template_kwargs and not any("tool_calls" in turn for turn in turns)
+        plain = not (request.chat_template_kwargs or tools or any("tool_calls" in turn for turn in turns))
+        quick = len(turns) < 64 and plain
         return await self.aside(work, quick=quick and size <= INLINE_CHARACTERS)
 
     async def from_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -97,7 +117,9 @@ class PromptReader:
 
         return await self.aside(work, quick=len(texts) < 64 and sum(map(len, texts)) <= INLINE_CHARACTERS)
 
-    def _render(self, request: ChatRequest | TokenizeRequest, turns: list[dict[str, Any]]) -> str:
+    def _render(
+        self, request: ChatRequest | TokenizeRequest, turns: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> str:
         template = self._engine.chat_template
         if template is None:
             raise InvalidRequestError(
@@ -125,8 +147,25 @@ class PromptReader:
                 param=f"chat_template_kwargs.{name}",
                 code="invalid_value",
             )
-        text = template.render(turns, add_generation_prompt=opens_answer, **variables)
+        effort = request.reasoning_effort if isinstance(request, ChatRequest) else None
+        variables = self._dialect.variables(effort, variables)
+        if tools is not None or any(turn["role"] == "tool" or "tool_calls" in turn for turn in turns):
+            turns, tools = self._with_tools(turns, tools)
+        text = template.render(turns, tools=tools, add_generation_prompt=opens_answer, **variables)
         return _up_to_end_of(turns[-1], text) if goes_on else text
+
+    def _with_tools(
+        self, turns: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Turns and tools as the model's template wants them."""
+        spelling = self._dialect.tools
+        if spelling.in_messages:
+            from penstock.models.tool_formats.generic import into_messages
+
+            return into_messages(turns, tools, system_role=self._dialect.system_role), None
+        if spelling.id_characters is not None:
+            turns = [_with_ids(turn, spelling.id_characters) for turn in turns]
+        return turns, tools
 
     def _check_length(self, characters: int, field: str) -> None:
         """Refuse a text that can't fit, whatever its tokens are, before they are counted."""
@@ -158,7 +197,7 @@ def _turn(message: Message, place: str) -> dict[str, Any]:
         raise InvalidRequestError(f"'{place}.content' is missing.", param=f"{place}.content", code="missing_field")
     role = "system" if message.role == "developer" else message.role
     turn: dict[str, Any] = {"role": role, "content": _content(message.content, f"{place}.content")}
-    for name in ("name", "tool_call_id", "reasoning_content"):
+    for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
         if getattr(message, name) is not None:
             turn[name] = getattr(message, name)
     if message.tool_calls:
@@ -205,6 +244,22 @@ def _arguments(arguments: str | dict[str, Any]) -> str | dict[str, Any]:
     except (msgspec.DecodeError, RecursionError):
         return arguments
     return parsed if isinstance(parsed, dict) else arguments
+
+
+def _with_ids(turn: dict[str, Any], characters: int) -> dict[str, Any]:
+    """The turn with ids of calls that the template takes; another server's are replaced, each always by the same."""
+    if "tool_call_id" in turn:
+        turn = {**turn, "tool_call_id": _fitting(turn["tool_call_id"], characters)}
+    if "tool_calls" in turn:
+        calls = [{**call, "id": _fitting(call["id"] or "", characters)} for call in turn["tool_calls"]]
+        turn = {**turn, "tool_calls": calls}
+    return turn
+
+
+def _fitting(call_id: str, characters: int) -> str:
+    if len(call_id) == characters and call_id.isascii() and call_id.isalnum():
+        return call_id
+    return hashlib.sha256(call_id.encode(errors="surrogatepass")).hexdigest()[:characters]
 
 
 def _up_to_end_of(last: dict[str, Any], text: str) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from penstock.server.structured import Choices, Pattern, ResponseFormat, StructuredOutputs
+
 INT32 = 2**31 - 1
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -50,7 +52,14 @@ class GenerationRequest(Struct, kw_only=True):
     add_special_tokens: bool | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    speculation: Literal["off", "ngram", "draft"] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Pattern | None = None
 
 
 class ContentPart(Struct, kw_only=True):
@@ -84,8 +93,57 @@ class Message(Struct, kw_only=True):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     function_call: dict[str, Any] | None = None
     audio: dict[str, Any] | None = None
+
+
+# What OpenAI allows, and the separators that tool servers put into names.
+FunctionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
+
+
+class FunctionDefinition(Struct, kw_only=True, omit_defaults=True):
+    """A function that the model may call; `parameters` is the JSON schema of its arguments, an object."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, kw_only=True):
+    """A tool; another type than function gets an error that says so, hence no Literal."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
+    function: FunctionDefinition | None = None
+
+
+class NamedFunction(Struct, kw_only=True):
+    """One of the functions, by its name."""
+
+    name: str
+
+
+class NamedTool(Struct, kw_only=True):
+    """One of the tools."""
+
+    function: NamedFunction
+    type: Literal["function"] = "function"
+
+
+class AllowedTools(Struct, kw_only=True):
+    """Some of the tools: those that may be called, or one of which must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Meta(min_length=1)]
+
+
+class ToolChoice(Struct, kw_only=True):
+    """The function to call, or the tools to choose from."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class ChatRequest(GenerationRequest, kw_only=True):
@@ -99,6 +157,12 @@ class ChatRequest(GenerationRequest, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=512)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    include_reasoning: bool | None = None
+    reasoning_effort: str | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=-1, le=INT32)] | None = None
 
 
 # One text or several, one list of token ids or several. A union of array types has to be told apart afterwards.
@@ -139,6 +203,7 @@ class TokenizeRequest(Struct, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=512)] | None = None
 
 
 class DetokenizeRequest(Struct, kw_only=True):

@@ -13,6 +13,12 @@ class PromptTokensDetails(Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Struct, frozen=True):
+    """What the generated tokens were for."""
+
+    reasoning_tokens: int
+
+
 class Usage(Struct, frozen=True):
     """Tokens in and out; a prompt counts once, however many choices it has."""
 
@@ -20,6 +26,7 @@ class Usage(Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
 
 
 class TopLogprob(Struct, frozen=True):
@@ -66,12 +73,30 @@ class PromptLogprob(Struct, frozen=True):
 PromptLogprobs = list[dict[str, PromptLogprob] | None]  # by token id; nothing precedes the first token
 
 
-class AssistantMessage(Struct, frozen=True):
-    """The whole answer."""
+class CalledFunction(Struct, frozen=True):
+    """The function that is called; `arguments` is JSON."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+class MessageToolCall(Struct, frozen=True):
+    """One call of a whole answer."""
+
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class AssistantMessage(Struct, frozen=True):
+    """The whole answer. `reasoning` is vLLM's newer name of `reasoning_content`; clients read the one or the other."""
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[MessageToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -97,11 +122,30 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
+class FunctionDelta(Struct, frozen=True, omit_defaults=True):
+    """The function's name, once, and more of the JSON text of its arguments."""
+
+    arguments: str | None = None
+    name: str | None = None
+
+
+class ToolCallDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More of one call; its first delta has the id, the type and the name."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(Struct, frozen=True, omit_defaults=True):
     """What has come since the last chunk."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChatChunkChoice(Struct, frozen=True, kw_only=True):

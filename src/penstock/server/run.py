@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import penstock
-from penstock.core.errors import PenstockError
+from penstock.core.errors import ConfigError, PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.declared import DeclaredModel
+    from penstock.server.kserve.grpc_server import GrpcListener
     from penstock.server.model_entry import ModelEntry
     from penstock.server.settings import ServerSettings
 
@@ -66,11 +67,13 @@ async def serve(
     _configure_logging(settings)
     settings.check_exposure()
     listener = Listener(settings)
+    grpc: GrpcListener | None = None
     observer = Observer()
     cores = [core] if core is not None else []
     registry = ModelRegistry(observer, lambda config: EngineClient(config, cores.pop() if cores else None), declare)
     stop = _StopSignals()
     try:
+        grpc = _grpc_listener(settings)
         with stop.watched():
             starting = asyncio.create_task(registry.serve(models))
             if not await stop.or_done(starting):
@@ -78,14 +81,18 @@ async def serve(
                 await asyncio.gather(starting, return_exceptions=True)
                 return
             starting.result()
-            server = HttpServer(build_app(registry, settings, observer), settings)
+            app = build_app(registry, settings, observer)
+            server = HttpServer(app, settings)
             serving = asyncio.create_task(server.serve(sockets=listener.sockets))
             if await _first_of(serving, server.listening):
                 serving.result()
                 return
+            if grpc is not None:
+                await grpc.start(app.state.kserve.kserve, observer)
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
-            for line in start_up_lines(registry.entries, settings, listener.url, time.monotonic() - began):
+            seconds, grpc_url = time.monotonic() - began, None if grpc is None else grpc.url
+            for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url):
                 _say(line)
             watching = asyncio.create_task(registry.watch_idle())
             with _on_hangup(registry):
@@ -96,14 +103,33 @@ async def serve(
             await _drain(registry, settings, stop)
             await registry.close()
             server.should_exit = True
+            if grpc is not None:
+                await grpc.stop(LAST_WORDS_SECONDS)
             await serving
             _say("Stopped.")
     finally:
         await registry.close()
+        if grpc is not None:
+            await grpc.stop(0)
         listener.close()
 
 
-def start_up_lines(entries: Sequence[ModelEntry], settings: ServerSettings, url: str, seconds: float) -> Iterator[str]:
+def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:
+    """Takes gRPC's port, if it has one. Raises ConfigError if it can't be had or gRPC isn't installed."""
+    if settings.grpc_port is None:
+        return None
+    try:
+        from penstock.server.kserve.grpc_server import GrpcListener
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--grpc-port needs {error.name}: pip install 'penstock[grpc]'.", param="grpc_port"
+        ) from error
+    return GrpcListener(settings)
+
+
+def start_up_lines(
+    entries: Sequence[ModelEntry], settings: ServerSettings, url: str, seconds: float, grpc_url: str | None = None
+) -> Iterator[str]:
     """What a person wants to know of a server that has just started."""
     yield f"Penstock {penstock.__version__} serves {', '.join(entry.label for entry in entries)}"
     for entry in entries:
@@ -114,6 +140,8 @@ def start_up_lines(entries: Sequence[ModelEntry], settings: ServerSettings, url:
         else:
             yield from model_lines(entry.served.engine.spec, entry.served.engine.info)
     yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
+    if grpc_url is not None:
+        yield f"  grpc       {grpc_url}"
     yield f"  ready      after {seconds:.1f} s"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.types import SamplingParams
+from penstock.server.structured import grammar_of
 
 if TYPE_CHECKING:
     from penstock.server.requests import GenerationRequest
@@ -49,9 +50,11 @@ def sampling_params(
         min_tokens=request.min_tokens or 0,
         max_tokens=max_tokens,
         seed=request.seed,
+        speculation=request.speculation,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         skip_special_tokens=request.skip_special_tokens is not False,
+        grammar=grammar_of(request),
     )
 
 

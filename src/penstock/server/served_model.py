@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import penstock
 from penstock.core.errors import InvalidRequestError
+from penstock.server.dialect import ChatDialect
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
@@ -49,7 +51,8 @@ class ServedModel:
         self.name = name
         self.version = version
         self.observer = observer
-        self.prompts = PromptReader(engine)
+        self.dialect = ChatDialect(engine)
+        self.prompts = PromptReader(engine, self.dialect)
         self.created = int(time.time())
         self.last_used = time.monotonic()
         seen = (penstock.__version__, engine.spec, sorted(engine.info.runner.items()))
@@ -101,6 +104,7 @@ class ModelInUse:
     def __init__(self, served: ServedModel, name: str, *, adapter: bool = False) -> None:
         self.name = name
         self.engine = served.engine
+        self.dialect = served.dialect
         self.prompts = served.prompts
         self.observer = served.observer
         self.adapter = name if adapter else ""
@@ -143,4 +147,5 @@ class ModelInUse:
             cache_salt=request.cache_salt or "",
             adapter=self.adapter,
             arrived=arrived,
+            grammar_field=field_of(request) or "tools",
         )

@@ -44,11 +44,13 @@ class ServerSettings(PenstockSettings):
 
     host: str = setting("127.0.0.1", text)  # address to listen on; other than loopback, an API key is demanded
     port: int = setting(8000, integer(0, 65535))  # 0 takes a free one
+    grpc_port: int | None = setting(None, integer(0, 65535))  # serves the KServe protocol over gRPC too; 0: a free one
     uds: Path | None = setting(None, path)  # Unix socket to listen on instead of host and port
     api_keys: tuple[str, ...] = setting((), _keys, secret=True)  # open the API, as `Authorization: Bearer KEY`
     public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
     served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
     aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
+    model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
     lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
     cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
@@ -64,7 +66,9 @@ class ServerSettings(PenstockSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        return self.uds is not None or is_loopback(self.host)
+        if self.uds is not None and self.grpc_port is None:
+            return True
+        return is_loopback(self.host)
 
     def check_exposure(self) -> None:
         """Raises ConfigError if other machines could use the model without a key."""

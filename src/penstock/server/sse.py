@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from penstock.server.errors import body_of, internal_error
 from penstock.server.hangup import while_connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
@@ -23,32 +23,44 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _encode = msgspec.json.Encoder().encode
 
 
-def event(body: msgspec.Struct) -> bytes:
+def event(body: msgspec.Struct | dict[str, Any]) -> bytes:
     """One event whose data is `body` as JSON, which holds no line ends."""
     return b"data: %b\n\n" % _encode(body)
+
+
+def failure(error: PenstockError) -> bytes:
+    """The last event of a stream that failed, in OpenAI's shape."""
+    return event(body_of(error))
 
 
 class EventStream(Response):
     """Sends events as they come, comments while none do, and stops making them when the client hangs up.
 
     The status is sent with the first bytes: an error before them is an answer of its own, an error after them is
-    the last event, in OpenAI's shape. A stream that failed does not end in [DONE].
+    the last event. A stream that failed does not end in [DONE].
 
     Args:
         events: whole events; it is closed when the client hangs up.
         headers: beside those of every event stream.
         keepalive_seconds: how often a comment is sent, until the events end.
+        failure: writes an error as an event.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[bytes, None], *, headers: Mapping[str, str], keepalive_seconds: float
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        headers: Mapping[str, str],
+        keepalive_seconds: float,
+        failure: Callable[[PenstockError], bytes] = failure,
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
         self._events = events
         self._keepalive_seconds = keepalive_seconds
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         writer = _Writer(self, send)
@@ -62,11 +74,11 @@ class EventStream(Response):
         except PenstockError as error:
             if not writer.started:
                 raise
-            await writer.write(event(body_of(error)))
+            await writer.write(self._failure(error))
         except Exception as cause:
             if not writer.started:
                 raise
-            await writer.write(event(body_of(internal_error(cause))))
+            await writer.write(self._failure(internal_error(cause)))
         await writer.end()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NO_STORE = {"cache-control": "no-store"}
 
-_NOT_READY = {
+NOT_READY = {
     "starting": "The engine is starting.",
     "restarting": "The engine core died and is being started again.",
     "draining": "The server is shutting down.",
@@ -63,7 +63,7 @@ async def ready(http: Request) -> Response:
     for entry in models.entries if asked is None else [models.find(asked)]:
         if not entry.can_serve and (asked is not None or entry.state != "unloaded"):
             whose = f"{entry.label}: " if len(models.entries) > 1 else ""
-            raise EngineDeadError(whose + _NOT_READY[entry.state], code=f"engine_{entry.state}")
+            raise EngineDeadError(whose + NOT_READY[entry.state], code=f"engine_{entry.state}")
     return json_response(Ready(), NO_STORE)
 
 

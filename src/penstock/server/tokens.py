@@ -32,7 +32,7 @@ async def tokenize(http: Request) -> Response:
     if (request.prompt is None) == (request.messages is None):
         raise InvalidRequestError("Send either 'prompt' or 'messages'.", param="prompt", code="missing_field")
     if request.messages is not None:
-        tokens = await model.prompts.from_messages(request, request.messages)
+        tokens = (await model.prompts.from_messages(request, request.messages)).token_ids
     else:
         special = request.add_special_tokens is not False
         tokens = await model.prompts.from_text(request.prompt or "", add_special_tokens=special)

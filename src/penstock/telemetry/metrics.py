@@ -69,6 +69,10 @@ PROMPT_TOKENS = Metric(
     "prompt_tokens_computed", "counter", "Prompt tokens computed, cached ones not counted.", origin="snapshot"
 )
 GENERATION_TOKENS = Metric("generation_tokens", "counter", "Tokens generated.", origin="snapshot")
+DRAFT_TOKENS = Metric("draft_tokens", "counter", "Drafted tokens that were checked.", origin="snapshot")
+ACCEPTED_DRAFT_TOKENS = Metric(
+    "accepted_draft_tokens", "counter", "Drafted tokens that the model chose too.", origin="snapshot"
+)
 ENGINE_STATE = Metric(
     "engine_state", "gauge", "1 for the state the engine is in.", labels=("model", "state"), origin="snapshot"
 )
@@ -92,6 +96,12 @@ FINISHED = Metric(
     "Sequences ended, by reason: stop, length, abort, error.",
     labels=("model", "reason"),
 )
+STRUCTURED = Metric(
+    "structured_outputs",
+    "counter",
+    "Sequences whose output had to match a grammar, by outcome: complete, cut (by length), abort, error.",
+    labels=("model", "outcome"),
+)
 HTTP_REQUESTS = Metric(
     "http_requests",
     "counter",
@@ -99,6 +109,7 @@ HTTP_REQUESTS = Metric(
     labels=("method", "route", "status"),
 )
 HTTP_IN_FLIGHT = Metric("http_requests_in_flight", "gauge", "HTTP requests being answered.", labels=())
+GRPC_REQUESTS = Metric("grpc_requests", "counter", "gRPC calls ended, by status.", labels=("method", "status"))
 BUILD_INFO = Metric(
     "build_info",
     "gauge",

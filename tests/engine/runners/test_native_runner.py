@@ -20,7 +20,7 @@ from support.runners import GREEDY, NATIVE_KINDS, generate, make_requests, make_
 from support.tiny_models import write_tiny_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from penstock.engine.runners.torch.runner import TorchRunner
@@ -48,9 +48,15 @@ def runners(tiny: Path) -> tuple[NativeRunner, TorchRunner]:
 
 
 def spec(
-    seed: int = 0, *, prompt: Sequence[int] = (), output: Sequence[int] = (), banned: Sequence[int] = (), **params: Any
+    seed: int = 0,
+    *,
+    prompt: Sequence[int] = (),
+    output: Sequence[int] = (),
+    banned: Sequence[int] = (),
+    allowed: bytes | None = None,
+    **params: Any,
 ) -> SampleSpec:
-    return SampleSpec(SamplingParams(**params), seed, prompt, output, banned)
+    return SampleSpec(SamplingParams(**params), seed, prompt, output, banned, allowed)
 
 
 def steps(specs: Sequence[SampleSpec]) -> StepBatch:
@@ -100,7 +106,16 @@ def test_each_parameter_chooses_the_tokens_that_the_torch_runner_chooses(
     assert None not in tokens
 
 
+def bits(tokens: Iterable[int], size: int = -(-VOCAB // 8)) -> bytes:
+    """A mask that allows these tokens."""
+    mask = bytearray(size)
+    for token in tokens:
+        mask[token // 8] |= 1 << token % 8
+    return bytes(mask)
+
+
 ids = st.lists(st.integers(0, VOCAB - 1), max_size=4)
+masks = st.one_of(st.none(), st.sets(st.integers(0, VOCAB - 1), min_size=6).map(bits))
 
 
 @settings(max_examples=150, deadline=None)
@@ -120,6 +135,7 @@ ids = st.lists(st.integers(0, VOCAB - 1), max_size=4)
             prompt=ids,
             output=ids,
             banned=ids,
+            allowed=masks,
             logprobs=st.sampled_from([None, 0, 5]),
         ),
         min_size=1,
@@ -131,6 +147,8 @@ def test_any_mix_of_parameters_samples_as_the_torch_runner_does(
 ) -> None:
     for output, wish in zip(compare(runners, specs), specs, strict=True):
         assert output.token_id not in wish.banned_token_ids
+        if wish.allowed is not None and output.token_id is not None:
+            assert wish.allowed[output.token_id // 8] >> output.token_id % 8 & 1
 
 
 def test_bans_unknown_ids_and_rows_with_nothing_to_choose_are_treated_alike(
@@ -151,6 +169,23 @@ def test_bans_unknown_ids_and_rows_with_nothing_to_choose_are_treated_alike(
     assert all_tokens.logprobs is not None
     assert len({t.token_id for t in all_tokens.logprobs.top}) == VOCAB
     assert [t.rank for t in all_tokens.logprobs.top] == list(range(1, VOCAB + 1))
+
+
+def test_only_what_a_mask_allows_is_chosen_and_what_lies_beyond_it_is_not_allowed(
+    runners: tuple[NativeRunner, TorchRunner],
+) -> None:
+    outputs = compare(runners, [
+        spec(temperature=0, allowed=bits([])),
+        spec(temperature=1, allowed=bits([3]), banned=[3]),
+        spec(temperature=0, allowed=b"", logit_bias={4: 100.0}),
+        spec(temperature=0, allowed=bits([8], size=2), logit_bias={300: 100.0}),
+        spec(temperature=1, allowed=bits([VOCAB + 7, 5], size=64), logprobs=2),
+    ])  # fmt: skip
+    assert [o.error is None for o in outputs] == [False, False, False, True, True]
+    assert [o.token_id for o in outputs[3:]] == [8, 5]
+    logprobs = outputs[4].logprobs
+    assert logprobs is not None
+    assert logprobs.chosen.rank > 2 or logprobs.top[0].token_id == 5  # of all tokens, allowed or not
 
 
 def test_prompt_scores_equal_the_torch_runners(runners: tuple[NativeRunner, TorchRunner]) -> None:

@@ -85,7 +85,7 @@ def told(request: Request) -> tuple[list[Any], list[Any]]:
     return prompt, output
 
 
-@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen2-tied", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen2-tied", "qwen3", "gemma3"])
 def test_batched_and_chunked_requests_write_what_each_writes_alone(kind: str, variant: str, tmp_path: Path) -> None:
     runner = make_runner(write_model(tmp_path, variant, kind), kind)
     asked = random_prompts(1, 2, 15, 16, 17, 40, 100, 63)
@@ -131,7 +131,7 @@ def by_chance(runner: ModelRunner, seed: int, params: SamplingParams) -> list[Re
     return requests
 
 
-@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen2-tied", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen2-tied", "qwen3", "gemma3"])
 def test_natively_any_schedule_gives_the_same_log_probabilities_to_the_last_bit(
     native_kind: str, variant: str, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def test_natively_any_schedule_gives_the_same_log_probabilities_to_the_last_bit(
         assert [told(r) for r in requests] == [told(r) for r in expected]
 
 
-@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen3", "gemma3"])
 def test_natively_all_instructions_and_any_threads_give_the_same_log_probabilities_to_the_last_bit(
     native_kind: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ def test_float32_products_are_bit_for_bit_the_same_in_any_batch() -> None:
 
 
 @needs_packed
-@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama", "mistral", "qwen3", "gemma3"])
 def test_float32_hidden_states_are_bit_for_bit_the_same_however_they_are_scheduled(
     variant: str, tmp_path: Path
 ) -> None:
@@ -111,7 +111,8 @@ def test_packed_products_equal_plain_ones(dtype: torch.dtype, rows: int, biased:
     tolerance = 1e-5 if dtype == torch.float32 else 0.06
     for found, expected in (
         (packed(x), plain(x)),
-        (packed.silu(x), plain.silu(x)),
+        (packed.activated(x, "silu"), plain.activated(x, "silu")),
+        (packed.activated(x, "gelu"), plain.activated(x, "gelu")),
         (packed.plus(x, other.clone()), plain.plus(x, other.clone())),
         (packed.times(x, other), plain.times(x, other)),
     ):
@@ -119,7 +120,7 @@ def test_packed_products_equal_plain_ones(dtype: torch.dtype, rows: int, biased:
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("variant", ["llama", "mistral"])
+@pytest.mark.parametrize("variant", ["llama", "mistral", "gemma3"])
 def test_padded_static_decode_steps_give_the_same_hidden_states(variant: str, tmp_path: Path) -> None:
     """What CUDA graphs capture, run eagerly."""
     runner = make_runner(write_tiny_variant(tmp_path, variant), blocks=64)

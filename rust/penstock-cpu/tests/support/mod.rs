@@ -11,7 +11,7 @@ use penstock_cpu::activations::{Activations, Form, Precision, View, round_groups
 use penstock_cpu::gemm::{Output, Part, product};
 use penstock_cpu::half::f32_to_f16;
 use penstock_cpu::matrix::Matrix;
-use penstock_cpu::model::{Model, Sizes, Tensors};
+use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use penstock_cpu::stored::Stored;
@@ -451,7 +451,7 @@ impl Weights {
         };
         for i in 0..s.layers {
             let name = |part: &str| format!("layers.{i}.{part}");
-            for part in ["attn_norm", "mlp_norm"] {
+            for part in ["attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm"] {
                 put(rng, name(&format!("{part}.weight")), 1, s.hidden);
             }
             for part in ["q_norm", "k_norm"] {
@@ -494,6 +494,12 @@ pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
         head_dim: 16,
         eps: 1e-5,
         window: None,
+        global_layers: Vec::new(),
+        local_frequencies: Vec::new(),
+        query_scalar: None,
+        embedding_scale: 1.0,
+        activation: Activation::Silu,
+        post_norms: false,
         tied: true,
         qkv_bias: false,
         qk_norm: false,

@@ -56,6 +56,14 @@ class Pacing:
     attention_span: int  # tokens of context that a prefill token attends to at the cost of all the rest of the model
 
 
+@dataclass(frozen=True, slots=True)
+class DraftCost:
+    """What checking drafts takes on this device; from the device and the model's sizes, never from a timing."""
+
+    row: float  # one more row in a step, as a share of a step of one row
+    exact: bool  # a token comes out the same, bit for bit, however many rows are computed with it
+
+
 class ModelRunner(Protocol):
     """Executes steps. Knows nothing of HTTP, queues or clients. One thread calls it."""
 
@@ -66,6 +74,8 @@ class ModelRunner(Protocol):
     def kv_capacity(self) -> KVCapacity: ...
 
     def pacing(self) -> Pacing: ...
+
+    def draft_cost(self) -> DraftCost: ...
 
     def allocate(self, num_blocks: int) -> None:
         """Reserve the KV cache and warm up; called once, after `load`."""

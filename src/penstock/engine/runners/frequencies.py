@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 
 def inverse_frequencies(spec: ModelSpec) -> list[float]:
     """Radians per position of each rotated pair, scaled as the model asks: head_dim / 2 float32 values."""
-    exponents = _float32(i / spec.head_dim for i in range(0, spec.head_dim, 2))
-    (theta,) = _float32([spec.rope_theta])
-    powers = _float32(theta**exponent for exponent in exponents)
-    frequencies = _float32(1 / power for power in powers)
+    frequencies = _frequencies(spec, spec.rope_theta)
     return frequencies if spec.rope_scaling is None else _scaled(frequencies, spec.rope_scaling)
+
+
+def local_frequencies(spec: ModelSpec) -> list[float]:
+    """The same of layers with a window; empty where those rotate as the others do."""
+    return [] if spec.local_rope_theta is None else _frequencies(spec, spec.local_rope_theta)
+
+
+def _frequencies(spec: ModelSpec, theta: float) -> list[float]:
+    exponents = _float32(i / spec.head_dim for i in range(0, spec.head_dim, 2))
+    (theta,) = _float32([theta])
+    powers = _float32(theta**exponent for exponent in exponents)
+    return _float32(1 / power for power in powers)
 
 
 def _scaled(frequencies: Sequence[float], scaling: RopeScaling) -> list[float]:

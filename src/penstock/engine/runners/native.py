@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from penstock import _native
 from penstock.core.errors import ConfigError, InvariantError, ModelFileError
 from penstock.core.sizes import format_size
-from penstock.engine.runners.base import KVCapacity, Pacing
-from penstock.engine.runners.frequencies import inverse_frequencies
+from penstock.engine.runners.base import DraftCost, KVCapacity, Pacing
+from penstock.engine.runners.frequencies import inverse_frequencies, local_frequencies
 from penstock.engine.runners.memory import available_memory
 from penstock.engine.runners.packed import LEAST_BYTES, PackedFile
 from penstock.engine.runners.plans import PlansFile
 from penstock.engine.runners.randomness import uniform
 from penstock.engine.runners.refusal import NOT_FINITE, NOTHING_TO_CHOOSE, Limits, refusal
 from penstock.engine.runners.threads import place_threads
-from penstock.engine.types import PositionLogprobs, SequenceOutput, StepOutput, TokenLogprob
+from penstock.engine.types import PositionLogprobs, Sampled, SequenceOutput, StepOutput, TokenLogprob
 from penstock.models.load import load
 from penstock.models.model_files import find_files
 
@@ -48,9 +48,13 @@ _PRECISIONS = {
 _PREFILL_TOKENS = 32
 _ATTENTION_COST = 3
 
+# Of steps of few rows: the weights are read once, but their products are made for each.
+_DRAFT_ROW_COST = 0.15
+
 _SIZES = (
     "vocab_size", "hidden_size", "ffn_size", "n_layers", "n_heads", "n_kv_heads", "head_dim", "rms_norm_eps",
-    "sliding_window", "tied_embeddings", "qkv_bias", "qk_norm",
+    "sliding_window", "global_layers", "query_scalar", "embedding_scale", "activation", "post_norms", "tied_embeddings",
+    "qkv_bias", "qk_norm",
 )  # fmt: skip
 
 
@@ -103,7 +107,7 @@ class NativeRunner:
         path = Path(self._config.model_path)
         spec, weights = load(path)
         with weights, _own_errors():
-            sizes = {name: getattr(spec, name) for name in _SIZES}
+            sizes = {name: getattr(spec, name) for name in _SIZES} | {"local_frequencies": local_frequencies(spec)}
             frequencies = inverse_frequencies(spec)
             # Of a matrix only what its header says, until it has to be packed.
             described = {name: _described(weights, name) for name in weights.names()}
@@ -147,6 +151,9 @@ class NativeRunner:
 
     def pacing(self) -> Pacing:
         return Pacing(_PREFILL_TOKENS, max(1, self._loaded().attention_span // _ATTENTION_COST))
+
+    def draft_cost(self) -> DraftCost:
+        return DraftCost(_DRAFT_ROW_COST, exact=True)
 
     def allocate(self, num_blocks: int) -> None:
         spec, block_size = self._loaded(), self._config.block_size
@@ -272,9 +279,9 @@ def _described(weights: Weights, name: str) -> tuple[str, list[int], bytes | mem
 
 
 def _share(s: SequenceStep, limits: Limits) -> Share:
-    choice = None if s.sample is None else _choice(s.sample)
+    choices = [] if s.sample is None else [_choice(s.sample), *map(_choice, s.drafts)]
     table = list(s.block_table[: limits.blocks(s)])
-    return list(s.token_ids), s.start, table, choice, list(s.next_prompt_ids), s.prompt_logprobs or 0
+    return list(s.token_ids), s.start, table, choices, list(s.next_prompt_ids), s.prompt_logprobs or 0
 
 
 def _choice(spec: SampleSpec) -> Choice:
@@ -298,6 +305,7 @@ def _choice(spec: SampleSpec) -> Choice:
         p.repetition_penalty,
         list(seen),
         subtracted,
+        spec.allowed,
     )
 
 
@@ -306,12 +314,12 @@ def _output(answer: Answer) -> SequenceOutput:
     if not finite:
         return SequenceOutput(error=NOT_FINITE)
     prompt = [_position(logprobs) for logprobs in scored]
-    if chosen is None:
+    if not chosen:
         return SequenceOutput(prompt_logprobs=prompt)
-    token, logprobs = chosen
-    if token is None:
+    first, *others = [Sampled(token, None if logprobs is None else _position(logprobs)) for token, logprobs in chosen]
+    if first.token_id is None:
         return SequenceOutput(error=NOTHING_TO_CHOOSE)
-    return SequenceOutput(token, None if logprobs is None else _position(logprobs), prompt)
+    return SequenceOutput(first.token_id, first.logprobs, others, prompt)
 
 
 def _position(logprobs: Logprobs) -> PositionLogprobs:

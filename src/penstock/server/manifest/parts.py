@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from penstock.server import requests, responses
+from penstock.server import requests, responses, structured
 from penstock.server.manifest.api import Part
 from penstock.server.manifest.field import VLLM, Field, absent, no_effect, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
 
 _CREATE = openai_streaming_parameter("chat/subresources/completions", "chat.completions").partition("{")[0]
 _ASKED = {"": _CREATE + "messages", VLLM: vllm("openai_compatible_server/#chat-api")}
+_TOOLS = {"": _CREATE + "tools"}
+_TOOL_CHOICE = {"": _CREATE + "tool_choice"}
 _OWN = {"": PENSTOCK}
 _TOKENS = {"": vllm("#utility-apis")}
 
@@ -58,7 +60,7 @@ REQUEST_PARTS = (
                 tool_calls="an assistant's, for the template",
                 tool_call_id="a tool's, for the template",
             ),
-            **supported(VLLM, reasoning_content="an assistant's, for the template"),
+            **supported(VLLM, reasoning_content="an assistant's, for the template", reasoning="as `reasoning_content`"),
             "function_call": Field("refused", "use `tool_calls`"),
             "audio": Field("refused", "only text goes in"),
             **no_effect(refusal="an assistant's"),
@@ -83,6 +85,52 @@ REQUEST_PARTS = (
         supported(name="", arguments="JSON in a string, or an object; templates get the object"),
         _ASKED,
     ),
+    Part(
+        structured.ResponseFormat,
+        supported(type="`text`, `json_object`, `json_schema`", json_schema=""),
+        {"": _CREATE + "response_format"},
+    ),
+    Part(
+        structured.JsonSchemaFormat,
+        supported(
+            schema="what can't be enforced is refused by name",
+            name="of no account",
+            description="of no account",
+            strict="of no account: every schema is enforced",
+        ),
+        {"": _CREATE + "response_format"},
+    ),
+    Part(
+        structured.StructuredOutputs,
+        supported(
+            json="a JSON schema, or a string that holds one",
+            regex="",
+            choice="",
+            grammar="EBNF",
+            json_object="",
+            disable_any_whitespace="of JSON",
+        ),
+        {"": vllm("structured_outputs/")},
+    ),
+    Part(requests.Tool, supported(type="`function`; others are refused", function=""), _TOOLS),
+    Part(
+        requests.FunctionDefinition,
+        supported(
+            name="up to 128 letters, digits, and any of `_.:/-`",
+            description="",
+            parameters="a JSON schema of an object; none at all: no arguments",
+            strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
+        ),
+        _TOOLS,
+    ),
+    Part(requests.NamedTool, supported(type="`function`", function=""), _TOOL_CHOICE),
+    Part(requests.NamedFunction, supported(name=""), _TOOL_CHOICE),
+    Part(
+        requests.ToolChoice,
+        supported(type="`function` or `allowed_tools`", function="", allowed_tools=""),
+        _TOOL_CHOICE,
+    ),
+    Part(requests.AllowedTools, supported(mode="`auto` or `required`", tools=""), _TOOL_CHOICE),
 )
 
 CHAT_PARTS = (
@@ -99,7 +147,9 @@ CHAT_PARTS = (
     Part(
         responses.ChatChoice,
         {
-            **supported(index="", message="", logprobs="null unless asked for", finish_reason="`stop` or `length`"),
+            **supported(
+                index="", message="", logprobs="null unless asked for", finish_reason="`stop`, `length` or `tool_calls`"
+            ),
             **supported(VLLM, stop_reason="the stop string or token that ended the text"),
             **absent(VLLM, token_ids="use /tokenize"),
         },
@@ -108,10 +158,15 @@ CHAT_PARTS = (
     Part(
         responses.AssistantMessage,
         {
-            **supported(content="", role="", refusal="always null"),
+            **supported(
+                content="null where there are only calls or thinking",
+                role="",
+                refusal="always null",
+                tool_calls="if any",
+            ),
+            **supported(VLLM, reasoning_content="what the model thought, if it did", reasoning="the same"),
             **absent(
-                tool_calls="calls can't be parsed yet",
-                function_call="calls can't be parsed yet",
+                function_call="see `tool_calls`",
                 annotations="the model reaches no network",
                 audio="only text comes out",
             ),
@@ -140,15 +195,35 @@ CHAT_PARTS = (
     Part(
         responses.Delta,
         {
-            **supported(role="in the first chunk of each choice", content=""),
+            **supported(role="in the first chunk of each choice", content="", tool_calls=""),
+            **supported(VLLM, reasoning_content="", reasoning="the same"),
             **absent(
-                tool_calls="calls can't be parsed yet",
-                function_call="calls can't be parsed yet",
+                function_call="see `tool_calls`",
                 refusal="never refused",
                 audio="only text comes out",
             ),
         },
         _chat("chat_completion_chunk", "choices[]", "delta"),
+    ),
+    Part(
+        responses.MessageToolCall,
+        supported(id="OpenAI's, or of nine characters for Mistral's templates", type="`function`", function=""),
+        _chat("chat_completion_message_tool_call"),
+    ),
+    Part(
+        responses.CalledFunction,
+        supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+        _chat("chat_completion_message_tool_call", "function"),
+    ),
+    Part(
+        responses.ToolCallDelta,
+        supported(index="", id="in a call's first chunk", type="in a call's first chunk", function=""),
+        _chat("chat_completion_chunk", "choices[]", "delta", "tool_calls[]"),
+    ),
+    Part(
+        responses.FunctionDelta,
+        supported(name="in a call's first chunk", arguments="more of the JSON"),
+        _chat("chat_completion_chunk", "choices[]", "delta", "tool_calls[]", "function"),
     ),
     Part(
         responses.ChatLogprobs,
@@ -205,10 +280,22 @@ COMPLETION_PARTS = (
                 completion_tokens="",
                 total_tokens="",
                 prompt_tokens_details="",
+                completion_tokens_details="of models that think",
             ),
-            **absent(completion_tokens_details="thinking isn't told from the answer yet"),
         },
         _completion("completion_usage"),
+    ),
+    Part(
+        responses.CompletionTokensDetails,
+        {
+            **supported(reasoning_tokens="the tags that mark it left out"),
+            **absent(
+                accepted_prediction_tokens="predictions are of no effect",
+                rejected_prediction_tokens="predictions are of no effect",
+                audio_tokens="only text comes out",
+            ),
+        },
+        _completion("completion_usage", "completion_tokens_details"),
     ),
     Part(
         responses.PromptTokensDetails,

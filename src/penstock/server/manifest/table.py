@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
-from penstock.server.manifest.field import VLLM, supported
+from penstock.server.manifest.field import OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
 from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
 from penstock.server.manifest.references import PENSTOCK, VLLM_LORA, openai_parameter, openai_streaming_parameter, vllm
@@ -18,6 +18,7 @@ APIS = (
         {
             "": openai_streaming_parameter("chat/subresources/completions", "chat.completions"),
             VLLM: vllm("openai_compatible_server/#chat-api"),
+            OURS: "speculation.md",
         },
     ),
     Api(
@@ -27,6 +28,7 @@ APIS = (
         {
             "": openai_streaming_parameter("completions", "completions"),
             VLLM: vllm("openai_compatible_server/#completions-api"),
+            OURS: "speculation.md",
         },
     ),
     Api(

@@ -14,9 +14,9 @@ TOKENIZE: Manifest = {
         add_generation_prompt="default true",
         continue_final_message="",
         chat_template_kwargs="",
+        tools="as for chat",
     ),
     **refused(chat_template="the model's own template is used"),
-    "tools": Field("refused", "calls can't be parsed yet", ([],)),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},)),
 }
 

@@ -112,8 +112,11 @@ export class Chat extends EventTarget {
     const clock = new Clock();
     for await (const chunk of streamChat(body, signal)) {
       const choice = chunk.choices?.[0];
-      if (choice?.delta?.content) {
-        reply.content += choice.delta.content;
+      const content = choice?.delta?.content ?? "";
+      const thought = choice?.delta?.reasoning_content ?? "";
+      if (content || thought) {
+        reply.content += content;
+        if (thought) reply.thought = (reply.thought ?? "") + thought;
         reply.state = "streaming";
         clock.tick();
       }

@@ -119,6 +119,8 @@ export const isSendKey = (event) =>
   event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 
 function replyView(message, chat) {
+  const thoughts = element("div.thoughts");
+  const thinking = element("details.thinking", { hidden: "" }, element("summary", {}, "Thinking"), thoughts);
   const text = element("div.text");
   const note = element("div.note", { hidden: "" });
   const figures = element("p.figures", { hidden: "" });
@@ -126,10 +128,12 @@ function replyView(message, chat) {
   again.classList.add("regenerate");
   const copying = copyButton("Copy", () => message.content);
   const actions = element("div.actions", {}, copying, again, figures);
-  const article = element("article.message.reply", { "aria-label": "Reply" }, text, note, actions);
+  const article = element("article.message.reply", { "aria-label": "Reply" }, thinking, text, note, actions);
   let shown = null; // state of the note, which is only rebuilt when it changes
   const update = () => {
     renderMarkdown(text, message.content);
+    thinking.hidden = !message.thought;
+    if (message.thought) thoughts.textContent = message.thought;
     article.dataset.state = message.state ?? "done";
     article.setAttribute("aria-busy", String(["waiting", "streaming"].includes(message.state)));
     copying.hidden = !message.content;

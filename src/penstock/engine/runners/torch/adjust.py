@@ -1,4 +1,4 @@
-"""What requests change in the logits before a token is chosen: biases, bans and penalties."""
+"""What requests change in the logits before a token is chosen: a grammar's mask, biases, bans and penalties."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def needs_adjusting(spec: SampleSpec) -> bool:
-    return bool(spec.banned_token_ids or spec.params.logit_bias) or _is_penalized(spec)
+    return spec.allowed is not None or bool(spec.banned_token_ids or spec.params.logit_bias) or _is_penalized(spec)
 
 
 def adjust_logits(logits: Tensor, specs: Sequence[SampleSpec]) -> Tensor:
     """Apply each row's wishes to logits [rows, vocab], float32, in place. Ids outside the vocabulary have no effect."""
     vocab = logits.shape[1]
+    _restrict(logits, specs)
     biases = _Entries(vocab)
     bans = _Entries(vocab)
     for row, spec in enumerate(specs):
@@ -35,6 +36,21 @@ def adjust_logits(logits: Tensor, specs: Sequence[SampleSpec]) -> Tensor:
         logits.index_put_((rows, tokens), logits.new_tensor(float("-inf")))
     _penalize(logits, specs)
     return logits
+
+
+def _restrict(logits: Tensor, specs: Sequence[SampleSpec]) -> None:
+    """Rule out the tokens that a row's grammar doesn't allow."""
+    rows = [row for row, spec in enumerate(specs) if spec.allowed is not None]
+    if not rows:
+        return
+    vocab = logits.shape[1]
+    size = -(-vocab // 8)
+    masks = b"".join((specs[row].allowed or b"")[:size].ljust(size, b"\0") for row in rows)
+    packed = torch.frombuffer(bytearray(masks), dtype=torch.uint8).view(len(rows), size, 1).to(logits.device)
+    bits = torch.arange(8, dtype=torch.uint8, device=logits.device)
+    allowed = (packed >> bits & 1).view(len(rows), -1)[:, :vocab].bool()  # [len(rows), vocab]
+    index = torch.tensor(rows, device=logits.device)
+    logits[index] = logits[index].masked_fill(~allowed, float("-inf"))
 
 
 def _penalize(logits: Tensor, specs: Sequence[SampleSpec]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from penstock.engine.runners.torch.kv_cache import KVCache
-    from penstock.engine.runners.torch.plan import DecodeGroup, PrefillChunk, PrefillPiece, StepPlan
+    from penstock.engine.runners.torch.reach import AttentionPlan, DecodeGroup, PrefillChunk, PrefillPiece
     from penstock.models.spec import ModelSpec
 
 
@@ -21,13 +21,17 @@ class Attention:
     def __init__(self, spec: ModelSpec, cache: KVCache, device: torch.device) -> None:
         self._cache = cache
         self._heads, self._kv_heads, self._dim = spec.n_heads, spec.n_kv_heads, spec.head_dim
+        self._scale = spec.attention_scale
         self._queries = spec.n_heads * spec.head_dim
         # With a mask, torch's fused kernels for GPUs take no grouped heads, but those for CPUs do it best.
         self._fold_groups = device.type != "cpu"
 
-    def __call__(self, layer: int, qkv: Tensor, plan: StepPlan) -> Tensor:
-        """Attend with rotated qkv [rows, (n_heads + 2 * n_kv_heads) * head_dim]; returns [rows, n_heads * head_dim]."""
-        self._cache.write(layer, plan.slots, qkv[:, self._queries :])
+    def __call__(self, layer: int, qkv: Tensor, plan: AttentionPlan, slots: Tensor) -> Tensor:
+        """Attend with rotated qkv [rows, (n_heads + 2 * n_kv_heads) * head_dim]; returns [rows, n_heads * head_dim].
+
+        `plan` is for this layer's window; K and V of the rows go to `slots` [rows].
+        """
+        self._cache.write(layer, slots, qkv[:, self._queries :])
         parts = [self._decode(layer, qkv, group) for group in plan.decodes]
         for chunk in plan.prefills:
             parts.extend(self._prefill(layer, qkv, chunk))
@@ -38,7 +42,8 @@ class Attention:
         n = group.bias.shape[0]
         q = qkv[group.rows, : self._queries].view(n, self._kv_heads, -1, self._dim)
         k, v = self._cache.read(layer, group.blocks, n)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=group.bias).reshape(n, self._queries)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.bias, scale=self._scale)
+        return out.reshape(n, self._queries)
 
     def _prefill(self, layer: int, qkv: Tensor, chunk: PrefillChunk) -> list[Tensor]:
         if chunk.blocks is None:
@@ -60,7 +65,7 @@ class Attention:
         else:
             grouped = self._heads != self._kv_heads
             out = F.scaled_dot_product_attention(
-                q.unsqueeze(0), k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped
+                q.unsqueeze(0), k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped, scale=self._scale
             ).squeeze(0)
         return out[:, :rows].transpose(0, 1).reshape(rows, self._queries)
 
@@ -68,5 +73,5 @@ class Attention:
         """The heads of a group as further queries of their KV head: q [n_heads, queries, head_dim], and the result."""
         group, queries = self._heads // self._kv_heads, q.shape[1]
         folded = q.reshape(1, self._kv_heads, group * queries, self._dim)
-        out = F.scaled_dot_product_attention(folded, k, v, attn_mask=bias.repeat(group, 1))
+        out = F.scaled_dot_product_attention(folded, k, v, attn_mask=bias.repeat(group, 1), scale=self._scale)
         return out.reshape(self._heads, queries, self._dim)

@@ -1,4 +1,5 @@
-"""The one model: a decoder-only transformer with RMSNorm, rotary positions and SwiGLU, drawn from a ModelSpec."""
+"""The one model: a decoder-only transformer with RMSNorm, rotary positions and a gated feed-forward, drawn from a
+ModelSpec."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 
-from penstock.engine.runners.torch.linear import make_linear
+from penstock.engine.runners.torch.linear import activate, make_linear
 from penstock.engine.runners.torch.rms_norm import RMSNorm
 from penstock.engine.runners.torch.rotary import rotate_
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from penstock.engine.runners.torch.attention import Attention
@@ -23,19 +26,24 @@ if TYPE_CHECKING:
     from penstock.engine.runners.torch.rotary import Rotary
     from penstock.models.spec import ModelSpec, Weights
 
+    Change = Callable[[Sequence[str], Tensor, Tensor], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One block's weights. `qk_norm` [n_heads + n_kv_heads, head_dim] holds a row for each rotated head."""
 
+    kind: int  # which of the model's windows it has
     attn_norm: RMSNorm
     qkv: Linear
     qk_norm: Tensor | None
     o: Linear
+    attn_post_norm: RMSNorm | None
     mlp_norm: RMSNorm
     gate: Linear
     up: Linear
     down: Linear
+    mlp_post_norm: RMSNorm | None
 
 
 class Decoder:
@@ -58,34 +66,31 @@ class Decoder:
 
     def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention, bank: LoraBank | None = None) -> Tensor:
         """The normalized hidden states after the last layer, [rows, hidden] in the model's dtype."""
-        cos, sin = rotary.at(plan.positions)
+        turns = rotary.at(plan.positions)
         # The residual stream stays in float32: rounded to bfloat16 at each of its additions, it would carry most
         # of the error there is.
         x = self._embed.index_select(0, plan.tokens).float()
+        if self._spec.embedding_scale != 1:
+            x = x.mul_(self._spec.embedding_scale)
         for i, layer in enumerate(self._layers):
             change = None if bank is None or plan.adapted is None else partial(bank.add, i, rows=plan.adapted)
             h = layer.attn_norm(x)
             qkv = layer.qkv(h)
             if change is not None:
                 change(("q", "k", "v"), h, qkv)
-            self._rotate(qkv, layer.qk_norm, cos, sin)
-            attended = attention(i, qkv, plan)
-            x = layer.o.plus(attended, x)
-            if change is not None:
-                change(("o",), attended, x)
+            self._rotate(qkv, layer.qk_norm, *turns[layer.kind])
+            attended = attention(i, qkv, plan.attention[layer.kind], plan.slots)
+            x = _add(layer.o, attended, layer.attn_post_norm, x, change, "o")
             h = layer.mlp_norm(x)
             if bank is None or bank.is_empty:
-                x = layer.down.plus(layer.up.times(h, layer.gate.silu(h)), x)
-                continue
-            # Apart for all rows once there is any adapter: no row's bits are to depend on whether others have one.
-            gate, up = layer.gate(h), layer.up(h)
-            if change is not None:
-                change(("gate",), h, gate)
-                change(("up",), h, up)
-            gated = F.silu(gate).mul_(up)
-            x = layer.down.plus(gated, x)
-            if change is not None:
-                change(("down",), gated, x)
+                gated = layer.up.times(h, layer.gate.activated(h, self._spec.activation))
+            else:  # apart for all rows: no row's bits are to depend on whether another has an adapter
+                gate, up = layer.gate(h), layer.up(h)
+                if change is not None:
+                    change(("gate",), h, gate)
+                    change(("up",), h, up)
+                gated = activate(gate, self._spec.activation).mul_(up)
+            x = _add(layer.down, gated, layer.mlp_post_norm, x, change, "down")
         return self._final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -101,6 +106,17 @@ class Decoder:
         rotate_(heads, cos, sin)
 
 
+def _add(
+    product: Linear, x: Tensor, post_norm: RMSNorm | None, residual: Tensor, change: Change | None, module: str
+) -> Tensor:
+    """residual [rows, hidden] and what the product gives of x, with what adapters change in it, normed first where the
+    model does."""
+    y = product.plus(x, residual) if post_norm is None else product(x).float()
+    if change is not None:
+        change((module,), x, y)
+    return y if post_norm is None else residual.add_(post_norm(y))
+
+
 class _Reader:
     """Reads tensors one by one, each float32 copy dropped before the next is made."""
 
@@ -110,9 +126,10 @@ class _Reader:
         self._dtype = dtype
         self._device = device
 
-    def norm(self, name: str) -> RMSNorm:
-        """A norm; its weights stay in float32 like what they multiply."""
-        return RMSNorm(torch.from_numpy(self._weights.read(name)).to(self._device), self._eps, self._dtype)
+    def norm(self, name: str, dtype: torch.dtype | None = None) -> RMSNorm:
+        """A norm, whose result is of the model's dtype or this; its weights stay in float32 like what they multiply."""
+        weight = torch.from_numpy(self._weights.read(name)).to(self._device)
+        return RMSNorm(weight, self._eps, dtype or self._dtype)
 
     def tensor(self, *names: str) -> Tensor:
         """The named tensors, joined along their first dimension."""
@@ -125,14 +142,17 @@ def _read_layer(reader: _Reader, spec: ModelSpec, i: int) -> Layer:
     joined = ("q", "k", "v")
     bias = reader.tensor(*(f"{at}{n}.bias" for n in joined)) if spec.qkv_bias else None
     return Layer(
+        kind=spec.windows.index(spec.window(i)),
         attn_norm=reader.norm(f"{at}attn_norm.weight"),
         qkv=make_linear(reader.tensor(*(f"{at}{n}.weight" for n in joined)), bias),
         qk_norm=_read_qk_norm(reader, spec, at) if spec.qk_norm else None,
         o=make_linear(reader.tensor(f"{at}o.weight")),
+        attn_post_norm=reader.norm(f"{at}attn_post_norm.weight", torch.float32) if spec.post_norms else None,
         mlp_norm=reader.norm(f"{at}mlp_norm.weight"),
         gate=make_linear(reader.tensor(f"{at}gate.weight")),
         up=make_linear(reader.tensor(f"{at}up.weight")),
         down=make_linear(reader.tensor(f"{at}down.weight")),
+        mlp_post_norm=reader.norm(f"{at}mlp_post_norm.weight", torch.float32) if spec.post_norms else None,
     )
 
 

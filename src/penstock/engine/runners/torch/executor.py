@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from penstock.engine.runners.torch.logprobs import prompt_logprobs
 from penstock.engine.runners.torch.lora import LoraBank
 from penstock.engine.runners.torch.plan import Planner
 from penstock.engine.runners.torch.sampler import sample
-from penstock.engine.types import PositionLogprobs, SequenceOutput
+from penstock.engine.types import PositionLogprobs, Sampled, SequenceOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ class StepExecutor:
         attention = Attention(spec, cache, device)
         self.bank = LoraBank(spec, dtype, device)
         self._compute = partial(decoder.forward, rotary=rotary, attention=attention, bank=self.bank)
-        self._planner = Planner(cache, spec.sliding_window, dtype, device)
+        self._planner = Planner(cache, spec.windows, dtype, device)
         self._graphs = DecodeGraphs(self._compute, self._planner, cache, self.bank, dtype, device) if graphs else None
 
     def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
@@ -76,11 +77,13 @@ class StepExecutor:
         outputs = [SequenceOutput(error=NOT_FINITE if i in broken else None) for i in range(len(sequences))]
         sampled = [i for i, s in enumerate(sequences) if s.sample is not None and i not in broken]
         if sampled:
-            last = torch.tensor([rows[i].stop - 1 for i in sampled], device=self._device)
-            logits = self._decoder.logits(hidden.index_select(0, last))
-            specs = [spec for i in sampled if (spec := sequences[i].sample) is not None]
-            for i, output in zip(sampled, sample(logits, specs), strict=True):
-                outputs[i] = output
+            specs = {i: [spec, *s.drafts] for i in sampled if (spec := (s := sequences[i]).sample) is not None}
+            wanted = [row for i in sampled for row in range(rows[i].stop - len(specs[i]), rows[i].stop)]
+            logits = self._decoder.logits(hidden.index_select(0, torch.tensor(wanted, device=self._device)))
+            chosen = iter(sample(logits, [spec for i in sampled for spec in specs[i]]))
+            for i in sampled:
+                first, *others = islice(chosen, len(specs[i]))
+                outputs[i] = replace(first, after_drafts=[Sampled(o.token_id, o.logprobs) for o in others])
         for i, step in enumerate(sequences):
             if step.prompt_logprobs is not None and outputs[i].error is None:
                 scores = self._score_prompt(step, step.prompt_logprobs, hidden[rows[i]])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from penstock.engine.runners.torch.plan import DecodeGroup, StepPlan
+from penstock.engine.runners.torch.plan import StepPlan
+from penstock.engine.runners.torch.reach import AttentionPlan, DecodeGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,21 +49,22 @@ class DecodeGraphs:
         self._layout = bank.layout
         self._dtype = dtype
         self._device = device
-        self._steps: dict[tuple[int, int, bool], _StaticStep] = {}
+        self._steps: dict[tuple[int, ...], _StaticStep] = {}
         self._pool: Any = None
 
     def run(self, sequences: Sequence[SequenceStep]) -> Tensor:
         """Hidden states [len(sequences), hidden], in the order given; valid until the next call."""
-        widest = max(self._planner.width(s) for s in sequences)
         least = max(1, _LEAST_TOKENS // self._cache.block_size)
         is_adapted = any(s.adapter for s in sequences)
         if self._layout != self._bank.layout:
             self._steps = {shape: step for shape, step in self._steps.items() if step.plan.adapted is None}
             self._layout = self._bank.layout
-        shape = _power_of_two(len(sequences)), max(least, _power_of_two(widest)), is_adapted
+        widest = (max(map(reach.width, sequences)) for reach in self._planner.reaches)
+        widths = tuple(max(least, _power_of_two(width)) for width in widest)
+        shape = _power_of_two(len(sequences)), *widths, int(is_adapted)
         step = self._steps.get(shape)
         if step is None:
-            step = self._steps[shape] = self._make_step(*shape)
+            step = self._steps[shape] = self._make_step(shape[0], widths, is_adapted=is_adapted)
         self._fill(step, sequences)
         if step.graph is not None:
             step.graph.replay()
@@ -71,15 +73,18 @@ class DecodeGraphs:
             hidden = self._forward(step.plan)
         return hidden[: len(sequences)]
 
-    def _make_step(self, rows: int, width: int, is_adapted: bool) -> _StaticStep:
+    def _make_step(self, rows: int, widths: tuple[int, ...], *, is_adapted: bool) -> _StaticStep:
         def integers(count: int) -> Tensor:
             return torch.zeros(count, dtype=torch.int64, device=self._device)
 
-        bias = torch.zeros((rows, 1, 1, width * self._cache.block_size), dtype=self._dtype, device=self._device)
-        group = DecodeGroup(slice(0, rows), integers(rows * width), bias)
+        def group(width: int) -> DecodeGroup:
+            bias = torch.zeros((rows, 1, 1, width * self._cache.block_size), dtype=self._dtype, device=self._device)
+            return DecodeGroup(slice(0, rows), integers(rows * width), bias)
+
+        attention = tuple(AttentionPlan((group(width),), ()) for width in widths)
         adapted = self._bank.fixed_rows(rows) if is_adapted else None
-        plan = StepPlan(integers(rows), integers(rows), integers(rows), (group,), (), (), adapted)
-        step = _StaticStep(plan, group, width, torch.empty(0), None)
+        plan = StepPlan(integers(rows), integers(rows), integers(rows), attention, (), adapted)
+        step = _StaticStep(plan, widths, torch.empty(0), None)
         self._fill(step, ())
         if self._device.type == "cuda":
             self._capture(step)
@@ -108,14 +113,16 @@ class DecodeGraphs:
         plan.slots.copy_(torch.tensor(slots + [self._cache.spare_block * size] * padding))
         if plan.adapted is not None:
             plan.adapted.slots.copy_(torch.tensor([self._bank.slot(s.adapter) for s in sequences] + [0] * padding))
-        found, unseen = self._planner.decode_group(sequences, step.width)
-        blocks = torch.full((rows, step.width), self._cache.spare_block)
-        blocks[:n] = torch.from_numpy(found)
-        hidden = torch.zeros((rows, step.width * size), dtype=torch.bool)
-        hidden[:n] = torch.from_numpy(unseen)
-        bias = torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, float("-inf"))
-        step.group.blocks.copy_(blocks.view(-1))
-        step.group.bias.copy_(bias.view(step.group.bias.shape))
+        for reach, attention, width in zip(self._planner.reaches, plan.attention, step.widths, strict=True):
+            found, unseen = reach.decode_group(sequences, width)
+            blocks = torch.full((rows, width), self._cache.spare_block)
+            blocks[:n] = torch.from_numpy(found)
+            hidden = torch.zeros((rows, width * size), dtype=torch.bool)
+            hidden[:n] = torch.from_numpy(unseen)
+            bias = torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, float("-inf"))
+            (group,) = attention.decodes
+            group.blocks.copy_(blocks.view(-1))
+            group.bias.copy_(bias.view(group.bias.shape))
 
 
 @dataclass(slots=True)
@@ -123,8 +130,7 @@ class _StaticStep:
     """One shape's tensors, at addresses that never change, and its graph (None where there is no CUDA)."""
 
     plan: StepPlan
-    group: DecodeGroup
-    width: int
+    widths: tuple[int, ...]  # blocks of a sequence, for each window
     hidden: Tensor
     graph: Any
 

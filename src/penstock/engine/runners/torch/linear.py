@@ -11,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812 (its customary name)
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from penstock.models.spec import Activation
+
 # oneDNN chooses a blocked layout for the number of rows it is told to expect. Any from a handful up gives the
 # layout that serves decode batches and prefill chunks alike; told 1, it keeps rows plain and batches are slow.
 _EXPECTED_ROWS = 32
@@ -25,8 +27,8 @@ class Linear(Protocol):
         """y + residual, in residual's dtype; residual is [rows, out] and may be overwritten."""
         ...
 
-    def silu(self, x: Tensor) -> Tensor:
-        """y * sigmoid(y)."""
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """activation(y)."""
         ...
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
@@ -52,6 +54,11 @@ def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and platform.machine().lower() in {"x86_64", "amd64"}
 
 
+def activate(y: Tensor, activation: Activation) -> Tensor:
+    """activation(y); y may be overwritten."""
+    return F.silu(y, inplace=True) if activation == "silu" else F.gelu(y, approximate="tanh")
+
+
 class PlainLinear:
     """Weights as they are; what torch does with them is the device library's business."""
 
@@ -69,8 +76,8 @@ class PlainLinear:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         return residual.add_(self(x))
 
-    def silu(self, x: Tensor) -> Tensor:
-        return F.silu(self(x), inplace=True)
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        return activate(self(x), activation)
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
         return self(x).mul_(factor)
@@ -98,8 +105,8 @@ class PackedLinear:
     def __call__(self, x: Tensor) -> Tensor:
         return self._apply(x, "none")
 
-    def silu(self, x: Tensor) -> Tensor:
-        return self._apply(x, "swish")
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        return self._apply(x, "swish") if activation == "silu" else self._apply(x, "gelu", "tanh")
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         return self._combine(x, residual, "add") if residual.dtype == x.dtype else residual.add_(self(x))
@@ -114,10 +121,10 @@ class PackedLinear:
         y = self(x)
         return y if y.dtype == torch.float32 else y.float().add_(self.plus(x, y.neg()))
 
-    def _apply(self, x: Tensor, activation: str) -> Tensor:
+    def _apply(self, x: Tensor, operation: str, algorithm: str = "") -> Tensor:
         if self._twin_single_rows and x.shape[0] == 1:
-            return self._apply(x.repeat(2, 1), activation)[:1]
-        return self._unary(x, self._packed, self._bias, activation, [], "")
+            return self._apply(x.repeat(2, 1), operation, algorithm)[:1]
+        return self._unary(x, self._packed, self._bias, operation, [], algorithm)
 
     def _combine(self, x: Tensor, other: Tensor, operation: str) -> Tensor:
         if self._twin_single_rows and x.shape[0] == 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from penstock.engine.runners.torch.reach import AttentionPlan, Reach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,41 +25,6 @@ if TYPE_CHECKING:
 _PADDING_TOKENS = 512
 # Most tokens gathered at once, padding included: it bounds the copy of K and V that a layer works on.
 _GATHER_TOKENS = 16384
-# Most elements of one prefill mask. A chunk of more rows is cut into pieces of queries.
-_MASK_ELEMENTS = 1 << 22
-# In float32 a request's numbers don't depend on its company. Keys beyond a query's position weigh nothing, but how
-# many there are can change the order of its sums; so there their number follows from the position alone: up to the
-# next multiple of this many tokens. Pieces of a prefill end there too, wherever the scheduler cut the chunk, and
-# their queries are padded to whole groups of those that the attention kernel takes together.
-_SPAN_TOKENS = 128
-_QUERY_GROUP = 32
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeGroup:
-    """Sequences that each compute one token, of similar context length."""
-
-    rows: slice
-    blocks: Tensor  # int64 [n * width], the blocks of each sequence, padded with the spare one
-    bias: Tensor  # [n, 1, 1, width * block_size]: 0 where a key is seen, -inf where not
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillPiece:
-    """Queries of one chunk that share a mask."""
-
-    rows: slice
-    keys: slice  # of the chunk's gathered context
-    bias: Tensor | None  # [queries or more, keys]; None: plain causal, queries and keys begin together
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillChunk:
-    """One sequence that computes several tokens."""
-
-    rows: slice
-    blocks: Tensor | None  # int64; None: the chunk is the whole context, its K and V are the step's own
-    pieces: tuple[PrefillPiece, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +34,7 @@ class StepPlan:
     tokens: Tensor  # int64 [rows]
     positions: Tensor  # int64 [rows]
     slots: Tensor  # int64 [rows]: where each row's K and V go
-    decodes: tuple[DecodeGroup, ...]
-    prefills: tuple[PrefillChunk, ...]
+    attention: tuple[AttentionPlan, ...]  # for each window
     rows: tuple[slice, ...]  # of each sequence, in the batch's order
     adapted: AdaptedRows | None = None  # those with an adapter
 
@@ -78,19 +43,19 @@ class Planner:
     """Plans steps for one KV cache.
 
     Args:
-        window: tokens each query sees, itself included; None: all.
+        windows: as `ModelSpec.windows` has them.
         dtype: of the attention masks: that of queries and keys.
+
+    Attributes:
+        reaches: what queries read, for each window.
     """
 
-    def __init__(self, cache: KVCache, window: int | None, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, cache: KVCache, windows: Sequence[int | None], dtype: torch.dtype, device: torch.device) -> None:
+        self.reaches = tuple(Reach(cache, window, dtype, device) for window in windows)
         self._block_size = cache.block_size
-        self._spare = cache.spare_block
-        self._window = window
-        self._dtype = dtype
         self._device = device
-        self._fixed = dtype == torch.float32
-        self._padding = 0 if self._fixed else _PADDING_TOKENS
-        self._span = -(-_SPAN_TOKENS // cache.block_size) if self._fixed else 1  # blocks
+        # In float32 no sequence is padded for another's sake: see `reach`.
+        self._padding = 0 if dtype == torch.float32 else _PADDING_TOKENS
 
     def plan(self, sequences: Sequence[SequenceStep]) -> StepPlan:
         """Order `sequences` into rows. Each has at least one token and a block table that covers them."""
@@ -105,98 +70,38 @@ class Planner:
         tokens = np.fromiter((t for i in order for t in sequences[i].token_ids), dtype=np.int64, count=end)
         positions = np.concatenate([_positions(sequences[i]) for i in order])
         slots = np.concatenate([self._slots(sequences[i]) for i in order])
-        return StepPlan(
-            tokens=self._tensor(tokens),
-            positions=self._tensor(positions),
-            slots=self._tensor(slots),
-            decodes=tuple(self._decode_group([sequences[i] for i in g], rows[g[0]].start) for g in groups),
-            prefills=tuple(self._prefill_chunk(sequences[i], rows[i]) for i in chunks),
-            rows=tuple(rows),
+        attention = tuple(
+            AttentionPlan(
+                decodes=tuple(reach.group([sequences[i] for i in g], rows[g[0]].start) for g in groups),
+                prefills=tuple(reach.chunk(sequences[i], rows[i]) for i in chunks),
+            )
+            for reach in self.reaches
         )
-
-    def decode_group(
-        self, sequences: Sequence[SequenceStep], width: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Blocks [n, width] and hidden keys [n, width * block_size] of one-token steps, padded to `width`."""
-        n, size = len(sequences), self._block_size
-        blocks = np.full((n, width), self._spare, dtype=np.int64)
-        first = np.empty((n, 1), dtype=np.int64)
-        for i, s in enumerate(sequences):
-            begin = self._first_block(s.start)
-            seen = s.block_table[begin : s.start // size + 1]
-            blocks[i, : len(seen)] = seen
-            first[i] = begin * size
-        keys = first + np.arange(width * size)
-        last = np.array([s.start for s in sequences], dtype=np.int64).reshape(n, 1)
-        hidden = keys > last
-        if self._window is not None:
-            hidden |= keys <= last - self._window
-        return blocks, hidden
+        return StepPlan(self._tensor(tokens), self._tensor(positions), self._tensor(slots), attention, tuple(rows))
 
     def is_one_decode_group(self, sequences: Sequence[SequenceStep]) -> bool:
         """True if each computes one token, and padding all to the longest context is worth it."""
         return all(len(s.token_ids) == 1 for s in sequences) and len(self._decode_groups(sequences)) == 1
 
-    def width(self, sequence: SequenceStep) -> int:
-        """How many blocks a one-token step reads, spare ones at the end included."""
-        return self._stop_block(sequence.start) - self._first_block(sequence.start)
-
     def _decode_groups(self, sequences: Sequence[SequenceStep]) -> list[list[int]]:
         """Indices of the one-token sequences, longest first, cut where padding or size would cost too much."""
-        widths = [(self.width(s), i) for i, s in enumerate(sequences) if len(s.token_ids) == 1]
-        widths.sort(key=lambda item: (-item[0], item[1]))
+        single = [(i, s) for i, s in enumerate(sequences) if len(s.token_ids) == 1]
+        # The window that reaches furthest comes first, and alone decides how they are ordered and what they cost.
+        widths = [(tuple(reach.width(s) for reach in self.reaches), i) for i, s in single]
+        widths.sort(key=lambda item: (*(-width for width in item[0]), item[1]))
         groups: list[list[int]] = []
-        padding = longest = 0
+        padding = 0
+        longest: tuple[int, ...] = ()
         for width, i in widths:
-            padding += (longest - width) * self._block_size
-            gathered = (len(groups[-1]) + 1) * longest * self._block_size if groups else 0
-            if not groups or padding > self._padding or gathered > _GATHER_TOKENS:
+            if groups:
+                padding += (longest[0] - width[0]) * self._block_size
+                gathered = (len(groups[-1]) + 1) * longest[0] * self._block_size
+                unlike = padding > self._padding or (not self._padding and width != longest)
+            if not groups or unlike or gathered > _GATHER_TOKENS:
                 groups.append([])
                 padding, longest = 0, width
             groups[-1].append(i)
         return groups
-
-    def _decode_group(self, sequences: list[SequenceStep], first_row: int) -> DecodeGroup:
-        blocks, hidden = self.decode_group(sequences, self.width(sequences[0]))
-        bias = self._bias(torch.from_numpy(hidden)).unsqueeze(1).unsqueeze(1)
-        return DecodeGroup(slice(first_row, first_row + len(sequences)), self._tensor(blocks.reshape(-1)), bias)
-
-    def _prefill_chunk(self, s: SequenceStep, rows: slice) -> PrefillChunk:
-        count = len(s.token_ids)
-        if s.start == 0 and not self._fixed and (self._window is None or count <= self._window):
-            return PrefillChunk(rows, None, (PrefillPiece(rows, slice(0, count), None),))
-        cuts = self._cuts(s.start, s.start + count)
-        begin, stop = self._first_block(self._aligned(s.start)), self._stop_block(s.start + count - 1)
-        blocks = np.full(stop - begin, self._spare, dtype=np.int64)
-        seen = s.block_table[begin : (s.start + count - 1) // self._block_size + 1]
-        blocks[: len(seen)] = seen
-        row = rows.start - s.start
-        pieces = tuple(self._piece(a, b, row, begin * self._block_size) for a, b in pairwise(cuts))
-        return PrefillChunk(rows, self._tensor(blocks), pieces)
-
-    def _cuts(self, start: int, end: int) -> list[int]:
-        """Where the queries at start .. end - 1 are cut into pieces, both ends included."""
-        if self._fixed:
-            step = self._span * self._block_size
-            return [start, *range(self._aligned(start) + step, end, step), end]
-        step = max(1, _MASK_ELEMENTS // end)
-        return [*range(start, end, step), end]
-
-    def _piece(self, start: int, end: int, row: int, base: int) -> PrefillPiece:
-        """Queries at positions start .. end - 1; `row` is that of position 0, `base` the position of the first key."""
-        first = self._first_block(self._aligned(start)) * self._block_size
-        stop = self._stop_block(end - 1) * self._block_size if self._fixed else end
-        padding = (start - end) % _QUERY_GROUP if self._fixed else 0
-        positions = torch.arange(start, end + padding)[:, None]
-        keys = torch.arange(first, stop)[None]
-        hidden = keys > positions
-        if self._window is not None:
-            hidden |= keys <= positions - self._window
-        return PrefillPiece(slice(row + start, row + end), slice(first - base, stop - base), self._bias(hidden))
-
-    def _bias(self, hidden: Tensor) -> Tensor:
-        bias = torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, float("-inf"))
-        return bias.to(self._device)
 
     def _slots(self, s: SequenceStep) -> NDArray[np.int64]:
         size = self._block_size
@@ -204,19 +109,6 @@ class Planner:
             return np.array([s.block_table[s.start // size] * size + s.start % size])
         positions = _positions(s)
         return np.asarray(s.block_table, dtype=np.int64)[positions // size] * size + positions % size
-
-    def _aligned(self, position: int) -> int:
-        """Where the span of `position` begins; the position itself where spans don't matter."""
-        step = self._span * self._block_size
-        return position // step * step if self._fixed else position
-
-    def _stop_block(self, position: int) -> int:
-        """One past the last block that a query at `position` reads."""
-        return -(-(position // self._block_size + 1) // self._span) * self._span
-
-    def _first_block(self, position: int) -> int:
-        """The first block that a query at `position` sees."""
-        return 0 if self._window is None else max(0, position - self._window + 1) // self._block_size
 
     def _tensor(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

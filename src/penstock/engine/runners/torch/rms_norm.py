@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RMSNorm:
-    """`x / sqrt(mean(x^2) + eps) * weight` for float32 x [rows, size]; the result has the model's dtype."""
+    """`x / sqrt(mean(x^2) + eps) * weight` for float32 x [rows, size]; the result has the dtype given."""
 
     def __init__(self, weight: Tensor, eps: float, dtype: torch.dtype) -> None:
         self._weight = weight

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from penstock.engine.runners.frequencies import inverse_frequencies
+from penstock.engine.runners.frequencies import inverse_frequencies, local_frequencies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Rotary:
-    """The tables of cos and sin for positions 0 .. length - 1, and their application.
+    """The tables of cos and sin for positions 0 .. length - 1, for layers of each window that a model has.
 
     The sine table carries rotate-half's sign (minus for the first half), so that a rotation is
     `x * cos + swap_halves(x) * sin`: three operations whatever the number of heads.
@@ -23,16 +23,21 @@ class Rotary:
 
     def __init__(self, spec: ModelSpec, length: int, dtype: torch.dtype, device: torch.device) -> None:
         self.length = length
-        frequencies = torch.tensor(inverse_frequencies(spec), dtype=torch.float32)
-        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-        cos, sin = angles.cos(), angles.sin()
-        # [length, 1, head_dim]: the middle dimension broadcasts over heads
-        self._cos = torch.cat((cos, cos), -1).unsqueeze(1).to(dtype).to(device)
-        self._sin = torch.cat((-sin, sin), -1).unsqueeze(1).to(dtype).to(device)
+        usual, local = inverse_frequencies(spec), local_frequencies(spec)
+        by_window = [local if window is not None and local else usual for window in spec.windows]
+        self._tables = [_tables(frequencies, length, dtype, device) for frequencies in by_window]
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin for positions [rows]: each [rows, 1, head_dim]."""
-        return self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+    def at(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each of the model's windows cos and sin at positions [rows]: each [rows, 1, head_dim]."""
+        return [(cos.index_select(0, positions), sin.index_select(0, positions)) for cos, sin in self._tables]
+
+
+def _tables(frequencies: list[float], length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * torch.tensor(frequencies, dtype=torch.float32)
+    cos, sin = angles.cos(), angles.sin()
+    # [length, 1, head_dim]: the middle dimension broadcasts over heads
+    both = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+    return both[0].unsqueeze(1).to(dtype).to(device), both[1].unsqueeze(1).to(dtype).to(device)
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from penstock.core.errors import ConfigError, InvariantError
-from penstock.engine.runners.base import KVCapacity, Pacing
+from penstock.engine.runners.base import DraftCost, KVCapacity, Pacing
 from penstock.engine.runners.memory import keep_freed_memory
 from penstock.engine.runners.threads import place_threads
 from penstock.engine.runners.torch.decoder import Decoder
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # for memory, not for arithmetic, which leaves room for many more.
 _CPU_PREFILL_TOKENS = 56
 _CPU_ATTENTION_COST = 4
+
+# One more row in a step of few: a GPU waits for the weights, a CPU multiplies them anew.
+_CPU_DRAFT_ROW_COST = 0.2
+_GPU_DRAFT_ROW_COST = 0.02
 _GPU_PREFILL_TOKENS = 512
 
 
@@ -93,6 +97,10 @@ class TorchRunner:
         if self._placement.device.type == "cpu":
             return Pacing(_CPU_PREFILL_TOKENS, max(1, span // _CPU_ATTENTION_COST))
         return Pacing(_GPU_PREFILL_TOKENS, span)
+
+    def draft_cost(self) -> DraftCost:
+        row = _CPU_DRAFT_ROW_COST if self._placement.device.type == "cpu" else _GPU_DRAFT_ROW_COST
+        return DraftCost(row, exact=self._placement.dtype is torch.float32)
 
     def allocate(self, num_blocks: int) -> None:
         model, dtype, device = self._loaded(), self._placement.dtype, self._placement.device

@@ -1,7 +1,7 @@
 """Chooses each sequence's next token. The order of operations and their meaning are vLLM's:
 
-logit bias and bans, penalties, then (unless greedy) temperature, min-p, top-k, top-p. Log probabilities are
-those of the raw logits.
+a grammar's mask, logit bias and bans, penalties, then (unless greedy) temperature, min-p, top-k, top-p. Log
+probabilities are those of the raw logits.
 """
 
 from __future__ import annotations

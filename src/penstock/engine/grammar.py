@@ -1,0 +1,276 @@
+"""What a text must match, token by token: grammars compiled beside the step loop, and a sequence's place in one.
+
+Grammars are in llguidance's dialect of Lark (https://github.com/guidance-ai/llguidance, docs/syntax.md): rules over
+literals and regular expressions, `%json {...}` for a JSON schema, `%regex`, and special tokens such as `<|im_start|>`.
+Its lexer is a lazy automaton over derivatives and its parser Earley's, so that compiling takes a millisecond or two and
+a mask some microseconds: each is bounded by fuel, not by the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from functools import cached_property
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, cast
+
+from penstock.core.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+    from penstock.models.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+CODE = "invalid_grammar"
+_KEPT = 128  # compiled grammars that are remembered
+_MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
+
+
+class Matcher:
+    """One sequence's place in its grammar. Not for several threads at once.
+
+    Args:
+        matcher: llguidance's, at the beginning; this object's own from here on.
+        tokenizer: of the same vocabulary.
+    """
+
+    def __init__(self, matcher: LLMatcher, tokenizer: GrammarTokenizer) -> None:
+        self._matcher = matcher
+        self._tokenizer = tokenizer
+        self._mask: bytes | None = None
+
+    def mask(self) -> bytes:
+        """The tokens that may come next, a bit each, the least significant of a byte first; ends of text where the
+        text so far satisfies the grammar.
+
+        Raises InvalidRequestError where the grammar allows nothing, or is too complex to tell.
+        """
+        if self._mask is None:
+            self._tokenizer.fill([self])
+        if self._matcher.is_error() or self._mask is None:
+            raise _refusal(self._matcher)
+        return self._mask
+
+    def prepare_with(self, others: Sequence[Matcher]) -> None:
+        """Compute the masks of this one and of `others` at once, as far as they aren't there: a third of the cost."""
+        self._tokenizer.fill([each for each in (self, *others) if each._mask is None])
+
+    def accept(self, tokens: Sequence[int]) -> int:
+        """Move on over `tokens` as far as the grammar allows them; how many it did."""
+        self._mask = None
+        count = self._matcher.try_consume_tokens(list(tokens))
+        if self._matcher.is_error():
+            raise _refusal(self._matcher)
+        return count
+
+    def fork(self) -> Matcher:
+        """Another at the same place."""
+        return Matcher(self._matcher.deep_copy(), self._tokenizer)
+
+    @property
+    def is_complete(self) -> bool:
+        """The text so far satisfies the grammar."""
+        return self._matcher.is_accepting()
+
+    @property
+    def is_over(self) -> bool:
+        """The text so far satisfies the grammar, and nothing may follow. Raises as `mask` does."""
+        return self.is_complete and (self._matcher.is_stopped() or self.mask() == self._tokenizer.ends)
+
+    def completes(self, count: int, data: bytes) -> bool:
+        """Whether the text would satisfy the grammar with `data` in place of its last `count` tokens."""
+        probe = self._matcher.deep_copy()
+        tokens = self._tokenizer.tokens(data)
+        # Accepting tokens and taking them back leaves no trace, an error would: hence the copy.
+        return probe.rollback(count) and probe.try_consume_tokens(tokens) == len(tokens) and probe.is_accepting()
+
+
+class GrammarTokenizer:
+    """A model's vocabulary as llguidance wants it. Making one takes a tenth of a second for 50,000 tokens.
+
+    What a grammar forces is cut into the longest tokens there are, which differs little from what the model's own
+    encoder would do and needs none of it.
+
+    Args:
+        vocabulary: the model's.
+        vocab_size: of its scores; ids beyond the vocabulary are never allowed.
+        eos_token_ids: what ends a text; at least one.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
+        from llguidance import LLExecutor, LLParserLimits, LLTokenizer
+
+        ends = [token for token in eos_token_ids if 0 <= token < vocab_size]
+        if not ends:
+            raise InvalidRequestError(
+                "This model has no token that ends a text, without which no grammar can be enforced.", code=CODE
+            )
+        tokens = _Tokens(vocabulary, vocab_size, ends[0], self._cut)
+        self._tokenizer: LLTokenizer = LLTokenizer(cast("Any", tokens), n_vocab=vocab_size, eos_token=ends)
+        tokens.tokens.clear()  # llguidance has its own copy, and keeps this object for as long
+        self._limits: LLParserLimits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+        self._mask_bytes = -(-vocab_size // 32) * 4
+        self._executor = LLExecutor(num_threads=1)  # a mask takes less than waking another thread
+
+    def compile(self, grammar: str) -> LLMatcher:
+        """A matcher at the beginning of `grammar`, to be copied. Raises InvalidRequestError if there can be none."""
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+        if matcher.is_error():
+            raise _refusal(matcher)
+        # Now rather than in the step loop: copies share what it finds.
+        mask = matcher.compute_bitmask()[: self._mask_bytes]
+        if matcher.is_error():
+            raise _refusal(matcher)
+        if matcher.is_accepting() and mask == self.ends:
+            raise InvalidRequestError("The grammar allows nothing but the empty text.", param="grammar", code=CODE)
+        return matcher
+
+    def tokens(self, data: bytes) -> list[int]:
+        """`data` cut into the longest tokens there are."""
+        return self._tokenizer.tokenize_bytes(data)
+
+    @cached_property
+    def ends(self) -> bytes:
+        """The mask that allows only ends of text."""
+        from llguidance import LLMatcher
+
+        over = LLMatcher(self._tokenizer, 'start: ""', log_level=0)
+        return over.compute_bitmask()[: self._mask_bytes]
+
+    def fill(self, matchers: Sequence[Matcher]) -> None:
+        """Compute their masks in one call; whoever fails is in error afterwards."""
+        if not matchers:
+            return
+        import ctypes
+
+        size = self._mask_bytes
+        masks = bytearray(len(matchers) * size)
+        self._executor.unsafe_compute_mask_ptr(
+            [(each._matcher, at) for at, each in enumerate(matchers)],
+            ctypes.addressof(ctypes.c_char.from_buffer(masks)),
+            size,
+            len(matchers),
+        )
+        for at, each in enumerate(matchers):
+            each._mask = bytes(masks[at * size : (at + 1) * size])
+
+    def _cut(self, text: str) -> list[int]:
+        return self._tokenizer.greedy_tokenize(text)
+
+
+class _Tokens:
+    """The attributes that `LLTokenizer` reads, and how it cuts text into tokens."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(
+        self, vocabulary: Vocabulary, vocab_size: int, eos_token_id: int, cut: Callable[[str], list[int]]
+    ) -> None:
+        self.eos_token_id = eos_token_id
+        self.tokens = [vocabulary.pieces.data(token) for token in range(vocab_size)]
+        self.special_token_ids = [token for token in sorted(vocabulary.special_token_ids) if token < vocab_size]
+        self._cut = cut
+
+    def __call__(self, text: str) -> list[int]:
+        return self._cut(text)
+
+
+class Compilation:
+    """A grammar and what became of it."""
+
+    def __init__(self, grammar: str) -> None:
+        self._grammar = grammar
+        self._outcome: tuple[LLMatcher, GrammarTokenizer] | InvalidRequestError | None = None
+
+    def matcher(self) -> Matcher | None:
+        """A new matcher at the grammar's beginning; None while it is being compiled.
+
+        Raises InvalidRequestError if it can't be compiled.
+        """
+        outcome = self._outcome
+        if isinstance(outcome, InvalidRequestError):
+            # Anew each time: an exception that is raised again grows by each traceback.
+            raise InvalidRequestError(outcome.message, param=outcome.param, code=outcome.code)
+        return None if outcome is None else Matcher(outcome[0].deep_copy(), outcome[1])
+
+    def run(self, tokenizer: GrammarTokenizer | InvalidRequestError) -> None:
+        """Compile, or fail with what there is instead of a tokenizer; in another thread."""
+        if isinstance(tokenizer, InvalidRequestError):
+            self._outcome = tokenizer
+            return
+        try:
+            self._outcome = tokenizer.compile(self._grammar), tokenizer
+        except InvalidRequestError as error:
+            self._outcome = error
+        except Exception:
+            log.exception("a grammar could not be compiled")
+            self._outcome = InvalidRequestError("The grammar could not be compiled.", param="grammar", code=CODE)
+
+
+class GrammarCompiler:
+    """Compiles grammars in a thread of its own, one after the other, and remembers the latest.
+
+    Args:
+        make_tokenizer: called once, in that thread, before the first grammar.
+        done: called in that thread whenever a grammar has been compiled or refused.
+    """
+
+    def __init__(self, make_tokenizer: Callable[[], GrammarTokenizer], done: Callable[[], None]) -> None:
+        self._make_tokenizer = make_tokenizer
+        self._done = done
+        self._work: SimpleQueue[Compilation | None] = SimpleQueue()
+        self._known: OrderedDict[str, Compilation] = OrderedDict()  # the least recently used first
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the thread has been started, and so the tokenizer made or about to be."""
+        return self._thread is not None
+
+    def warm_up(self) -> None:
+        """Make the tokenizer if it isn't there."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="grammars", daemon=True)
+            self._thread.start()
+
+    def compile(self, grammar: str) -> Compilation:
+        """Of `grammar`: one that is remembered, or one that this call starts."""
+        found = self._known.get(grammar)
+        if found is None:
+            found = self._known[grammar] = Compilation(grammar)
+            self._work.put(found)
+            self.warm_up()
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(grammar)
+        return found
+
+    def close(self) -> None:
+        """End the thread when it is done with what it is at."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        tokenizer: GrammarTokenizer | InvalidRequestError
+        try:
+            tokenizer = self._make_tokenizer()
+            _ = tokenizer.ends
+        except InvalidRequestError as error:
+            tokenizer = error
+        while (work := self._work.get()) is not None:
+            work.run(tokenizer)
+            self._done()
+
+
+def _refusal(matcher: LLMatcher) -> InvalidRequestError:
+    reason = matcher.get_error().partition("\n   1 |")[0].partition("<non-verbose/>")[0].strip()
+    if reason in {"NoExtensionBias", "NoExtension"}:
+        reason = "after what has been generated it allows no token"
+    return InvalidRequestError(f"The grammar can't be followed: {reason[:500]}.", param="grammar", code=CODE)

@@ -1,0 +1,1 @@
+"""How model families write tool calls: a file a family, and what they share."""
