@@ -93,12 +93,12 @@ def test_cached_prompt_tokens_are_reported(engine: FakeEngine) -> None:
     chat=(
         "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed min_tokens "
         "max_tokens ignore_eos include_stop_str_in_output skip_special_tokens prompt_logprobs logit_bias stop "
-        "stop_token_ids priority cache_salt"
+        "stop_token_ids priority cache_salt speculation"
     ),
     completions=(
         "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed min_tokens "
         "max_tokens ignore_eos include_stop_str_in_output skip_special_tokens prompt_logprobs logit_bias stop "
-        "stop_token_ids priority cache_salt"
+        "stop_token_ids priority cache_salt speculation"
     ),
 )
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
@@ -106,7 +106,7 @@ def test_every_sampling_field_reaches_the_engine(engine: FakeEngine, path: str) 
     asked = {
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.2, "frequency_penalty": 0.3,
         "repetition_penalty": 1.1, "seed": 11, "min_tokens": 2, "max_tokens": 3, "ignore_eos": True,
-        "include_stop_str_in_output": True, "skip_special_tokens": False, "prompt_logprobs": 2,
+        "include_stop_str_in_output": True, "skip_special_tokens": False, "prompt_logprobs": 2, "speculation": "off",
     }  # fmt: skip
     more = {"logit_bias": {"7": -1.5}, "stop": "x", "stop_token_ids": [9], "priority": -3, "cache_salt": "tenant"}
     own = chat(logprobs=True, top_logprobs=4) if path == CHAT else {"prompt": "hello", "logprobs": 4}

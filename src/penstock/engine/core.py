@@ -277,10 +277,6 @@ class EngineCore:
         self, scheduled: list[Scheduled], failed: list[RequestOutput]
     ) -> tuple[list[Scheduled], list[SequenceStep]]:
         """Those that can be computed, with what the runner is told; the others are ended and join `failed`."""
-        sampled = (self._live[item.sequence.request_id].stream.matcher for item in scheduled if item.samples)
-        matchers = [matcher for matcher in sampled if matcher is not None]
-        if matchers:
-            matchers[0].prepare_with(matchers[1:])
         items: list[Scheduled] = []
         shares: list[SequenceStep] = []
         for item in scheduled:

@@ -51,14 +51,11 @@ class Matcher:
         Raises InvalidRequestError where the grammar allows nothing, or is too complex to tell.
         """
         if self._mask is None:
-            self._tokenizer.fill([self])
-        if self._matcher.is_error() or self._mask is None:
-            raise _refusal(self._matcher)
+            mask = self._matcher.compute_bitmask()
+            if self._matcher.is_error():
+                raise _refusal(self._matcher)
+            self._mask = mask
         return self._mask
-
-    def prepare_with(self, others: Sequence[Matcher]) -> None:
-        """Compute the masks of this one and of `others` at once, as far as they aren't there: a third of the cost."""
-        self._tokenizer.fill([each for each in (self, *others) if each._mask is None])
 
     def accept(self, tokens: Sequence[int]) -> int:
         """Move on over `tokens` as far as the grammar allows them; how many it did."""
@@ -103,7 +100,7 @@ class GrammarTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
-        from llguidance import LLExecutor, LLParserLimits, LLTokenizer
+        from llguidance import LLParserLimits, LLTokenizer
 
         ends = [token for token in eos_token_ids if 0 <= token < vocab_size]
         if not ends:
@@ -114,8 +111,7 @@ class GrammarTokenizer:
         self._tokenizer: LLTokenizer = LLTokenizer(cast("Any", tokens), n_vocab=vocab_size, eos_token=ends)
         tokens.tokens.clear()  # llguidance has its own copy, and keeps this object for as long
         self._limits: LLParserLimits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
-        self._mask_bytes = -(-vocab_size // 32) * 4
-        self._executor = LLExecutor(num_threads=1)  # a mask takes less than waking another thread
+        self._ends = ends
 
     def compile(self, grammar: str) -> LLMatcher:
         """A matcher at the beginning of `grammar`, to be copied. Raises InvalidRequestError if there can be none."""
@@ -124,8 +120,7 @@ class GrammarTokenizer:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
         if matcher.is_error():
             raise _refusal(matcher)
-        # Now rather than in the step loop: copies share what it finds.
-        mask = matcher.compute_bitmask()[: self._mask_bytes]
+        mask = matcher.compute_bitmask()  # now rather than in the step loop; copies share what it finds
         if matcher.is_error():
             raise _refusal(matcher)
         if matcher.is_accepting() and mask == self.ends:
@@ -142,24 +137,7 @@ class GrammarTokenizer:
         from llguidance import LLMatcher
 
         over = LLMatcher(self._tokenizer, 'start: ""', log_level=0)
-        return over.compute_bitmask()[: self._mask_bytes]
-
-    def fill(self, matchers: Sequence[Matcher]) -> None:
-        """Compute their masks in one call; whoever fails is in error afterwards."""
-        if not matchers:
-            return
-        import ctypes
-
-        size = self._mask_bytes
-        masks = bytearray(len(matchers) * size)
-        self._executor.unsafe_compute_mask_ptr(
-            [(each._matcher, at) for at, each in enumerate(matchers)],
-            ctypes.addressof(ctypes.c_char.from_buffer(masks)),
-            size,
-            len(matchers),
-        )
-        for at, each in enumerate(matchers):
-            each._mask = bytes(masks[at * size : (at + 1) * size])
+        return over.compute_bitmask()
 
     def _cut(self, text: str) -> list[int]:
         return self._tokenizer.greedy_tokenize(text)

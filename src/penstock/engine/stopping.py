@@ -141,11 +141,6 @@ class OutputStream:
         return self._ending if self._count < self._params.min_tokens else ()
 
     @property
-    def matcher(self) -> Matcher | None:
-        """Of the grammar that the text has to match."""
-        return self._matcher
-
-    @property
     def allowed(self) -> bytes | None:
         """The tokens that the grammar, and a budget of thinking, let follow, as `SampleSpec.allowed`; None for all.
 
