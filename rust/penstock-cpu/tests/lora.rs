@@ -6,7 +6,7 @@ use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
 use penstock_cpu::lora::{Adapter, Pair, Pairs};
-use penstock_cpu::model::{Model, Sizes};
+use penstock_cpu::model::{Activation, Model, Sizes};
 use penstock_cpu::pool::Pool;
 use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
@@ -54,7 +54,8 @@ fn shape(s: &Sizes, module: &str) -> (usize, usize) {
     }
 }
 
-/// Sizes that are whole tiles, and sizes whose heads, tiles and groups of inputs all end elsewhere.
+/// Sizes that are whole tiles, and sizes whose heads, tiles and groups of inputs all end elsewhere, with what Gemma does
+/// after a product.
 fn all_sizes() -> [Sizes; 2] {
     let whole = Sizes {
         vocab: 70,
@@ -66,11 +67,27 @@ fn all_sizes() -> [Sizes; 2] {
         head_dim: 16,
         eps: 1e-5,
         window: None,
+        global_layers: Vec::new(),
+        local_frequencies: Vec::new(),
+        query_scalar: None,
+        embedding_scale: 1.0,
+        activation: Activation::Silu,
+        post_norms: false,
         tied: true,
         qkv_bias: true,
         qk_norm: false,
     };
-    let odd = Sizes { vocab: 33, hidden: 50, ffn: 37, heads: 3, kv_heads: 3, head_dim: 10, ..whole };
+    let odd = Sizes {
+        vocab: 33,
+        hidden: 50,
+        ffn: 37,
+        heads: 3,
+        kv_heads: 3,
+        head_dim: 10,
+        activation: Activation::Gelu,
+        post_norms: true,
+        ..whole.clone()
+    };
     [whole, odd]
 }
 
