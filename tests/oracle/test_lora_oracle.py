@@ -83,7 +83,7 @@ def test_logits_with_an_adapter_equal_those_of_peft_and_of_the_merged_model(
 
 
 @pytest.mark.parametrize("runner", LOGITS_OF)
-@pytest.mark.parametrize("variant", ["llama-head-dim", "mistral", "qwen2-tied", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama-head-dim", "mistral", "qwen2-tied", "qwen3", "gemma3"])
 def test_logits_with_an_adapter_equal_those_of_peft_for_each_architecture(
     runner: str, variant: str, tmp_path: Path
 ) -> None:
