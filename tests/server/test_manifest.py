@@ -44,6 +44,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "classify": {"input": "hello"},
     "tokenize": {"prompt": "hello"},
     "detokenize": {"tokens": [69]},
+    "load_lora_adapter": {"lora_name": "a", "lora_path": "b"},
+    "unload_lora_adapter": {"lora_name": "a"},
 }
 # For each object of a request that has fields of no effect: the API, a path to it, and a body that holds it.
 HOLDING: dict[str, tuple[str, str, Any]] = {

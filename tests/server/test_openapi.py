@@ -100,6 +100,8 @@ def document(echo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield schemathesis.openapi.from_url(f"{live.url}/openapi.json")
 
 
+# What they name is hardly ever there; tests/server/test_adapters.py has requests that succeed.
+NEED_FILES = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
 CASES = [
     *((endpoint, GenerationMode.POSITIVE) for endpoint in ENDPOINTS),
     *((endpoint, GenerationMode.NEGATIVE) for endpoint in ENDPOINTS if endpoint.takes or endpoint.query),
@@ -128,7 +130,7 @@ def test_no_request_of_any_kind_makes_the_server_fail(document: Any, endpoint: E
         statuses[case.call_and_validate(checks=MUST_HOLD).status_code] += 1
 
     try_it()
-    if mode is GenerationMode.POSITIVE and endpoint.takes:
+    if mode is GenerationMode.POSITIVE and endpoint.takes and endpoint.path not in NEED_FILES:
         assert statuses[200] >= 20, f"too few requests got past validation to say anything: {statuses}"
 
 

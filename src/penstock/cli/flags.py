@@ -87,6 +87,18 @@ ENGINE = Flags(
     ),
 )  # fmt: skip
 
+# Who talks to a server chooses an adapter by the model's name.
+SERVED_ENGINE = Flags(
+    ENGINE.panel,
+    (
+        *ENGINE.rows,
+        Flag("lora_modules", list[str], "An adapter's name in the API and its directory; may be given several times.",
+             option="--lora", metavar="NAME=PATH"),
+        Flag("max_loras", int, "Adapters in memory at a time.", "8"),
+        Flag("max_lora_rank", int, "Greatest rank of an adapter.", "64"),
+    ),
+)  # fmt: skip
+
 SERVER = Flags(
     "Server",
     (
@@ -105,6 +117,8 @@ SERVER = Flags(
              "off"),
         Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
              "never", metavar="SECONDS"),
+        Flag("lora_dir", str, "A directory below which clients may load adapters while the server runs.", "none",
+             metavar="PATH"),
         Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "
              "times.", option="--cors-origin", metavar="ORIGIN"),
         Flag("allowed_hosts", list[str], "A host name under which a server without a key may be reached, beside "

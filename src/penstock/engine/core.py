@@ -17,6 +17,7 @@ import msgspec
 
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.core.sizes import format_size
+from penstock.engine.adapters import AdapterTable, load_all
 from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.grammar import GrammarTokenizer
@@ -107,6 +108,8 @@ class EngineCore:
             ),
             blocks,
         )
+        self.adapters = AdapterTable(self.runner, self.spec, most=config.max_loras, max_rank=config.max_lora_rank)
+        adapters = load_all(self.adapters, config.lora_modules)
         self.info = EngineInfo(
             max_model_len=self.max_model_len,
             kv_blocks=blocks,
@@ -114,6 +117,7 @@ class EngineCore:
             kv_bytes=blocks * capacity.bytes_per_block,
             weight_bytes=capacity.weight_bytes,
             runner=self.runner.describe(),
+            adapters=adapters,
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
@@ -197,14 +201,17 @@ class EngineCore:
 
     def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
         params = request.params
+        adapter = 0
         try:
-            sequence = self.scheduler.add(request)
+            adapter = self.adapters.acquire(request.adapter)
+            sequence = self.scheduler.add(request, adapter)
             try:
                 drafting = self.speculator.open(sequence, params.speculation)
             except PenstockError:
                 self.scheduler.finish(sequence)
                 raise
         except PenstockError as error:
+            self.adapters.release(adapter)
             return _failure(request.request_id, error)
         room = self.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
@@ -223,8 +230,10 @@ class EngineCore:
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
         self._awaiting.drop(request_id)
-        if self._live.pop(request_id, None) is not None:
+        live = self._live.pop(request_id, None)
+        if live is not None:
             self.scheduler.abort(request_id)
+            self.adapters.release(live.sequence.adapter)
 
     def step(self) -> list[RequestOutput]:
         """Run one step over whatever the scheduler picks; the deltas of the requests that moved."""
@@ -334,6 +343,7 @@ class EngineCore:
             block_table=sequence.block_table,
             sample=sample,
             prompt_logprobs=prompt_logprobs,
+            adapter=sequence.adapter,
             next_prompt_ids=() if prompt_logprobs is None else request.prompt_token_ids[start + 1 : end + 1],
             pooling=None if live.pool is None else live.pool.wants(start, last=item.samples),
         )
@@ -360,8 +370,7 @@ class EngineCore:
         request_id = sequence.request_id
         chosen = _chosen(share, result)
         if result.error is not None or any(token.token_id is None for token in chosen[1:]):
-            self._live.pop(request_id)
-            self.scheduler.finish(sequence)
+            self._end(sequence)
             return RequestOutput(
                 request_id=request_id,
                 finish_reason="error",
@@ -385,8 +394,7 @@ class EngineCore:
 
     def _pooled(self, live: _Live, pool: Pool) -> RequestOutput:
         sequence = live.sequence
-        del self._live[sequence.request_id]
-        self.scheduler.finish(sequence)
+        self._end(sequence)
         return RequestOutput(
             request_id=sequence.request_id,
             embedding=pool.vector(sequence.num_prompt_tokens),
@@ -415,8 +423,7 @@ class EngineCore:
             output.prompt_logprobs = live.prompt_logprobs
         live.prompt_logprobs = None
         if output.finish_reason is not None:
-            del self._live[sequence.request_id]
-            self.scheduler.finish(sequence)
+            self._end(sequence)
         return output
 
     def _push(self, stream: OutputStream, chosen: list[Sampled], output: RequestOutput) -> None:
@@ -434,9 +441,13 @@ class EngineCore:
                 return
 
     def _fail(self, sequence: Sequence, error: PenstockError) -> RequestOutput:
+        self._end(sequence)
+        return _failure(sequence.request_id, error)
+
+    def _end(self, sequence: Sequence) -> None:
         del self._live[sequence.request_id]
         self.scheduler.finish(sequence)
-        return _failure(sequence.request_id, error)
+        self.adapters.release(sequence.adapter)
 
 
 def _chosen(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
@@ -480,6 +491,8 @@ def _runner_config(config: EngineConfig, model_path: str, max_model_len: int) ->
         gpu_memory_utilization=config.gpu_memory_utilization,
         runner_cache=config.runner_cache,
         allow_unverified=config.allow_unverified,
+        max_loras=config.max_loras,
+        max_lora_rank=config.max_lora_rank,
     )
 
 

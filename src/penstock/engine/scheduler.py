@@ -128,8 +128,8 @@ class Scheduler:
             preemptions=self._preemptions,
         )
 
-    def add(self, request: Request) -> Sequence:
-        """Queue a request.
+    def add(self, request: Request, adapter: int = 0) -> Sequence:
+        """Queue a request, to be computed with the adapter of this number.
 
         Raises:
             InvalidRequestError: it could never run: no prompt, one over the context, or an id already in use.
@@ -155,7 +155,7 @@ class Scheduler:
         if queued >= self._config.max_waiting:
             raise OverloadedError(f"{queued} requests are waiting already. Try again later.")
         self._arrivals += 1
-        sequence = Sequence(request, order=self._arrivals, bypasses_left=_MAX_BYPASSES)
+        sequence = Sequence(request, order=self._arrivals, adapter=adapter, bypasses_left=_MAX_BYPASSES)
         self._live[request.request_id] = sequence
         insort(self._waiting, sequence, key=_RANK)
         return sequence

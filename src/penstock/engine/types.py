@@ -73,11 +73,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     arrival_time: float = 0.0  # time.monotonic() of the client's process (one clock per machine)
     cache_salt: str = ""
     pooling: Pooling | None = None  # nothing is generated: the answer is the prompt's vector
+    adapter: str = ""  # by name; empty: the model itself
 
     @property
     def needs_every_position(self) -> bool:
         """Whether each position of the prompt has to be computed, whatever the prefix cache holds of it."""
         return self.params.prompt_logprobs is not None or self.pooling == "mean"
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A low-rank adapter that is loaded."""
+
+    name: str
+    path: str  # its directory
+    rank: int  # the greatest of its modules'
+    nbytes: int  # its weights in memory
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -149,6 +159,7 @@ class SequenceStep:
     sample: SampleSpec | None
     drafts: Sequence[SampleSpec] = ()
     prompt_logprobs: int | None = None
+    adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
     pooling: Pooling | None = None  # give the last of these tokens' hidden state, or the sum of all of theirs
 

@@ -62,6 +62,7 @@ class Generation:
         request_id: names the work in the engine.
         priority: lower runs first.
         cache_salt: prefixes are shared only under the same one.
+        adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
         grammar_field: the request field that `params.grammar` was made from.
 
@@ -78,6 +79,7 @@ class Generation:
         request_id: str,
         priority: int,
         cache_salt: str,
+        adapter: str = "",
         arrived: float,
         grammar_field: str | None = None,
     ) -> None:
@@ -90,7 +92,12 @@ class Generation:
         self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
             model.engine.generate(
-                prompt, params, request_id=f"{request_id}-{index}", priority=priority, cache_salt=cache_salt
+                prompt,
+                params,
+                request_id=f"{request_id}-{index}",
+                priority=priority,
+                cache_salt=cache_salt,
+                adapter=adapter,
             )
             for index, prompt in enumerate(prompts)
         ]

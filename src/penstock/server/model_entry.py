@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from penstock.core.errors import EngineDeadError, NotFoundError, PenstockError
 from penstock.engine.client import EngineClient
 from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
@@ -48,6 +50,7 @@ class ModelEntry:
         self.created = int(time.time())
         self.context: int | None = None  # tokens; this and the next as the model was last loaded
         self.runner: dict[str, str] = {}
+        self.adapters: dict[str, str] = {}  # those of its declaration and those loaded since: names and directories
         self._own_name = ""
         self._place: Place = "unloaded"
         self._make_engine = make_engine
@@ -105,11 +108,32 @@ class ModelEntry:
             async with self._lock:
                 if self.served is None and self._place == "asleep":
                     await self._wake()
+        if isinstance(self.served, ServedModel):
+            own = (self.name, *self.declared.aliases, f"{self.name}@{self.declared.version}")
+            return self.served.use(name, adapter="" if name in own else name)
         if self.served is not None:
             return self.served.use(name)
         if self._place == "failed":
             raise EngineDeadError(f"The model {self.name!r} could not be loaded: {self.reason}", code=NOT_LOADED)
         raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Serve an adapter of this model, which is loaded first if it is asleep. Raises what it can't be loaded for."""
+        model = await self.use(self.name)
+        await model.engine.load_adapter(name, path)
+        if self.served is not None and self.served.engine is model.engine:
+            self.adapters[name] = path
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; those that it has are finished."""
+        del self.adapters[name]
+        if isinstance(self.served, ServedModel):
+            self.served.engine.unload_adapter(name)
+
+    def _added(self) -> dict[str, str]:
+        """The adapters that were loaded since the model was."""
+        declared = dict(self.declared.config.lora_modules)
+        return {name: path for name, path in self.adapters.items() if name not in declared}
 
     async def unload(self) -> None:
         """Take no more requests; what is running may finish, then its memory is free."""
@@ -154,7 +178,8 @@ class ModelEntry:
     async def _load(self, declared: DeclaredModel) -> None:
         before, self._place = self._place, "loading"
         try:
-            engine = self._make_engine(declared.config)
+            adapters = {**self._added(), **dict(declared.config.lora_modules)}
+            engine = self._make_engine(msgspec.structs.replace(declared.config, lora_modules=tuple(adapters.items())))
             await engine.start()
         except PenstockError as error:
             self._place, self.reason = "failed", error.message
@@ -167,6 +192,8 @@ class ModelEntry:
     def _put(self, engine: Engine, declared: DeclaredModel) -> None:
         self.reason = ""
         self.declared = declared
+        loaded = engine.adapters if isinstance(engine, EngineClient) else {}
+        self.adapters = {name: info.path for name, info in loaded.items()}
         self._own_name = engine.spec.name
         self.context = engine.info.max_model_len
         self.runner = engine.info.runner

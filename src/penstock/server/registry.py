@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, NotFoundError, PenstockError
+from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
 
@@ -106,7 +106,41 @@ class ModelRegistry:
     def card(self, name: str) -> ModelCard:
         """What /v1/models says of one name. Raises NotFoundError."""
         entry = self.find(name)
+        if name in entry.adapters:
+            return ModelCard(
+                id=name,
+                created=entry.created,
+                root=entry.adapters[name],
+                parent=entry.name,
+                max_model_len=entry.context,
+            )
         return ModelCard(id=name, created=entry.created, root=entry.name, max_model_len=entry.context)
+
+    async def load_adapter(self, name: str, path: str, base: str | None) -> None:
+        """Serve an adapter of the model `base`, by default the first.
+
+        Raises NotFoundError for a model that isn't served, InvalidRequestError for a name that is taken, and what the
+        adapter can't be loaded for.
+        """
+        async with self._changes:
+            entry = self.default if base is None else self.find(base)
+            if name in self._names:
+                raise InvalidRequestError(
+                    f"{name!r} is served already. Unload that adapter first, or give this one another name.",
+                    param="lora_name",
+                    code="adapter_exists",
+                )
+            await entry.load_adapter(name, path)
+            self._name_all()
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; those that it has are finished. Raises NotFoundError."""
+        async with self._changes:
+            entry = self._names.get(name)
+            if entry is None or name not in entry.adapters:
+                raise NotFoundError(f"No adapter {name[:256]!r} is loaded.", param="lora_name", code="model_not_found")
+            entry.unload_adapter(name)
+            self._name_all()
 
     async def reload(self, name: str) -> None:
         """Load a model as it is declared now: one that is there already is swapped, without a request lost.
@@ -205,7 +239,10 @@ class ModelRegistry:
         versions: set[tuple[str | None, str]] = set()
         for model in declared:
             own = self._name_of(model)
-            for name in (own, *model.aliases):
+            for adapter, _ in model.config.lora_modules:
+                if adapter in (own, *model.aliases):
+                    raise ConfigError(f"A model and its adapter are both served as {adapter!r}.", param="lora_modules")
+            for name in (own, *model.aliases, *dict(model.config.lora_modules)):
                 if name is not None and bearers.setdefault(name, own) != own:
                     raise ConfigError(f"Two models are served as {name!r}. Give one another name.", param="aliases")
             if (own, model.version) in versions:
@@ -217,7 +254,9 @@ class ModelRegistry:
 
     def _name_all(self) -> None:
         """Every name to its entry, the last of several versions."""
+        adapters = {name: entry for entry in self.entries for name in entry.adapters}
         names = {name: entry for entry in self.entries for name in (entry.name, *entry.declared.aliases)}
+        names = {**names, **{name: entry for name, entry in adapters.items() if name not in names}}
         versioned = {f"{entry.name}@{entry.declared.version}": entry for entry in self.entries}
         several = {entry.name for entry in self.entries if names[entry.name] is not entry}
         self._names = {**versioned, **names}

@@ -178,6 +178,20 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     echo: bool | None = None
 
 
+class LoadAdapterRequest(Struct, kw_only=True):
+    """Body of POST /v1/load_lora_adapter."""
+
+    lora_name: Annotated[str, Meta(min_length=1, max_length=256)]
+    lora_path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    base_model_name: str | None = None
+
+
+class UnloadAdapterRequest(Struct, kw_only=True):
+    """Body of POST /v1/unload_lora_adapter."""
+
+    lora_name: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
 class TokenizeRequest(Struct, kw_only=True):
     """Body of POST /tokenize: a prompt or messages, one of them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.server import reading, requests, responses, scoring, status, tokens
+from penstock.server import adapters, reading, requests, responses, scoring, status, tokens
 from penstock.server.chat import chat_completions
 from penstock.server.completions import completions
 from penstock.server.embeddings import embeddings
@@ -108,6 +108,22 @@ ENDPOINTS = (
         "One name of the model",
         gives=responses.ModelCard,
         errors=(404,),
+    ),
+    Endpoint(
+        "/v1/load_lora_adapter",
+        "POST",
+        adapters.load_adapter,
+        "Serve a low-rank adapter",
+        takes=requests.LoadAdapterRequest,
+        errors=(*_BODY_ERRORS, 422, 500, 503),
+    ),
+    Endpoint(
+        "/v1/unload_lora_adapter",
+        "POST",
+        adapters.unload_adapter,
+        "Serve a low-rank adapter no more",
+        takes=requests.UnloadAdapterRequest,
+        errors=(*_BODY_ERRORS, 503),
     ),
     Endpoint(
         "/tokenize",

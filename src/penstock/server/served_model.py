@@ -100,9 +100,9 @@ class ServedModel(Served["EngineClient"]):
         self.prompts = PromptReader(engine, self.dialect)
         self.pooling: Pooling | None = None  # once an embedding was asked for
 
-    def use(self, name: str) -> ModelInUse:
-        """The model for one request, under the name that it was asked for by."""
-        return ModelInUse(self, name)
+    def use(self, name: str, *, adapter: str = "") -> ModelInUse:
+        """The model for one request, under the name that it was asked for by, which may be that of an adapter."""
+        return ModelInUse(self, name, adapter)
 
     async def close(self) -> None:
         self.prompts.close()
@@ -141,8 +141,9 @@ class ModelInUse(InUse["EngineClient"]):
 
     kind = "generator"
 
-    def __init__(self, served: ServedModel, name: str) -> None:
+    def __init__(self, served: ServedModel, name: str, adapter: str) -> None:
         super().__init__(served, name)
+        self.adapter = adapter
         self.dialect = served.dialect
         self.prompts = served.prompts
         self._served = served
@@ -180,6 +181,7 @@ class ModelInUse(InUse["EngineClient"]):
             request_id=request_id,
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
+            adapter=self.adapter,
             arrived=arrived,
             grammar_field=field_of(request) or "tools",
         )

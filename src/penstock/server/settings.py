@@ -52,6 +52,7 @@ class ServerSettings(PenstockSettings):
     aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
     model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
+    lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
     cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
     allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body

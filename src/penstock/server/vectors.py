@@ -115,7 +115,9 @@ async def embed(
 
 
 async def _one(model: ModelInUse, token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int) -> bytes:
-    output = await model.engine.embed(token_ids, pooling, request_id=request_id, priority=priority)
+    output = await model.engine.embed(
+        token_ids, pooling, request_id=request_id, priority=priority, adapter=model.adapter
+    )
     values = array("f", output.embedding or b"")
     if not values or not all(map(math.isfinite, values)):
         raise PenstockError("The model's result is not a finite number.")

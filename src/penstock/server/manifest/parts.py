@@ -318,7 +318,10 @@ OTHER_PARTS = (
         {
             **supported(id="", object="", created="when the server started", owned_by=""),
             **supported(
-                VLLM, root="the model behind an alias", max_model_len="tokens; null before the model is loaded"
+                VLLM,
+                root="the model behind an alias, the directory of an adapter",
+                parent="the model of an adapter",
+                max_model_len="tokens; null before the model is loaded",
             ),
             **absent(shutdown_date=""),
         },

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
 from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
 from penstock.server.manifest.reading import READING_APIS, READING_PARTS
-from penstock.server.manifest.references import PENSTOCK, openai_parameter, openai_streaming_parameter, vllm
+from penstock.server.manifest.references import PENSTOCK, VLLM_LORA, openai_parameter, openai_streaming_parameter, vllm
 from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 
 APIS = (
@@ -40,6 +41,8 @@ APIS = (
     *READING_APIS,
     Api("tokenize", "POST /tokenize", TOKENIZE, {"": vllm("#utility-apis")}),
     Api("detokenize", "POST /detokenize", DETOKENIZE, {"": vllm("#utility-apis")}),
+    Api("load_lora_adapter", "POST /v1/load_lora_adapter", LOAD_ADAPTER, {"": VLLM_LORA}),
+    Api("unload_lora_adapter", "POST /v1/unload_lora_adapter", UNLOAD_ADAPTER, {"": VLLM_LORA}),
     Api(
         "tokenizer_info",
         "GET /tokenizer_info",
