@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.scenarios import (
+    batch,
     batch_invariance,
     idle,
     installed,
@@ -32,5 +33,6 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         batch_invariance,
         structured,
         speculation,
+        batch,
     )
 }

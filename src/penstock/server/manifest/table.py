@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.server.manifest import batches, messages, responses
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
@@ -52,6 +53,18 @@ APIS = (
         supported(target_ms="in the query; default is `--latency-target-ms`"),
         {"": PENSTOCK},
     ),
+    *responses.APIS,
+    *messages.APIS,
+    *batches.APIS,
 )
 
-PARTS = (*REQUEST_PARTS, *CHAT_PARTS, *COMPLETION_PARTS, *READING_PARTS, *OTHER_PARTS)
+PARTS = (
+    *REQUEST_PARTS,
+    *CHAT_PARTS,
+    *COMPLETION_PARTS,
+    *READING_PARTS,
+    *OTHER_PARTS,
+    *responses.PARTS,
+    *messages.PARTS,
+    *batches.PARTS,
+)
