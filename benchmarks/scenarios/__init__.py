@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.scenarios import (
     adapters,
+    batch,
     batch_invariance,
     idle,
     installed,
@@ -34,5 +35,6 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         structured,
         speculation,
         adapters,
+        batch,
     )
 }

@@ -61,7 +61,8 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         "--lora one=/a --lora two=/b=c --max-loras 3 --max-lora-rank 16 "
         "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
         "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
-        "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --drain-timeout 1.5 "
+        "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --data-dir data "
+        "--max-file-bytes 1MiB --batch-concurrency 2 --drain-timeout 1.5 "
         "--latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
     )
     assert penstock("serve", model, *flags.split()).code == 0

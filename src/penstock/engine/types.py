@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BACKGROUND_PRIORITY = 1 << 20  # requests of this priority or a higher number run while nothing else has to
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 Speculation = Literal["off", "ngram", "draft"]
 # What becomes a sequence's vector: the last token's normalized final hidden state, or the mean of all tokens'.

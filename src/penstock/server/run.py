@@ -22,6 +22,7 @@ from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
+from penstock.server.websocket import OVERHEAD_BYTES, websocket_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +184,9 @@ class HttpServer(Server):  # type: ignore[misc]  # uvicorn is not followed by th
         config = Config(
             app,
             http=Http1Protocol,
-            ws="none",
+            ws=websocket_protocol,
+            ws_max_size=settings.max_body_bytes + OVERHEAD_BYTES,
+            ws_per_message_deflate=False,  # events are short, and each connection's compressor is not
             log_config=None,
             access_log=settings.access_log,
             server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.server.manifest import batches, messages, responses
 from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import OURS, VLLM, supported
@@ -55,6 +56,18 @@ APIS = (
         supported(target_ms="in the query; default is `--latency-target-ms`"),
         {"": PENSTOCK},
     ),
+    *responses.APIS,
+    *messages.APIS,
+    *batches.APIS,
 )
 
-PARTS = (*REQUEST_PARTS, *CHAT_PARTS, *COMPLETION_PARTS, *READING_PARTS, *OTHER_PARTS)
+PARTS = (
+    *REQUEST_PARTS,
+    *CHAT_PARTS,
+    *COMPLETION_PARTS,
+    *READING_PARTS,
+    *OTHER_PARTS,
+    *responses.PARTS,
+    *messages.PARTS,
+    *batches.PARTS,
+)
