@@ -8,6 +8,7 @@ import pytest
 
 from penstock.engine.config import EngineConfig
 from penstock.server.declared import DeclaredModel
+from penstock.server.ensembles.declared import Ensemble, Step
 from penstock.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ Started = list[tuple[list[DeclaredModel], ServerSettings]]
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+def ensembles() -> list[Ensemble]:
+    """Those that the last server was started with."""
+    return []
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, ensembles: list[Ensemble]) -> Started:
     """What servers were started with; none really is."""
     seen: Started = []
 
@@ -30,9 +37,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         *,
         core: CoreProcess | None,
         declare: Callable[[], list[DeclaredModel]],
+        declare_ensembles: Callable[[], list[Ensemble]],
     ) -> None:
         assert (core is not None and core.process.poll() is None) == models[0].preload
         assert declare() == models
+        ensembles[:] = declare_ensembles()
         seen.append((models, settings))
 
     monkeypatch.setattr("penstock.server.run.serve", serve)
@@ -162,7 +171,10 @@ def test_the_models_of_the_file_are_served_with_settings_of_their_own(
         ('[[models]]\nname = "a"', "[[models]] 1 in penstock.toml has no 'model'"),
         ('[[models]]\nname = "a"\nmodel = "m"\nthread = 1', "no setting 'thread'. Did you mean 'threads'?"),
         ('[[models]]\nname = "a"\nmodel = "m"\nthreads = 0', "[[models]] 1 in penstock.toml, threads"),
-        ('[models]\nname = "a"', "'models' stands outside the sections it may hold, [engine], [server] and [[models]]"),
+        (
+            '[models]\nname = "a"',
+            "'models' stands outside the sections it may hold, [engine], [server], [[models]] and [[ensembles]]",
+        ),
         ("models = [1]", "'models' stands outside"),
         ("[[engine]]", "'engine' stands outside"),
     ],
@@ -174,6 +186,34 @@ def test_a_mistake_among_the_models_is_named_with_its_place(
     ran = penstock("serve")
     assert (ran.code, started) == (9, [])
     assert said in " ".join(ran.err.split())
+
+
+ENSEMBLE = """
+[[ensembles]]
+name = "safe"
+aliases = ["s"]
+steps = [{ guard = "class", refuse = ["toxic"] }, { generate = "a" }]
+"""
+
+
+def test_the_ensembles_of_the_file_are_served(
+    penstock: Callable[..., Any], alone: Path, model: Path, started: Started, ensembles: list[Ensemble]
+) -> None:
+    (alone / "penstock.toml").write_text(MODELS + ENSEMBLE)
+    assert penstock("serve").code == 0
+    assert len(started) == 1
+    steps = (Step(kind="guard", model="class", refuse=("toxic",)), Step(kind="generate", model="a"))
+    assert ensembles == [Ensemble(name="safe", aliases=("s",), steps=steps)]
+
+
+def test_a_mistake_among_the_ensembles_is_told_before_anything_is_fetched(
+    penstock: Callable[..., Any], alone: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.models.store.resolve", lambda *_, **__: pytest.fail("fetched"))
+    (alone / "penstock.toml").write_text(MODELS + ENSEMBLE.replace("guard", "gard"))
+    ran = penstock("serve")
+    assert (ran.code, started) == (9, [])
+    assert "[[ensembles]] 1 in penstock.toml, step 1: needs one of guard" in " ".join(ran.err.split())
 
 
 def test_nothing_is_fetched_for_a_server_that_may_not_start(

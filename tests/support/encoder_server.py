@@ -21,13 +21,16 @@ from support.fake_engine import FakeEngine
 from support.live_server import Live
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from penstock.server.ensembles.declared import Ensemble
+    from penstock.server.model_entry import Engine
 
 
 @contextmanager
 def serving(
-    generator: Path, encoders: Mapping[str, Path], *, name: str = "chat"
+    generator: Path, encoders: Mapping[str, Path], *, name: str = "chat", ensembles: Sequence[Ensemble] = ()
 ) -> Iterator[tuple[Live, ModelRegistry]]:
     """Serve these under their names, the generator first; the registry belongs to the server's thread.
 
@@ -35,28 +38,31 @@ def serving(
         generator: what `fake_engine.write_model` wrote.
         encoders: model directories.
         name: of the generator.
+        ensembles: of all these; those that are put into a list later count after a refresh.
     """
     with (
         start_blocking_portal(name="live-server") as portal,
-        portal.wrap_async_context_manager(_listening(generator, encoders, name)) as (url, registry),
+        portal.wrap_async_context_manager(_listening(generator, encoders, name, ensembles)) as (url, registry),
     ):
         yield Live(url, portal), registry
 
 
 @asynccontextmanager
 async def _listening(
-    generator: Path, encoders: Mapping[str, Path], own: str
+    generator: Path, encoders: Mapping[str, Path], own: str, ensembles: Sequence[Ensemble]
 ) -> AsyncGenerator[tuple[str, ModelRegistry], None]:
     settings = ServerSettings(port=0)
     observer = Observer()
-    registry = ModelRegistry(observer, lambda config: make_engine(config, []))
-    engine = FakeEngine(generator)
-    registry.adopt(DeclaredModel(config=engine.config, name=own), engine)
+
+    def make(config: EngineConfig) -> Engine:
+        return FakeEngine(generator) if config.model_path == str(generator) else make_engine(config, [])
+
+    registry = ModelRegistry(observer, make, declare_ensembles=lambda: ensembles)
     listener = Listener(settings)
     await registry.serve(
         [
             DeclaredModel(config=EngineConfig(model_path=str(path), threads=1), name=name)
-            for name, path in encoders.items()
+            for name, path in {own: generator, **encoders}.items()
         ]
     )
     server = HttpServer(build_app(registry, settings, observer), settings)

@@ -41,6 +41,7 @@ def _serve(
     from penstock.models.encoder_spec import is_encoder
     from penstock.models.store import resolve
     from penstock.server.declared import DeclaredModel, ModelSettings
+    from penstock.server.ensembles.declared import read_ensembles
     from penstock.server.settings import ServerSettings
 
     settings = ServerSettings.load(**server)
@@ -66,6 +67,7 @@ def _serve(
                 declared.append(DeclaredModel.of(first.config(find), named))
             return declared + [other.declared(find) for other in others]
 
+    read_ensembles()  # a mistake is told before a model is fetched
     models = declare()
     takes_core = models[0].preload and not is_encoder(Path(models[0].config.model_path))
     if takes_core:
@@ -77,4 +79,5 @@ def _serve(
 
     from penstock.server.run import serve
 
-    asyncio.run(serve(models, settings, core=core if takes_core else None, declare=declare))
+    served_core = core if takes_core else None
+    asyncio.run(serve(models, settings, core=served_core, declare=declare, declare_ensembles=read_ensembles))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX = "PENSTOCK_"
 SECTIONS = ("engine", "server")
-TABLES = ("models",)  # each may stand several times, as [[models]]
+TABLES = ("models", "ensembles")  # each may stand several times, as [[models]]
 # Variables that other parts of the program read.
 OTHER_VARIABLES = (
     "PENSTOCK_API_KEY", "PENSTOCK_CONFIG", "PENSTOCK_CPU_PATH", "PENSTOCK_HOME", "PENSTOCK_OFFLINE",

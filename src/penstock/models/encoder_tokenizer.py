@@ -76,6 +76,19 @@ class EncoderTokenizer:
             inputs.append(EncoderInput(whole.ids, whole.type_ids))
         return inputs
 
+    def encode_pieces(self, text: str, field: str) -> list[EncoderInput]:
+        """One text in as many pieces as it takes, each begun a quarter before the end of the one before it.
+
+        Raises InvalidRequestError for a text that is empty or not Unicode.
+        """
+        _check(text, field)
+        backend = self._backend
+        own = backend.encode(text, add_special_tokens=False)
+        room = self.max_length - backend.num_special_tokens_to_add(is_pair=False)
+        own.truncate(room, stride=room // 4)
+        wholes = [backend.post_process(piece, add_special_tokens=True) for piece in (own, *own.overflowing)]
+        return [EncoderInput(whole.ids, whole.type_ids) for whole in wholes]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of some tokens, without special ones."""
         text: str = self._backend.decode(token_ids, skip_special_tokens=True)

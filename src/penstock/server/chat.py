@@ -11,7 +11,7 @@ from msgspec import UNSET
 from penstock.engine.types import RequestOutput
 from penstock.models.message_parts import CallArguments, CallBegun, Content, Reasoning, WholeMessage
 from penstock.server.body import BodyReader, with_ignored
-from penstock.server.conversation import prepare_chat
+from penstock.server.conversation import after_steps, prepare_chat
 from penstock.server.generation import UsageReports
 from penstock.server.logprobs import chat_logprobs, prompt_logprobs
 from penstock.server.manifest.generation import CHAT
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from penstock.models.message_parts import Part
     from penstock.models.message_reader import MessageReader
     from penstock.server.generation import Choice, Generation
-    from penstock.server.responses import PromptLogprobs, Usage
+    from penstock.server.responses import PromptLogprobs, StepReport, Usage
     from penstock.server.served_model import Head, ModelInUse
     from penstock.server.service import Service
 
@@ -55,9 +55,10 @@ async def chat_completions(http: Request) -> Response:
     arrived = time.monotonic()
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
-    model = await service.models.use(request.model)
+    model = await service.models.use_for_chat(request.model)
     head = model.head("chatcmpl")
     check_stream_options(request)
+    request = await after_steps(service.models, model, request, http.receive)
     chat = await prepare_chat(model, request)
     generation = model.start(request, [chat.prompt], chat.params, request_id=head.id, arrived=arrived)
     answer = ChatAnswer(model, request, head, generation, chat.new_reader)
@@ -66,7 +67,7 @@ async def chat_completions(http: Request) -> Response:
         generation,
         whole=answer.whole,
         events=answer.events() if request.stream else None,
-        headers={"x-request-id": head.id, **with_ignored(headers, chat.unenforced)},
+        headers={"x-request-id": head.id, **with_ignored(headers, chat.unenforced), **model.timing},
     )
 
 
@@ -111,6 +112,7 @@ class ChatAnswer:
             choices=written,
             usage=self._generation.usage,
             prompt_logprobs=self._prompt_logprobs(choices[0]),
+            steps=self._steps(),
         )
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -125,7 +127,8 @@ class ChatAnswer:
                     delta = Delta(role="assistant", content="")
                     payload = self._event([ChatChunkChoice(index=index, delta=delta)], usage.now())
                 for choice in self._chunks(index, output):
-                    payload += self._event([choice], usage.now())
+                    steps = UNSET if choice.finish_reason is None else self._steps()
+                    payload += self._event([choice], usage.now(), steps)
                 if payload:
                     yield payload
         if usage.at_end:
@@ -193,7 +196,12 @@ class ChatAnswer:
         if self._thinks:
             self._generation.reasoning_tokens = sum(reader.reasoning_tokens for reader in self._readers.values())
 
-    def _event(self, choices: list[ChatChunkChoice], usage: Usage | UnsetType | None) -> bytes:
+    def _event(
+        self,
+        choices: list[ChatChunkChoice],
+        usage: Usage | UnsetType | None,
+        steps: list[StepReport] | UnsetType = UNSET,
+    ) -> bytes:
         head = self._head
         return event(
             ChatChunk(
@@ -203,8 +211,14 @@ class ChatAnswer:
                 system_fingerprint=head.system_fingerprint,
                 choices=choices,
                 usage=usage,
+                steps=steps,
             )
         )
+
+    def _steps(self) -> list[StepReport] | UnsetType:
+        """An ensemble's, once the last has ended."""
+        ensemble = self._generation.model.ensemble
+        return UNSET if ensemble is None or not ensemble.ended else ensemble.reports
 
     def _choice(self, index: int, delta: Delta, output: RequestOutput, finish_reason: str | None) -> ChatChunkChoice:
         return ChatChunkChoice(

@@ -15,17 +15,21 @@ import msgspec
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.types import ThinkingLimit
 from penstock.models.message_reader import MessageReader
+from penstock.server.hangup import while_connected
 from penstock.server.sampling import check_room, sampling_params
 from penstock.server.tool_choice import tool_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from starlette.types import Receive
+
     from penstock.engine.types import SamplingParams
     from penstock.models.answer_grammar import ThinkingRules
     from penstock.models.token_pieces import TokenPieces
     from penstock.models.tool_formats.base import ToolFormat
     from penstock.server.dialect import ChatDialect
+    from penstock.server.registry import ModelRegistry
     from penstock.server.requests import ChatRequest
     from penstock.server.served_model import ModelInUse
     from penstock.server.tool_choice import ToolUse
@@ -46,6 +50,29 @@ class PreparedChat:
     params: SamplingParams
     new_reader: Callable[[], MessageReader] | None
     unenforced: Sequence[str] = ()
+
+
+async def after_steps(
+    models: ModelRegistry, model: ModelInUse, request: ChatRequest, receive: Receive | None = None
+) -> ChatRequest:
+    """What the generator is asked: of an ensemble, once its other steps are done.
+
+    Args:
+        models: does the steps.
+        model: as `ModelRegistry.use_for_chat` gave it.
+        request: the client's.
+        receive: its connection; if it hangs up, the steps are cancelled. None: nobody waits.
+
+    Raises what `run_steps` raises, InvalidRequestError for documents that nothing would read, and ClientGoneError.
+    """
+    if model.ensemble is None and not request.documents:
+        return request
+    from penstock.server.ensembles.chain import no_documents, run_steps  # few servers have ensembles
+
+    if model.ensemble is None:
+        raise no_documents("put them into a message")
+    work = run_steps(models, model.ensemble, request)
+    return await (work if receive is None else while_connected(receive, work))
 
 
 async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:

@@ -14,7 +14,7 @@ from penstock.server.observe import RequestObserver
 from penstock.server.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from msgspec import UnsetType
 
@@ -89,6 +89,7 @@ class Generation:
         self.n = params.n
         self._cached = [0] * len(prompts)
         self._completion_tokens = 0
+        self.on_end: Callable[[], None] | None = None  # called once all choices have ended well
         self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
             model.engine.generate(
@@ -140,7 +141,8 @@ class Generation:
                     self._completion_tokens += len(output.token_ids)
                     if index % self.n == 0:
                         self._cached[index // self.n] = output.cached_tokens
-                    self._observer.saw(index, output)
+                    if self._observer.saw(index, output) and self.on_end is not None:
+                        self.on_end()
                     yield index, output
         except Exception as raised:
             error = raised

@@ -109,8 +109,8 @@ class RequestObserver:
         observer.prompt_tokens.inc(prompt_tokens)
         observer.prompt_length.observe(prompt_tokens)
 
-    def saw(self, index: int, output: RequestOutput) -> None:
-        """A delta of choice `index` came."""
+    def saw(self, index: int, output: RequestOutput) -> bool:
+        """A delta of choice `index` came; whether it was the last of the last choice."""
         count = len(output.token_ids)
         if count:
             self._count_tokens(index, count, output.scheduled_time)
@@ -119,6 +119,8 @@ class RequestObserver:
             self._count_end(output.finish_reason, 1)
             if self._open == 0:
                 self._complete()
+                return True
+        return False
 
     def ended(self, error: BaseException | None) -> None:
         """Nothing more will come; sequences still open failed with `error`, or were dropped if it is None."""

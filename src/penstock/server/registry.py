@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.server.ensembles.declared import check_ensembles
+from penstock.server.ensembles.in_use import EnsembleInUse
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from penstock.server.declared import DeclaredModel
+    from penstock.server.ensembles.declared import Ensemble
     from penstock.server.model_entry import Engine, MakeEngine
     from penstock.server.observe import Observer
     from penstock.server.served_encoder import EncoderInUse, ServedEncoder
@@ -32,14 +35,21 @@ class ModelRegistry:
         observer: where the models' requests are counted.
         make_engine: an engine for a configuration, not started.
         declare: reads again what is to be served; called in a thread.
+        declare_ensembles: reads the ensembles; called at the start too.
     """
 
     def __init__(
-        self, observer: Observer, make_engine: MakeEngine, declare: Callable[[], Sequence[DeclaredModel]] | None = None
+        self,
+        observer: Observer,
+        make_engine: MakeEngine,
+        declare: Callable[[], Sequence[DeclaredModel]] | None = None,
+        declare_ensembles: Callable[[], Sequence[Ensemble]] = tuple,
     ) -> None:
         self._observer = observer
         self._make_engine = make_engine
         self._declare = declare
+        self._declare_ensembles = declare_ensembles
+        self._ensembles: dict[str, Ensemble] = {}  # by every name
         self.entries: list[ModelEntry] = []
         self._names: dict[str, ModelEntry] = {}
         self._listed: list[str] = []
@@ -58,19 +68,26 @@ class ModelRegistry:
     @property
     def names(self) -> list[str]:
         """What clients may ask for now."""
-        return [name for name in self._listed if self._names[name].state != "unloaded"]
+        models = [name for name in self._listed if self._names[name].state != "unloaded"]
+        return models + [name for name in self._ensembles if self._whole(name)]
 
     async def serve(self, declared: Sequence[DeclaredModel]) -> None:
         """Load the models, one after the other: each takes its share of the memory that the others left.
 
-        Raises ConfigError for a name that two of them bear, and what an engine fails to start with.
+        Raises ConfigError for a name that two of them bear, for an ensemble that can't be, and what an engine fails
+        to start with.
         """
         self._check_names(declared)
+        ensembles = self._declare_ensembles()
+        if all(model.name for model in declared):  # else it is known only once it is loaded
+            self._check_ensembles(ensembles, declared)
         for model in declared:
             entry = self._new(model)
             if model.preload:
                 await entry.load()
             self._name_all()
+        self._check_ensembles(ensembles, declared)
+        self._name_ensembles(ensembles)
 
     def adopt(self, model: DeclaredModel, engine: Engine) -> None:
         """Serve an engine that has been started."""
@@ -86,13 +103,33 @@ class ModelRegistry:
         entry = self.default if name is None else self.find(name)
         return await entry.use(name or entry.name)
 
+    async def use_for_chat(self, name: str | None) -> ModelInUse:
+        """As `use`; an ensemble's name gives the model that answers for it."""
+        ensemble = None if name is None else self._ensembles.get(name)
+        if ensemble is None or name is None:
+            return await self.use(name)
+        model = await self.use(ensemble.generator)
+        model.name = name
+        model.ensemble = EnsembleInUse(ensemble, self._observer.metrics)
+        return model
+
     async def use_any(self, name: str | None) -> ModelInUse | EncoderInUse:
         """As `use`, whatever the model does."""
         entry = self.default if name is None else self.find(name)
         return await entry.use_any(name or entry.name)
 
     def find(self, name: str, version: str = "") -> ModelEntry:
-        """The entry of a name, or of one version of it. Raises NotFoundError."""
+        """The entry of a name, or of one version of it.
+
+        Raises NotFoundError, and InvalidRequestError for an ensemble's name.
+        """
+        if name in self._ensembles:
+            raise InvalidRequestError(
+                f"{name!r} is an ensemble, which answers conversations: send it to /v1/chat/completions, /v1/responses "
+                "or /v1/messages.",
+                param="model",
+                code="wrong_model_kind",
+            )
         asked = f"{name}@{version}" if version else name
         if asked not in self._names:
             known = ", ".join(self.names)
@@ -103,8 +140,17 @@ class ModelRegistry:
             )
         return self._names[asked]
 
+    def find_all(self, name: str) -> list[ModelEntry]:
+        """The entries that a request for this name needs: an ensemble's are several. Raises NotFoundError."""
+        ensemble = self._ensembles.get(name)
+        return [self.find(name)] if ensemble is None else [self.find(step.model) for step in ensemble.steps]
+
     def card(self, name: str) -> ModelCard:
         """What /v1/models says of one name. Raises NotFoundError."""
+        if name in self._ensembles:
+            last = self.find_all(name)[-1]
+            root = self._ensembles[name].name
+            return ModelCard(id=name, created=last.created, root=root, max_model_len=last.context)
         entry = self.find(name)
         if name in entry.adapters:
             return ModelCard(
@@ -124,7 +170,7 @@ class ModelRegistry:
         """
         async with self._changes:
             entry = self.default if base is None else self.find(base)
-            if name in self._names:
+            if name in self._names or name in self._ensembles:
                 raise InvalidRequestError(
                     f"{name!r} is served already. Unload that adapter first, or give this one another name.",
                     param="lora_name",
@@ -172,6 +218,8 @@ class ModelRegistry:
         async with self._changes:
             declared = await self._declared()
             self._check_names(declared)
+            ensembles = await asyncio.to_thread(self._declare_ensembles)
+            self._check_ensembles(ensembles, declared)
             gone = [entry for entry in self.entries if not any(_is_of(model, entry) for model in declared)]
             for model in declared:
                 entry = self._entry_of(model)
@@ -190,6 +238,7 @@ class ModelRegistry:
                 await entry.unload()
             self.entries = [entry for model in declared if (entry := self._entry_of(model)) is not None]
             self._name_all()
+            self._name_ensembles(ensembles)
 
     async def watch_idle(self) -> None:
         """Put models to sleep that nobody has used for as long as they may be idle; never returns."""
@@ -251,6 +300,24 @@ class ModelRegistry:
                     param="version",
                 )
             versions.add((own, model.version))
+
+    def _check_ensembles(self, ensembles: Sequence[Ensemble], declared: Sequence[DeclaredModel]) -> None:
+        """Raises ConfigError for one that these models can't make."""
+        models = {adapter: entry.declared for entry in self.entries for adapter in entry.adapters}
+        for model in declared:
+            own = self._name_of(model)
+            for name in (own, f"{own}@{model.version}", *model.aliases, *dict(model.config.lora_modules)):
+                if own is not None and name is not None:
+                    models[name] = model
+        check_ensembles(ensembles, models)
+
+    def _name_ensembles(self, ensembles: Sequence[Ensemble]) -> None:
+        self._ensembles = {name: ensemble for ensemble in ensembles for name in ensemble.names}
+
+    def _whole(self, name: str) -> bool:
+        """Whether no model of an ensemble was taken out of memory for good."""
+        needed = [self._names.get(step.model) for step in self._ensembles[name].steps]
+        return all(entry is not None and entry.state != "unloaded" for entry in needed)
 
     def _name_all(self) -> None:
         """Every name to its entry, the last of several versions."""

@@ -146,6 +146,16 @@ class ToolChoice(Struct, kw_only=True):
     allowed_tools: AllowedTools | None = None
 
 
+class ChatDocument(Struct, kw_only=True):
+    """A text that an ensemble may choose to answer from."""
+
+    text: str
+    title: str | None = None
+
+
+Documents = Annotated[list[str | ChatDocument], Meta(max_length=2048)]
+
+
 class ChatRequest(GenerationRequest, kw_only=True):
     """Body of POST /v1/chat/completions."""
 
@@ -163,6 +173,7 @@ class ChatRequest(GenerationRequest, kw_only=True):
     include_reasoning: bool | None = None
     reasoning_effort: str | None = None
     thinking_token_budget: Annotated[int, Meta(ge=-1, le=INT32)] | None = None
+    documents: Documents | None = None
 
 
 # One text or several, one list of token ids or several. A union of array types has to be told apart afterwards.

@@ -109,6 +109,15 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     stop_reason: int | str | None = None
 
 
+class StepReport(Struct, frozen=True, kw_only=True):
+    """One step of an ensemble; `kept` are the documents that went on from it, by their places in the request."""
+
+    step: Literal["guard", "embed", "rerank", "generate"]
+    model: str
+    seconds: float
+    kept: list[int] | UnsetType = UNSET
+
+
 class ChatCompletion(Struct, frozen=True, kw_only=True):
     """Body of a chat completion that isn't streamed."""
 
@@ -120,6 +129,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    steps: list[StepReport] | UnsetType = UNSET
 
 
 class FunctionDelta(Struct, frozen=True, omit_defaults=True):
@@ -168,6 +178,7 @@ class ChatChunk(Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    steps: list[StepReport] | UnsetType = UNSET
 
 
 class CompletionChoice(Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.declared import DeclaredModel
+    from penstock.server.ensembles.declared import Ensemble
     from penstock.server.kserve.grpc_server import GrpcListener
     from penstock.server.model_entry import Engine, ModelEntry
     from penstock.server.settings import ServerSettings
@@ -49,6 +50,7 @@ async def serve(
     *,
     core: CoreProcess | None = None,
     declare: Callable[[], Sequence[DeclaredModel]] | None = None,
+    declare_ensembles: Callable[[], Sequence[Ensemble]] = tuple,
 ) -> None:
     """Serve until a signal comes.
 
@@ -60,6 +62,7 @@ async def serve(
         settings: where to listen, and for whom.
         core: a core that is loading the first model already.
         declare: reads again what is to be served.
+        declare_ensembles: reads the ensembles, now and again.
 
     Raises:
         ConfigError: the address can't be had or would need a key, or an engine's settings are wrong.
@@ -72,7 +75,7 @@ async def serve(
     grpc: GrpcListener | None = None
     observer = Observer()
     cores = [core] if core is not None else []
-    registry = ModelRegistry(observer, lambda config: make_engine(config, cores), declare)
+    registry = ModelRegistry(observer, lambda config: make_engine(config, cores), declare, declare_ensembles)
     stop = _StopSignals()
     try:
         grpc = _grpc_listener(settings)

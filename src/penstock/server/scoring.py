@@ -51,7 +51,7 @@ async def rerank(http: Request) -> Response:
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     fields = [f"documents[{index}]" for index in range(len(texts))]
     head = model.head("rerank")
-    pairs = _Pairs([request.query] * len(texts), texts, ["query"] * len(texts), fields)
+    pairs = Pairs([request.query] * len(texts), texts, ["query"] * len(texts), fields)
     scores, tokens = await while_connected(
         http.receive, pairs.score(model, request.truncate_prompt_tokens, head.id, arrived)
     )
@@ -133,7 +133,7 @@ def _classification(index: int, probabilities: list[float], labels: Sequence[str
     return Classification(index=index, label=label, probs=probabilities, num_classes=len(probabilities))
 
 
-class _Pairs:
+class Pairs:
     """Pairs of texts whose relation is wanted, and what each text is called in errors."""
 
     def __init__(self, ones: Sequence[str], others: Sequence[str], one_fields: Sequence[str], fields: Sequence[str]):
@@ -185,7 +185,7 @@ class _Pairs:
         return scores, tokens
 
 
-def _pairs_of(request: ScoreRequest) -> _Pairs:
+def _pairs_of(request: ScoreRequest) -> Pairs:
     """One text with each of several, or the same number of both, pair by pair."""
     old, new = (request.text_1, request.text_2), (request.queries, request.documents)
     given, names = (old, ("text_1", "text_2")) if any(old) or not any(new) else (new, ("queries", "documents"))
@@ -207,7 +207,7 @@ def _pairs_of(request: ScoreRequest) -> _Pairs:
             param=names[1],
             code="invalid_value",
         )
-    return _Pairs(ones, others, one_fields, fields)
+    return Pairs(ones, others, one_fields, fields)
 
 
 def _listed(texts: str | list[str], name: str) -> tuple[list[str], list[str]]:

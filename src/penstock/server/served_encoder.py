@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.server.served_model import InUse, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from penstock.engine.encoders.client import EncoderClient
     from penstock.models.encoder_tokenizer import EncoderInput
@@ -58,6 +58,13 @@ class EncoderInUse(InUse["EncoderClient"]):
             )
 
         size = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts)
-        if size <= INLINE_CHARACTERS:
+        return await self._aside(work, size)
+
+    async def read_pieces(self, text: str, field: str) -> list[EncoderInput]:
+        """Token ids of a text of any length, as `EncoderTokenizer.encode_pieces`."""
+        return await self._aside(lambda: self.engine.tokenizer.encode_pieces(text, field), len(text))
+
+    async def _aside(self, work: Callable[[], list[EncoderInput]], characters: int) -> list[EncoderInput]:
+        if characters <= INLINE_CHARACTERS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
     from penstock.engine.encoders.client import EncoderClient
     from penstock.engine.types import Pooling, SamplingParams
+    from penstock.server.ensembles.in_use import EnsembleInUse
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest
 
@@ -147,6 +148,12 @@ class ModelInUse(InUse["EngineClient"]):
         self.dialect = served.dialect
         self.prompts = served.prompts
         self._served = served
+        self.ensemble: EnsembleInUse | None = None  # whose last step this is
+
+    @property
+    def timing(self) -> dict[str, str]:
+        """A header that tells how long an ensemble's steps took so far; none of a plain model."""
+        return {} if self.ensemble is None else {"server-timing": self.ensemble.server_timing}
 
     async def pooling(self) -> Pooling:
         """What makes a prompt's vector: as the model's files say, else its last token."""
@@ -174,7 +181,7 @@ class ModelInUse(InUse["EngineClient"]):
                 param="n" if params.n > 1 else "prompt",
                 code="invalid_value",
             )
-        return Generation(
+        generation = Generation(
             self,
             prompts,
             params,
@@ -185,6 +192,9 @@ class ModelInUse(InUse["EngineClient"]):
             arrived=arrived,
             grammar_field=field_of(request) or "tools",
         )
+        if self.ensemble is not None:
+            generation.on_end = self.ensemble.generating()
+        return generation
 
 
 def wrong_kind(model: InUse[EngineClient] | InUse[EncoderClient], wanted: str) -> InvalidRequestError:

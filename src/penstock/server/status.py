@@ -60,7 +60,7 @@ async def ready(http: Request) -> Response:
     """200 if a request would be taken now, for any of the models or the one that is asked about."""
     models: ModelRegistry = http.app.state.service.models
     asked = http.query_params.get("model")
-    for entry in models.entries if asked is None else [models.find(asked)]:
+    for entry in models.entries if asked is None else models.find_all(asked):
         if not entry.can_serve and (asked is not None or entry.state != "unloaded"):
             whose = f"{entry.label}: " if len(models.entries) > 1 else ""
             raise EngineDeadError(whose + NOT_READY[entry.state], code=f"engine_{entry.state}")

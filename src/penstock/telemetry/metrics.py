@@ -116,6 +116,13 @@ ENCODER_QUEUE = Metric(
 )
 ENCODER_TOKENS = Metric("encoder_tokens", "counter", "Tokens that an encoder computed, padding not counted.")
 ENCODER_PADDING = Metric("encoder_padding_tokens", "counter", "Padding that an encoder computed.")
+ENSEMBLE_STEP = Metric(
+    "ensemble_step_seconds",
+    "histogram",
+    "How long a step of an ensemble took.",
+    labels=("ensemble", "step", "model"),
+    buckets=_LATENCY,
+)
 HTTP_REQUESTS = Metric(
     "http_requests",
     "counter",

@@ -6,7 +6,7 @@ from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effec
 
 _COMMON: Manifest = {
     **supported(
-        model="the served name, an alias or an adapter; the served model if absent",
+        model="the served name, an alias or an adapter, for chat an ensemble; the served model if absent",
         stream="",
         stream_options="",
         n="1 to 128",
@@ -92,6 +92,7 @@ CHAT: Manifest = {
         chat_template_kwargs="variables for the model's template, such as `enable_thinking`",
         include_reasoning="default true",
         thinking_token_budget="how many tokens the model may think; -1 is no limit",
+        documents="for an [ensemble](ensembles.md) that chooses among them, up to 2048; otherwise refused",
     ),
     **no_effect(
         metadata="nothing is stored",
@@ -111,7 +112,6 @@ CHAT: Manifest = {
     "moderation": Field("refused", "no model judges texts here"),
     "web_search_options": Field("refused", "the model reaches no network"),
     "chat_template": Field("refused", "the model's own template is used", (), VLLM),
-    "documents": Field("refused", "put them into a message", ([],), VLLM),
     "media_io_kwargs": Field("refused", "only text goes in", ({},), VLLM),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},), VLLM),
     "echo": Field("refused", "use /v1/completions", (False,), VLLM),

@@ -40,6 +40,7 @@ MESSAGES: Manifest = {
         top_p="above 0, up to 1",
         top_k="0 is all",
         priority="Penstock's; lower runs first",
+        documents="Penstock's, for an [ensemble](ensembles.md) that chooses among them; otherwise refused",
     ),
     **no_effect(metadata="nothing is stored", service_tier="there is one tier", inference_geo="", diagnostics=""),
     "container": Field("refused", "nothing is executed here"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from penstock.server import requests, responses, structured
 from penstock.server.manifest.api import Part
-from penstock.server.manifest.field import VLLM, Field, absent, no_effect, supported
+from penstock.server.manifest.field import OURS, VLLM, Field, absent, no_effect, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
 
 _CREATE = openai_streaming_parameter("chat/subresources/completions", "chat.completions").partition("{")[0]
 _ASKED = {"": _CREATE + "messages", VLLM: vllm("openai_compatible_server/#chat-api")}
 _TOOLS = {"": _CREATE + "tools"}
 _TOOL_CHOICE = {"": _CREATE + "tool_choice"}
+_ENSEMBLES = "ensembles.md"
 _OWN = {"": PENSTOCK}
 _TOKENS = {"": vllm("#utility-apis")}
 
@@ -19,6 +20,7 @@ def _chat(model: str, *inside: str) -> dict[str, str]:
     return {
         "": openai_property("chat", "chat.completions", model, *inside),
         VLLM: vllm("openai_compatible_server/#chat-api"),
+        OURS: _ENSEMBLES,
     }
 
 
@@ -74,6 +76,11 @@ REQUEST_PARTS = (
             **no_effect(prompt_cache_breakpoint="prefixes are cached without it"),
         },
         _ASKED,
+    ),
+    Part(
+        requests.ChatDocument,
+        supported(text="", title="stands before the text"),
+        {"": _ASKED[VLLM]},
     ),
     Part(
         requests.ToolCall,
@@ -135,10 +142,21 @@ REQUEST_PARTS = (
 
 CHAT_PARTS = (
     Part(
+        responses.StepReport,
+        supported(
+            step="guard, embed, rerank, generate",
+            model="",
+            seconds="",
+            kept="of embed and rerank: places in `documents`, the best first",
+        ),
+        {"": _ENSEMBLES},
+    ),
+    Part(
         responses.ChatCompletion,
         {
             **supported(**_HEAD, usage=""),
             **supported(VLLM, prompt_logprobs="if asked for"),
+            **supported(OURS, steps="an ensemble's"),
             **absent(**_UNKNOWN_HERE, metadata="nothing is stored"),
             **absent(VLLM, prompt_token_ids="use /tokenize"),
         },
@@ -177,6 +195,7 @@ CHAT_PARTS = (
         responses.ChatChunk,
         {
             **supported(**_HEAD, usage="if asked for"),
+            **supported(OURS, steps="an ensemble's, with the last `finish_reason`"),
             **absent(**_UNKNOWN_HERE, obfuscation="nothing is padded"),
         },
         _chat("chat_completion_chunk"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.server.manifest.api import Api, Part
-from penstock.server.manifest.field import VLLM, Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, absent, no_effect, refused, supported
 from penstock.server.manifest.references import openai_parameter, openai_property, openai_streaming_parameter, vllm
 from penstock.server.responses_api import objects, requests
 
@@ -44,6 +44,7 @@ RESPONSES: Manifest = {
         cache_salt="requests share cached prefixes only under the same salt",
         chat_template_kwargs="variables for the model's template",
     ),
+    **supported(OURS, documents="for an ensemble that chooses among them; otherwise refused"),
     **no_effect(
         user="",
         stream_options="nothing is padded",
@@ -75,6 +76,7 @@ APIS = (
         {
             "": openai_streaming_parameter("responses", "responses"),
             VLLM: vllm("openai_compatible_server/#responses-api"),
+            OURS: "ensembles.md",
         },
     ),
     Api("response", "GET /v1/responses/{response_id}", _ID, _GET),

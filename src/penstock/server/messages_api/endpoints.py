@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
+from penstock.server.conversation import after_steps
 from penstock.server.conversing import converse
 from penstock.server.hangup import while_connected
 from penstock.server.manifest.messages import COUNT, MESSAGES
@@ -46,15 +47,15 @@ async def messages(http: Request) -> Response:
     arrived = time.monotonic()
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
-    model = await service.models.use(request.model)
+    model = await service.models.use_for_chat(request.model)
     name = f"msg_{uuid.uuid4().hex}"
-    chat = chat_request(request)
     try:
+        chat = await after_steps(service.models, model, chat_request(request), http.receive)
         conversation = await converse(model, chat, request_id=name, arrived=arrived, shorten=True)
     except InvalidRequestError as error:
         raise in_own_words(error) from error
     answer = MessageAnswer(name, model.name, conversation)
-    headers = {"request-id": name, "x-request-id": name, **headers}
+    headers = {"request-id": name, "x-request-id": name, **headers, **model.timing}
     if request.stream:
         return EventStream(
             answer.events(),

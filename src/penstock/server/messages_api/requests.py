@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from penstock.server.requests import INT32, StopString
+from penstock.server.requests import INT32, Documents, StopString
 
 
 class Block(Struct, kw_only=True):
@@ -95,3 +95,4 @@ class MessagesRequest(CountRequest, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=INT32)] | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    documents: Documents | None = None

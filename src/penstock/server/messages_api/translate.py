@@ -56,6 +56,7 @@ _SAME = {
     "top_p": "top_p",
     "top_k": "top_k",
     "priority": "priority",
+    "documents": "documents",
 }
 
 

@@ -42,7 +42,7 @@ async def create_response(http: Request) -> Response:
     service: Service = http.app.state.service
     request, headers = await _body.read(http, service.settings.max_body_bytes)
     _check(request)
-    model = await service.models.use(request.model)
+    model = await service.models.use_for_chat(request.model)
     stored = StoredResponse(request, _items(request), _begun(request, model.name))
     name = stored.response.id
     headers = {"x-request-id": name, **headers}
@@ -53,7 +53,8 @@ async def create_response(http: Request) -> Response:
         if request.store is not False:
             await service.responses.store.add(StoredResponse(request, stored.input, response))
 
-    answer = await start_answer(service, model, stored, keep, arrived=arrived)
+    answer = await start_answer(service, model, stored, keep, arrived=arrived, receive=http.receive)
+    headers |= model.timing
     if request.stream:
         return EventStream(
             answer.events(),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from penstock.server.requests import INT32, Penalty, Probability, StopString
+from penstock.server.requests import INT32, Documents, Penalty, Probability, StopString
 
 ITEM_TYPES = ["message", "function_call", "function_call_output", "reasoning"]
 PART_TYPES = ["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"]
@@ -112,3 +112,4 @@ class ResponseRequest(Struct, kw_only=True):
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    documents: Documents | None = None

@@ -43,6 +43,7 @@ _SAME = {
     "priority": "priority",
     "cache_salt": "cache_salt",
     "chat_template_kwargs": "chat_template_kwargs",
+    "documents": "documents",
 }
 _OWN_NAMES = (
     ("messages", "input"),

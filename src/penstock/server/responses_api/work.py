@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
+from penstock.server.conversation import after_steps
 from penstock.server.conversing import converse
 from penstock.server.errors import internal_error
 from penstock.server.responses_api.answer import ResponseAnswer, failed
@@ -18,6 +19,8 @@ from penstock.server.responses_api.translate import chat_request, in_own_words
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from starlette.types import Receive
 
     from penstock.server.requests import ChatRequest
     from penstock.server.responses_api.objects import ResponseObject
@@ -40,8 +43,9 @@ async def start_answer(
     keep: Callable[[ResponseObject], Awaitable[None]],
     *,
     arrived: float,
+    receive: Receive | None = None,
 ) -> ResponseAnswer:
-    """Hand a response's conversation to the engine.
+    """Hand a response's conversation to the engine; `receive` is the connection of whoever waits for it.
 
     Raises InvalidRequestError naming the field at fault, and what the engine refuses a request with.
     """
@@ -52,7 +56,7 @@ async def start_answer(
         history = [("previous_response_id", item) for item in earlier]
     history += [(f"input[{index}]", item) for index, item in enumerate(stored.input)]
     try:
-        chat = chat_request(request, history)
+        chat = await after_steps(service.models, model, chat_request(request, history), receive)
         if request.truncation == "auto":
             chat = await _shortened(model, chat)
         conversation = await converse(model, chat, request_id=stored.response.id, arrived=arrived)
@@ -158,7 +162,7 @@ class BackgroundResponses:
         crashes = 0
         while True:
             try:
-                model = await self._service.models.use(stored.request.model)
+                model = await self._service.models.use_for_chat(stored.request.model)
                 answer = await start_answer(self._service, model, stored, keep, arrived=time.monotonic())
                 await answer.whole()
             except (OverloadedError, EngineDeadError) as error:
