@@ -272,7 +272,7 @@ def test_given_messages_then_the_chain_is_the_same(served: tuple[Live, ModelRegi
     asked: Any = [{"role": "user", "content": "what time is it?"}]
     with anthropic.Anthropic(base_url=served[0].url, api_key="unused", timeout=20, max_retries=0) as own:
         answer = own.messages.create(
-            model="library", max_tokens=300, temperature=0, messages=asked, extra_body={"documents": DOCUMENTS}
+            model="library", max_tokens=300, messages=asked, extra_body={"documents": DOCUMENTS, "temperature": 0}
         )
     assert answer.model == "library"
     assert numbered(getattr(answer.content[0], "text", "")) == expected(client)[1]

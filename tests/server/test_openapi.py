@@ -59,6 +59,7 @@ def _shortened(document: Any) -> Any:
 def acceptable(body: Any) -> Any:
     """A body that fits the schema, made to fit what no schema says, or most examples would end at the first check."""
     body = _whole_numbers(body)
+    body.pop("documents", None)  # for ensembles alone
     if body.get("model") is not None:
         body["model"] = "Echo-1B"
     for message in body.get("messages") or ():

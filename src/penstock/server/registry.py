@@ -71,6 +71,11 @@ class ModelRegistry:
         models = [name for name in self._listed if self._names[name].state != "unloaded"]
         return models + [name for name in self._ensembles if self._whole(name)]
 
+    @property
+    def ensembles(self) -> list[Ensemble]:
+        """Those that are served."""
+        return list(dict.fromkeys(self._ensembles.values()))
+
     async def serve(self, declared: Sequence[DeclaredModel]) -> None:
         """Load the models, one after the other: each takes its share of the memory that the others left.
 

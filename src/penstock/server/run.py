@@ -25,7 +25,7 @@ from penstock.server.uvicorn_parts import Config, Server
 from penstock.server.websocket import OVERHEAD_BYTES, websocket_protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
@@ -97,7 +97,8 @@ async def serve(
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
             seconds, grpc_url = time.monotonic() - began, None if grpc is None else grpc.url
-            for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url):
+            chains = registry.ensembles
+            for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url, chains):
                 _say(line)
             watching = asyncio.create_task(registry.watch_idle())
             with _on_hangup(registry):
@@ -133,7 +134,12 @@ def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:
 
 
 def start_up_lines(
-    entries: Sequence[ModelEntry], settings: ServerSettings, url: str, seconds: float, grpc_url: str | None = None
+    entries: Sequence[ModelEntry],
+    settings: ServerSettings,
+    url: str,
+    seconds: float,
+    grpc_url: str | None = None,
+    ensembles: Iterable[Ensemble] = (),
 ) -> Iterator[str]:
     """What a person wants to know of a server that has just started."""
     yield f"Penstock {penstock.__version__} serves {', '.join(entry.label for entry in entries)}"
@@ -144,6 +150,8 @@ def start_up_lines(
             yield "  model      loaded at the first request"
         else:
             yield from _lines_of(entry.served.engine)
+    for ensemble in ensembles:
+        yield f"  ensemble   {ensemble.name}: " + ", ".join(f"{step.kind} {step.model}" for step in ensemble.steps)
     yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
     if grpc_url is not None:
         yield f"  grpc       {grpc_url}"
