@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
+    from penstock.engine.client import EngineClient
     from penstock.engine.types import PositionLogprobs, RequestOutput, SamplingParams
+    from penstock.server.observe import ModelObserver
     from penstock.server.requests import StreamOptions
-    from penstock.server.served_model import ModelInUse
 
     Deltas = AsyncGenerator[tuple[int, RequestOutput], None]
 
@@ -56,7 +57,7 @@ class Generation:
     """Choice `i` belongs to prompt `i // params.n`.
 
     Args:
-        model: what generates; it stays loaded for as long as this exists.
+        engine: what generates.
         prompts: token ids of each prompt.
         params: of every prompt.
         request_id: names the work in the engine.
@@ -65,6 +66,8 @@ class Generation:
         adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
         grammar_field: the request field that `params.grammar` was made from.
+        observer: where it is counted.
+        holds: stays alive for as long as this does: the model, so that it stays loaded.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
     core that is down.
@@ -72,7 +75,7 @@ class Generation:
 
     def __init__(
         self,
-        model: ModelInUse,
+        engine: EngineClient,
         prompts: list[list[int]],
         params: SamplingParams,
         *,
@@ -82,8 +85,10 @@ class Generation:
         adapter: str = "",
         arrived: float,
         grammar_field: str | None = None,
+        observer: ModelObserver,
+        holds: object = None,
     ) -> None:
-        self.model = model
+        self._holds = holds
         self._grammar_field = grammar_field
         self.prompts = prompts
         self.n = params.n
@@ -91,7 +96,7 @@ class Generation:
         self._completion_tokens = 0
         self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
-            model.engine.generate(
+            engine.generate(
                 prompt,
                 params,
                 request_id=f"{request_id}-{index}",
@@ -102,7 +107,7 @@ class Generation:
             for index, prompt in enumerate(prompts)
         ]
         self._observer = RequestObserver(
-            model.observer,
+            observer,
             arrived=arrived,
             prompt_tokens=self.prompt_tokens,
             choices=len(prompts) * params.n,

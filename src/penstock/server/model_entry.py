@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
     from penstock.engine.client import State
     from penstock.engine.config import EngineConfig
-    from penstock.engine.encoders.client import EncoderClient
     from penstock.server.declared import DeclaredModel
+    from penstock.server.engines import Engine
     from penstock.server.observe import Observer
     from penstock.server.served_encoder import EncoderInUse, ServedEncoder
 
-    Engine = EngineClient | EncoderClient
     MakeEngine = Callable[[EngineConfig], Engine]
 
 NOT_LOADED = "model_not_loaded"

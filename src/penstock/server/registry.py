@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.server.figures import figures
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from penstock.server.declared import DeclaredModel
-    from penstock.server.model_entry import Engine, MakeEngine
+    from penstock.server.engines import Engine
+    from penstock.server.model_entry import MakeEngine
     from penstock.server.observe import Observer
     from penstock.server.served_encoder import EncoderInUse, ServedEncoder
     from penstock.server.served_model import ModelInUse, ServedModel
@@ -44,7 +46,7 @@ class ModelRegistry:
         self._names: dict[str, ModelEntry] = {}
         self._listed: list[str] = []
         self._changes = asyncio.Lock()
-        observer.watch(self)
+        observer.metrics.read_at_scrape(lambda: figures(self))
 
     def __iter__(self) -> Iterator[ServedModel | ServedEncoder]:
         """The models that are in memory."""

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.declared import DeclaredModel
+    from penstock.server.engines import Engine
     from penstock.server.kserve.grpc_server import GrpcListener
-    from penstock.server.model_entry import Engine, ModelEntry
+    from penstock.server.model_entry import ModelEntry
     from penstock.server.settings import ServerSettings
 
 log = logging.getLogger(__name__)

@@ -175,7 +175,7 @@ class ModelInUse(InUse["EngineClient"]):
                 code="invalid_value",
             )
         return Generation(
-            self,
+            self.engine,
             prompts,
             params,
             request_id=request_id,
@@ -184,6 +184,8 @@ class ModelInUse(InUse["EngineClient"]):
             adapter=self.adapter,
             arrived=arrived,
             grammar_field=field_of(request) or "tools",
+            observer=self.observer,
+            holds=self,
         )
 
 
