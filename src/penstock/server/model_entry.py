@@ -114,8 +114,7 @@ class ModelEntry:
             await asyncio.shield(self._wake_once())
         if self.served is not None:
             return self.served.use(name)
-        if self._ending:
-            raise _ended()
+        self._check_open()
         if self.reason:
             raise EngineDeadError(
                 f"The model {self.name!r} could not be loaded; the server's log says why.", code=NOT_LOADED
@@ -174,8 +173,7 @@ class ModelEntry:
         self._place = "unloaded"
 
     async def _load(self, declared: DeclaredModel) -> None:
-        if self._ending:
-            raise _ended()
+        self._check_open()
         before, self._place = self._place, "loading"
         self.reason = ""
         try:
@@ -187,10 +185,12 @@ class ModelEntry:
         except BaseException:
             self._place = before
             raise
-        if self._ending:
+        try:
+            self._check_open()
+        except EngineDeadError:
             self._place = before
             await engine.close()
-            raise _ended()
+            raise
         self._put(engine, declared)
 
     def _put(self, engine: EngineClient, declared: DeclaredModel) -> None:
@@ -204,6 +204,10 @@ class ModelEntry:
         self.served = ServedModel(
             engine, name=self.label, version=declared.version, observer=self._observer.of_model(self.label)
         )
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise EngineDeadError("The server is shutting down and takes no new requests.", code="engine_draining")
 
     def _wake_once(self) -> asyncio.Task[None]:
         """The waking of all who wait for it; one of them who gives up doesn't end it."""
@@ -230,7 +234,3 @@ class ModelEntry:
             task = asyncio.create_task(old.retire())
             self._retiring[old] = task
             task.add_done_callback(lambda _: self._retiring.pop(old, None))
-
-
-def _ended() -> EngineDeadError:
-    return EngineDeadError("The server is shutting down and takes no new requests.", code="engine_draining")
