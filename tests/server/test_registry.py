@@ -482,3 +482,15 @@ def test_the_figures_of_two_versions_are_told_apart(workshop: Workshop) -> None:
             assert f'penstock_engine_state{{model="{label}",state="ready"}} 1.0' in metrics
 
     with_models(workshop, work)
+
+
+def test_an_alias_of_one_version_reaches_another_by_its_number(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("a", 2, version="2", aliases=("x",))]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for engine in workshop.made:
+            engine.release(100)
+        answer = await client.post("/v2/models/x/versions/1/generate", json={"text_input": "hi"})
+        assert (answer.status_code, answer.json().get("model_version")) == (200, "1"), answer.text
+
+    with_models(workshop, work)

@@ -165,7 +165,8 @@ class KServe:
                 param="stream",
                 code="invalid_value",
             )
-        model = await entry.use(request.model)
+        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
+        model = await entry.use(request.model if named else entry.name)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
         read = partial(
