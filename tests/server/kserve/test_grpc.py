@@ -17,19 +17,15 @@ from tritonclient.utils import InferenceServerException
 
 import penstock
 from penstock.core.errors import ConfigError
-from penstock.engine.client import EngineClient
 from penstock.server.kserve import inference_pb2 as pb
 from penstock.server.kserve.grpc_calls import MAX_ON_A_STREAM, Calls
 from penstock.server.kserve.grpc_server import GrpcListener
 from penstock.server.kserve.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from penstock.server.kserve.protocol import KServe
-from penstock.server.observe import Observer
-from penstock.server.registry import ModelRegistry
-from penstock.server.service import Service
 from penstock.server.settings import ServerSettings
 from support.eventually import eventually
 from support.fake_engine import FakeEngine
 from support.kserve_server import KServeServer, kserve_server
+from support.listening import app_over
 from support.triton import of
 
 if TYPE_CHECKING:
@@ -595,8 +591,7 @@ def test_given_a_client_that_reads_nothing_when_it_goes_on_asking_then_it_has_to
         await asyncio.Event().wait()
 
     async def run() -> None:
-        observer = Observer()
-        calls = Calls(KServe(Service(ModelRegistry(observer, EngineClient), ServerSettings(), observer)))
+        calls = Calls(app_over(FakeEngine(echo_model), ServerSettings()).state.kserve.kserve)
         asking = asyncio.create_task(calls.stream_infer(endless(), never, strict=False))
         await eventually(lambda: read > MAX_ON_A_STREAM, "it has asked as often as it may")
         for _ in range(100):
