@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, AwaitingGrammars
-from penstock.engine.grammar import GrammarCompiler, GrammarTokenizer, Matcher
+from penstock.engine.grammar import Compilation, GrammarCompiler, GrammarTokenizer, Matcher
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import Request, SamplingParams
 from penstock.models.vocabulary import Vocabulary
@@ -29,7 +30,6 @@ from support.byte_vocabulary import (
 )
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
 PATIENCE = 30.0
@@ -233,6 +233,41 @@ def test_what_fails_unexpectedly_refuses_one_grammar_and_the_next_is_compiled(
     compiling.compiler.close()
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_a_lexer_that_many_texts_have_filled_is_replaced_and_none_of_them_notices(
+    monkeypatch: pytest.MonkeyPatch, drafts: int
+) -> None:
+    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    rng = Random(7)
+    compilation = Compilation("start: /(a|b)*a(a|b){10}/")
+    compilation.run(byte_tokenizer())
+    for _ in range(3):
+        matchers = [found for _ in range(4) if (found := compilation.matcher()) is not None]
+        for at in range(80):
+            for matcher in matchers:
+                assert allowed(matcher.mask()) - {END} == {ord("a"), ord("b")}
+                if drafts:
+                    assert matcher.fork().accept(rng.choices(b"ab", k=drafts)) == drafts
+                assert matcher.accept([b"ab"[(at + rng.randrange(2)) % 2]]) == 1
+        for matcher in matchers:
+            assert follows(matcher, "abbbbbbbbbb")
+            assert matcher.is_complete
+            assert END in allowed(matcher.mask())
+
+
+def test_a_text_that_fills_a_lexer_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    compilation = Compilation("start: /(a|b)*a(a|b){18}/")
+    compilation.run(byte_tokenizer())
+    matcher = compilation.matcher()
+    assert matcher is not None
+    rng = Random(7)
+    with pytest.raises(InvalidRequestError, match="too many states"):
+        for _ in range(2000):
+            matcher.mask()
+            matcher.accept(rng.choices(b"ab", k=1))
+
+
 class Clock:
     now = 100.0
 
@@ -338,7 +373,7 @@ def test_a_vocabulary_is_what_the_model_has(tokenizer: GrammarTokenizer) -> None
     st.randoms(use_true_random=False),
 )
 def test_whatever_stop_strings_and_tokens_there_are_what_ends_in_stop_matches(
-    pattern: str, stops: list[str], include: bool, least: int, stop_tokens: set[int], rng: random.Random
+    pattern: str, stops: list[str], include: bool, least: int, stop_tokens: set[int], rng: Random
 ) -> None:
     tokenizer = byte_tokenizer_of_this_module()
     params = SamplingParams(
