@@ -261,11 +261,21 @@ def test_a_text_that_fills_a_lexer_by_itself_is_refused(monkeypatch: pytest.Monk
     compilation.run(byte_tokenizer())
     matcher = compilation.matcher()
     assert matcher is not None
-    rng = Random(7)
     with pytest.raises(InvalidRequestError, match="too many states"):
-        for _ in range(2000):
-            matcher.mask()
-            matcher.accept(rng.choices(b"ab", k=1))
+        matcher.accept(Random(7).choices(b"ab", k=2000))
+
+
+def test_a_vocabulary_that_cant_be_prepared_refuses_grammars_and_keeps_nobody_waiting() -> None:
+    def make() -> GrammarTokenizer:
+        raise RuntimeError("out of luck")
+
+    compiling = Compiling(make)
+    for grammar in ('start: "a"', 'start: "b"'):
+        found = compiling.compiler.compile(grammar)
+        compiling.wait()
+        with pytest.raises(InvalidRequestError, match="this model's vocabulary"):
+            found.matcher()
+    compiling.compiler.close()
 
 
 class Clock:
@@ -300,7 +310,7 @@ def test_requests_wait_for_their_own_grammar_and_leave_in_the_order_they_came() 
     awaiting.drop("unknown")
     assert awaiting.ready() == []
     gate.set()
-    for _ in range(3):
+    for _ in range(2):
         assert done.acquire(timeout=PATIENCE)
     found = {each.request_id: outcome for each, outcome in awaiting.ready()}
     assert list(found) == ["first", "wrong", "last"]
@@ -310,6 +320,44 @@ def test_requests_wait_for_their_own_grammar_and_leave_in_the_order_they_came() 
     assert awaiting.open(request("again", 'start: "a"'), 'start: "a"') is not None
     with pytest.raises(InvalidRequestError):
         awaiting.open(request("wrong again", "nonsense"), "nonsense")
+    awaiting.close()
+
+
+def test_given_grammars_that_wait_for_their_turn_when_their_clients_leave_then_they_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    real = GrammarTokenizer.compile
+
+    def compile_(self: GrammarTokenizer, grammar: str) -> object:
+        compiled.append(grammar)
+        return real(self, grammar)
+
+    monkeypatch.setattr(GrammarTokenizer, "compile", compile_)
+    done = threading.Semaphore(0)
+    gate = threading.Event()
+
+    def make() -> GrammarTokenizer:
+        assert gate.wait(PATIENCE)
+        return byte_tokenizer()
+
+    clock = Clock()
+    awaiting = AwaitingGrammars(make, done.release, clock)
+    a, b, c, d = (f'start: "{letter}"' for letter in "abcd")
+    awaiting.open(request("late", d), d)
+    clock.now += 1
+    for name, grammar in (("one", a), ("two", b), ("also two", b), ("three", a), ("four", c)):
+        assert awaiting.open(request(name, grammar), grammar) is None
+    for name in ("one", "two", "three"):
+        awaiting.drop(name)
+    assert awaiting.open(request("one again", a), a) is None
+    clock.now += TIME_LIMIT_SECONDS - 1
+    assert [each.request_id for each, _ in awaiting.ready()] == ["late"]
+    gate.set()
+    for _ in range(3):
+        assert done.acquire(timeout=PATIENCE)
+    assert [each.request_id for each, _ in awaiting.ready()] == ["also two", "four", "one again"]
+    assert compiled == [b, c, a]
     awaiting.close()
 
 
@@ -334,8 +382,7 @@ def test_a_grammar_that_takes_too_long_fails_its_request_alone() -> None:
     assert isinstance(outcome, InvalidRequestError)
     assert "10 seconds" in outcome.message
     gate.set()
-    for _ in range(2):
-        assert done.acquire(timeout=PATIENCE)
+    assert done.acquire(timeout=PATIENCE)
     assert [each.request_id for each, _ in awaiting.ready()] == ["later"]
     assert awaiting.patience is None
     awaiting.close()

@@ -199,8 +199,14 @@ class Compilation:
     """A grammar and what became of it."""
 
     def __init__(self, grammar: str) -> None:
-        self._grammar = grammar
+        self.grammar = grammar
+        self.is_wanted = True
         self._outcome: tuple[LLMatcher, GrammarTokenizer] | InvalidRequestError | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """It has been compiled or refused."""
+        return self._outcome is not None
 
     def matcher(self) -> Matcher | None:
         """A new matcher at the grammar's beginning; None while it is being compiled.
@@ -219,7 +225,7 @@ class Compilation:
             self._outcome = tokenizer
             return
         try:
-            self._outcome = tokenizer.compile(self._grammar), tokenizer
+            self._outcome = tokenizer.compile(self.grammar), tokenizer
         except InvalidRequestError as error:
             self._outcome = error
         except Exception:
@@ -231,7 +237,7 @@ class Compilation:
         assert isinstance(self._outcome, tuple)  # there are matchers of it
         root, tokenizer = self._outcome
         if root is full:
-            root = tokenizer.compile(self._grammar)
+            root = tokenizer.compile(self.grammar)
             self._outcome = root, tokenizer
         return root
 
@@ -274,6 +280,13 @@ class GrammarCompiler:
         self._known.move_to_end(grammar)
         return found
 
+    def abandon(self, compilation: Compilation) -> None:
+        """Nobody waits for it any more: if its turn hasn't come yet, it never will."""
+        if not compilation.is_settled:
+            compilation.is_wanted = False
+            if self._known.get(compilation.grammar) is compilation:
+                del self._known[compilation.grammar]
+
     def close(self) -> None:
         """End the thread when it is done with what it is at."""
         self._work.put(None)
@@ -285,9 +298,13 @@ class GrammarCompiler:
             _ = tokenizer.ends
         except InvalidRequestError as error:
             tokenizer = error
+        except Exception:
+            log.exception("the vocabulary could not be prepared for grammars")
+            tokenizer = InvalidRequestError("Grammars can't be enforced for this model's vocabulary.", code=CODE)
         while (work := self._work.get()) is not None:
-            work.run(tokenizer)
-            self._done()
+            if work.is_wanted:
+                work.run(tokenizer)
+                self._done()
 
 
 def _refusal(matcher: LLMatcher) -> InvalidRequestError:
