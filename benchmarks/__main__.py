@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import prefill, quality, report, roofline
+from benchmarks import embeddings, prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.processes import pin
@@ -104,6 +104,13 @@ def _quality(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _embeddings(arguments: argparse.Namespace) -> None:
+    pin(arguments.cores)
+    for record in embeddings.measure(_place(arguments).logs, arguments.repeats, arguments.seed):
+        record.save(arguments.out / f"{embeddings.NAME}-{record.workload.parameters['batch']}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -161,6 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     quality_command.add_argument("--text", type=Path, required=True, help="a file of plain text, in UTF-8")
     quality_command.add_argument("--windows", type=int, default=8, help=f"of {quality.TOKENS} tokens each")
     quality_command.set_defaults(run=_quality)
+
+    embeddings_command = commands.add_parser(
+        "embeddings", parents=[common], help="an encoder's vectors beside sentence-transformers"
+    )
+    embeddings_command.add_argument("--repeats", type=int, default=20, help="calls of each size")
+    embeddings_command.set_defaults(run=_embeddings)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

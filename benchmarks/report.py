@@ -53,6 +53,7 @@ def write(folder: Path) -> None:
     parts += _prefill_section(folder)
     parts += _roofline_section(folder)
     parts += _quality_section(folder)
+    parts += _embeddings_section(folder)
     (folder / "SUMMARY.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {folder / 'SUMMARY.md'}")
 
@@ -278,6 +279,32 @@ def _quality_section(folder: Path) -> list[str]:
         for work in (record.workload.parameters for record in records)
     }
     return [*lines, "", *(f"{text}." for text in sorted(texts)), ""]
+
+
+def _embeddings_section(folder: Path) -> list[str]:
+    records = [Record.load(path) for path in sorted(folder.glob("embeddings-*.json"))]
+    if not records:
+        return []
+    lines = [
+        "## Vectors beside sentence-transformers",
+        "",
+        "The same weights in float32 on the same cores, Penstock over HTTP; medians of calls, and of their ratios.",
+        "",
+        _row("texts a call", "Penstock", "sentence-transformers", "times as fast", "greatest difference"),
+        _row(*["---"] * 5),
+    ]
+    for record in sorted(records, key=lambda record: int(record.workload.parameters["batch"])):
+        faster = record.metric("speed_up")
+        lines.append(
+            _row(
+                str(record.workload.parameters["batch"]),
+                f"{record.metric('penstock').p50 * 1e3:.1f} ms",
+                f"{record.metric('sentence_transformers').p50 * 1e3:.1f} ms",
+                f"{faster.p50:.2f}",
+                f"{record.metric('difference').max:.1e}",
+            )
+        )
+    return [*lines, ""]
 
 
 def _interval(metric: Metric, text: Callable[[float], str]) -> str:

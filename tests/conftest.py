@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 SERVICE = "service:"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_data(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """What servers store goes to a directory of the tests' own, not to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def stored() -> Callable[[str], Path]:
     """Gives the file of a model of the catalogue, pulled into the user's store once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.scenarios import (
+    adapters,
+    batch,
     batch_invariance,
     idle,
     installed,
@@ -32,5 +34,7 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         batch_invariance,
         structured,
         speculation,
+        adapters,
+        batch,
     )
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.cli import main as cli
-from penstock.cli.flags import ENGINE, SERVER
+from penstock.cli.flags import SERVED_ENGINE, SERVER
 from penstock.core.errors import ConfigError, EngineDeadError
 from penstock.engine.config import EngineConfig
 from penstock.engine.settings import EngineSettings
@@ -181,9 +181,9 @@ def test_the_version_is_told_with_what_it_stands_on(penstock: Callable[..., Any]
     assert package.__version__ in penstock("--version").out
 
 
-@pytest.mark.parametrize("table", [ENGINE, SERVER], ids=["engine", "server"])
+@pytest.mark.parametrize("table", [SERVED_ENGINE, SERVER], ids=["engine", "server"])
 def test_every_setting_has_a_flag_that_shows_its_default(table: Any) -> None:
-    settings: Any = EngineSettings if table is ENGINE else ServerSettings
+    settings: Any = EngineSettings if table is SERVED_ENGINE else ServerSettings
     fields = {field.name: field for field in dataclasses.fields(settings) if field.name != "model"}
     assert [row.name for row in table.rows] == list(fields)
     for row in table.rows:

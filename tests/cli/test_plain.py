@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.cli.app import run
-from penstock.cli.flags import ENGINE, SERVER
+from penstock.cli.flags import SERVED_ENGINE, SERVER
 from penstock.cli.plain import Serve, read_serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OPTIONS = [name for table in (ENGINE, SERVER) for row in table.rows for name in row.names]
+OPTIONS = [name for table in (SERVED_ENGINE, SERVER) for row in table.rows for name in row.names]
 WORDS = st.sampled_from(
     ["m.gguf", "hf:a/b", "1", "0.5", "1e3", "-1", "auto", "float32", "native", "info", "x", "", "--"]
 )

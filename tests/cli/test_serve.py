@@ -58,10 +58,12 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         "--speculation ngram --draft-model model.gguf --runner native --device cpu "
         "--dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
+        "--lora one=/a --lora two=/b=c --max-loras 3 --max-lora-rank 16 "
         "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
-        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --cors-origin * --allowed-host h "
-        "--max-body-bytes 2MiB --max-header-bytes 8KiB --drain-timeout 1.5 --latency-target-ms 20 "
-        "--keepalive-seconds 5 --log-level debug --access-log"
+        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
+        "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --data-dir data "
+        "--max-file-bytes 1MiB --batch-concurrency 2 --drain-timeout 1.5 "
+        "--latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
     )
     assert penstock("serve", model, *flags.split()).code == 0
     (declared,), settings = started[0]
@@ -71,7 +73,8 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram", draft_model="model.gguf",
         runner="native", device="cpu", dtype="float32",
         kv_cache_dtype="int8", quantization="int4", threads=2, reserve_cores=1, pin_threads="on",
-        runner_cache=False, allow_unverified=True,
+        runner_cache=False, allow_unverified=True, lora_modules=(("one", "/a"), ("two", "/b=c")), max_loras=3,
+        max_lora_rank=16,
     )  # fmt: skip
     unchanged = [name for name, value in vars(ServerSettings()).items() if getattr(settings, name) == value]
     assert unchanged == []

@@ -129,6 +129,18 @@ def test_a_safetensors_repository_gives_a_directory_with_what_a_loader_reads(hub
     assert path == store.resolve(f"hf:{REPO}:safetensors", offline=True)
 
 
+def test_an_encoders_repository_gives_what_says_how_it_pools_and_onnx_where_that_is_all(hub: FakeHub) -> None:
+    said = {"config.json": b"{}", "modules.json": b"[]", "1_Pooling/config.json": b"{}", "tokenizer.json": b"{}"}
+    hub.files = {**said, "model.safetensors": b"weights", "onnx/model.onnx": b"graph"}
+    path = store.resolve(f"hf:{REPO}")
+    assert (path / "1_Pooling" / "config.json").is_file()
+    assert (path / "modules.json").is_file()
+    assert not (path / "onnx").exists()
+    hub.files = {**said, "onnx/model.onnx": b"graph", "onnx/model_quantized.onnx": b"smaller"}
+    path = store.pull(f"hf:{REPO}", replace=True).path
+    assert sorted(file.name for file in path.rglob("*.onnx")) == ["model.onnx"]
+
+
 def test_a_repository_without_a_model_is_refused(hub: FakeHub) -> None:
     hub.files = {"README.md": b"", "pytorch_model.bin": b""}
     with pytest.raises(NotFoundError, match="neither GGUF files nor"):

@@ -220,3 +220,28 @@ test("cancellation: a client's time-out is an abort for the server", async () =>
   await assert.rejects(hasty.chat.completions.create({ model: MODEL, messages: MESSAGES }), OpenAI.APIConnectionTimeoutError);
   await eventually(async () => (await control("aborted")).value === before + 1, "the engine told to abort");
 });
+
+test("responses: whole, streamed, gone on from, deleted", async () => {
+  const first = await open.responses.create({ model: MODEL, input: "hello", temperature: 0 });
+  assert.deepEqual([first.status, first.output_text], ["completed", SAID]);
+  const stream = open.responses.stream({ model: MODEL, input: "hello", temperature: 0 });
+  let text = "";
+  stream.on("response.output_text.delta", (event) => (text += event.delta));
+  const final = await stream.finalResponse();
+  assert.deepEqual([text, final.output[0].content[0].text], [SAID, SAID]);
+  const second = await open.responses.create({ model: MODEL, input: "more", previous_response_id: first.id });
+  assert.equal(second.previous_response_id, first.id);
+  await open.responses.delete(first.id);
+  await assert.rejects(open.responses.retrieve(first.id), OpenAI.NotFoundError);
+});
+
+test("files and batches: from an upload to its answers", async () => {
+  const body = { messages: MESSAGES, temperature: 0 };
+  const line = JSON.stringify({ custom_id: "a", method: "POST", url: "/v1/chat/completions", body });
+  const file = await open.files.create({ file: new File([line], "in.jsonl"), purpose: "batch" });
+  const asked = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+  let batch = await open.batches.create(asked);
+  await eventually(async () => (batch = await open.batches.retrieve(batch.id)).status === "completed", "the batch");
+  const output = await (await open.files.content(batch.output_file_id)).text();
+  assert.equal(JSON.parse(output).response.body.choices[0].message.content, SAID);
+});

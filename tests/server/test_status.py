@@ -91,7 +91,7 @@ def test_version_says_what_runs_on_what(engine: FakeEngine) -> None:
 
 def test_unknown_paths_and_wrong_methods_have_openais_shape(engine: FakeEngine) -> None:
     for method, path, status in [
-        ("GET", "/nowhere", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405),
+        ("GET", "/nowhere", 404), ("POST", "/v1/images", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405),
         ("GET", "/v1/models/", 404), ("POST", "/", 405), ("BREW", "/health", 405),
     ]:  # fmt: skip
         response = ask(engine, method, path)

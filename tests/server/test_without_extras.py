@@ -1,4 +1,4 @@
-"""What is installed without extras does its work without numpy, PyTorch and gRPC, which are hidden from it."""
+"""What is installed without extras works without numpy, onnxruntime, PyTorch and gRPC, which are hidden from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import penstock
+from penstock.core.errors import ConfigError
 from support.gguf_files import write_tiny_gguf
 from support.tiny_chat import write_tiny_chat
+from support.tiny_encoders import write_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     Python = Callable[..., subprocess.CompletedProcess[str]]
 
 ONLY_OF_AN_EXTRA = (
-    "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.server.kserve.grpc_",
-    "penstock.server.kserve.inference_pb2", "penstock.server.kserve.health_pb2",
+    "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.engine.encoders.session",
+    "penstock.engine.encoders.bert", "penstock.server.kserve.grpc_", "penstock.server.kserve.inference_pb2",
+    "penstock.server.kserve.health_pb2",
 )  # fmt: skip
-HIDING = "import sys\nfor name in ('numpy', 'torch', 'grpc', 'google.protobuf'):\n    sys.modules[name] = None\n"
+HIDDEN = ("numpy", "onnxruntime", "torch", "grpc", "google.protobuf")
+HIDING = f"import sys\nfor name in {HIDDEN}:\n    sys.modules[name] = None\n"
 
 
 @pytest.fixture
@@ -114,3 +118,12 @@ def test_given_no_grpc_when_its_port_is_set_then_it_says_what_to_install(python:
     ran = python("-m", "penstock.cli", "serve", tmp_path / "m.gguf", "--port", "0", "--grpc-port", "0")
     assert ran.returncode == 9
     assert "pip install 'penstock[grpc]'" in ran.stderr
+
+
+def test_an_encoder_says_what_it_needs(python: Python, tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "model", "embedder")
+    ran = python("-m", "penstock.cli", "serve", path, "--port", "0")
+    assert ran.returncode == ConfigError.exit_code
+    assert "pip install 'penstock[encoders]'" in ran.stderr
+    spec = json.loads(fine(python("-m", "penstock.cli", "models", "show", path, "--json")))["spec"]
+    assert (spec["kind"], spec["architecture"]) == ("embedder", "bert")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 import time
+from array import array
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -154,6 +156,13 @@ class FakeEngine(EngineClient):
             room if params.max_tokens is None else min(params.max_tokens, room),
         )
         scheduled = time.monotonic()
+        if request.pooling is not None:
+            await asyncio.sleep(0)
+            self._deliver(
+                request.request_id,
+                RequestOutput(request_id=request.request_id, embedding=_vector(request), finish_reason="stop"),
+            )
+            return
         words = self._words(request)
         for said, token in enumerate(words):
             first = said == 0
@@ -204,6 +213,12 @@ class FakeEngine(EngineClient):
         if box is not None:
             box.put(output)
         return done
+
+
+def _vector(request: Request) -> bytes:
+    """float32 [hidden_size], of the tokens and what was to be pooled."""
+    own = random.Random(repr((request.pooling, request.prompt_token_ids)))
+    return array("f", (own.gauss(0, 1) for _ in range(SPEC.hidden_size))).tobytes()
 
 
 def _echo(request: Request) -> Iterator[int]:

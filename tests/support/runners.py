@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +12,13 @@ from penstock.engine.runners.native import NativeRunner
 from penstock.engine.runners.torch.attention import Attention
 from penstock.engine.runners.torch.decoder import Decoder
 from penstock.engine.runners.torch.kv_cache import KVCache
+from penstock.engine.runners.torch.lora import LoraBank
 from penstock.engine.runners.torch.plan import Planner
 from penstock.engine.runners.torch.rotary import Rotary
 from penstock.engine.runners.torch.runner import TorchRunner
 from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepBatch
 from penstock.models.load import load
+from penstock.models.lora import LoraAdapter
 from support.gguf_files import write_gguf_from_hf
 from support.tiny_models import write_tiny_variant
 
@@ -52,10 +55,16 @@ def write_model(directory: Path, variant: str, kind: str, **overrides: object) -
 
 
 def logits_of(
-    path: Path, tokens: list[int], chunks: Sequence[int] = (), *, block_size: int = 8, device: str = "cpu"
+    path: Path,
+    tokens: list[int],
+    chunks: Sequence[int] = (),
+    *,
+    block_size: int = 8,
+    device: str = "cpu",
+    adapter: Path | None = None,
 ) -> Tensor:
     """The float32 logits [len(tokens), vocab] of the model at `path`, computed in chunks of the given lengths (the
-    rest in one), through scattered blocks."""
+    rest in one), through scattered blocks; with an adapter if there is one."""
     on = torch.device(device)
     spec, weights = load(path)
     with weights, torch.inference_mode():
@@ -65,12 +74,17 @@ def logits_of(
         cache = KVCache(spec, 2 * blocks, block_size, torch.float32, on)
         attention = Attention(spec, cache, on)
         planner = Planner(cache, spec.windows, torch.float32, on)
+        bank = LoraBank(spec, torch.float32, on)
+        if adapter is not None:
+            with LoraAdapter.open(adapter, spec, 64) as opened:
+                bank.load(1, opened)
         table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
         parts, start = [], 0
         for count in (*chunks, len(tokens) - sum(chunks)):
             step = SequenceStep("a", tokens[start : start + count], start, table, None)
             plan = planner.plan([step])
-            parts.append(decoder.logits(decoder.forward(plan, rotary=rotary, attention=attention)))
+            plan = replace(plan, adapted=bank.rows([(plan.rows[0], 0 if adapter is None else 1)]))
+            parts.append(decoder.logits(decoder.forward(plan, rotary=rotary, attention=attention, bank=bank)))
             start += count
         return torch.cat(parts)
 
@@ -82,18 +96,21 @@ def native_logits_of(
     *,
     kind: str = "native-float32",
     block_size: int = 8,
+    adapter: Path | None = None,
     **fields: Any,
 ) -> Tensor:
     """As `logits_of`, of the native runner; settings as `new_runner`."""
     blocks = -(-len(tokens) // block_size)
     fields = {"block_size": block_size, "max_model_len": len(tokens), **fields}
     runner = make_runner(path, kind, blocks=2 * blocks, **fields)
+    if adapter is not None:
+        load_adapter(runner, 1, path, adapter)
     table = [2 * blocks - 1 - 2 * i for i in range(blocks)]
     parts, start = [], 0
     for count in (*chunks, len(tokens) - sum(chunks)):
         # as many blocks as the chunk's end needs and no more, as the engine gives them
         known = table[: -(-(start + count) // block_size)]
-        parts += runner.logits(tokens[start : start + count], start, known)
+        parts += runner.logits(tokens[start : start + count], start, known, 0 if adapter is None else 1)
         start += count
     runner.shutdown()
     return torch.tensor(parts)
@@ -114,14 +131,25 @@ def make_runner(path: Path, kind: str = "torch", *, blocks: int = 256, **fields:
     return runner
 
 
+def load_adapter(runner: ModelRunner, number: int, model: Path, adapter: Path) -> None:
+    """Load an adapter of `model` from its directory."""
+    spec, weights = load(model)
+    weights.close()
+    with LoraAdapter.open(adapter, spec, 64) as opened:
+        runner.load_adapter(number, opened)
+
+
 class Request:
     """One sequence of a test: what was asked, what has been computed, and its blocks."""
 
-    def __init__(self, prompt: list[int], table: list[int], params: SamplingParams = GREEDY, seed: int = 0) -> None:
+    def __init__(
+        self, prompt: list[int], table: list[int], params: SamplingParams = GREEDY, seed: int = 0, adapter: int = 0
+    ) -> None:
         self.prompt = prompt
         self.table = table
         self.params = params
         self.seed = seed
+        self.adapter = adapter
         self.output: list[int] = []
         self.computed = 0
         self.results: list[SequenceOutput] = []
@@ -138,6 +166,7 @@ class Request:
             start=self.computed,
             block_table=self.table,
             sample=spec if end == len(known) else None,
+            adapter=self.adapter,
             prompt_logprobs=self.params.prompt_logprobs if wants_prompt else None,
             next_prompt_ids=self.prompt[self.computed + 1 : end + 1] if wants_prompt else (),
         )

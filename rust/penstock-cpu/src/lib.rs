@@ -17,6 +17,7 @@ pub mod ggml;
 pub mod half;
 pub mod kept;
 pub mod kv_cache;
+pub mod lora;
 pub mod matrix;
 pub mod memory;
 pub mod model;

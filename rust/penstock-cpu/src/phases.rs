@@ -23,11 +23,13 @@ pub enum Phase {
     Down,
     /// Scores of the vocabulary.
     Head,
+    /// What adapters compute apart from the products: `A x`.
+    Adapt,
 }
 
 impl Phase {
     /// All of them, in the order of a step.
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: [Phase; 10] = [
         Phase::Embed,
         Phase::Norm,
         Phase::Qkv,
@@ -37,6 +39,7 @@ impl Phase {
         Phase::Gate,
         Phase::Down,
         Phase::Head,
+        Phase::Adapt,
     ];
 
     /// As it is written in reports.
@@ -51,6 +54,7 @@ impl Phase {
             Phase::Gate => "gate",
             Phase::Down => "down",
             Phase::Head => "head",
+            Phase::Adapt => "adapt",
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::activations::{Activations, Form, GROUP, Precision, View, add_norm_row
 use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
 use crate::gemm::{Output, Part, product};
 use crate::kv_cache::KvCache;
+use crate::lora::{Adapted, Adapter, LowRank, Place};
 use crate::matrix::Matrix;
 use crate::model::{Activation, Layer, Model, Sizes};
 use crate::phases::{Phase, Stopwatch};
@@ -13,6 +14,7 @@ use crate::products::Products;
 use crate::simd::{LANES, Path};
 use crate::tuner::{MOST_ROWS, Plan, Tuner};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// With fewer tasks of attention than this for each thread, threads share long contexts.
 const ENOUGH_TASKS: usize = 8;
@@ -79,6 +81,7 @@ pub struct Stepper {
     gated: Activations,
     wanted: Activations,
     logits: Vec<f32>, // [rows, vocab_stride]
+    low_rank: LowRank,
     scratch: Vec<ThreadScratch>,
     stopwatch: Stopwatch,
 }
@@ -114,6 +117,7 @@ impl Stepper {
             gated: Activations::default(),
             wanted: Activations::default(),
             logits: Vec::new(),
+            low_rank: LowRank::default(),
             scratch,
             stopwatch: Stopwatch::default(),
         }
@@ -161,13 +165,49 @@ impl Stepper {
         hidden.iter().fold(true, |all, x| all & x.is_finite())
     }
 
+    /// The normalized final hidden state of a share's last token after the last step; if `whole`, the sum of those of
+    /// all its tokens.
+    pub fn pooled(&self, model: &Model, share: usize, whole: bool) -> Vec<f32> {
+        let s = &model.sizes;
+        let stride = s.hidden.next_multiple_of(LANES);
+        let first = if whole { self.first_row(share) } else { self.last_row(share) };
+        let mut sum = vec![0.0; s.hidden];
+        for row in first..=self.last_row(share) {
+            let hidden = &self.residual[row * stride..][..s.hidden];
+            let squares: f32 = hidden.iter().map(|x| x * x).sum();
+            let scale = 1.0 / (squares / s.hidden as f32 + s.eps).sqrt();
+            for ((sum, x), w) in sum.iter_mut().zip(hidden).zip(&model.final_norm) {
+                *sum += x * scale * w;
+            }
+        }
+        sum
+    }
+
     /// Compute the hidden states of all shares' tokens, and write their keys and values to the cache.
     ///
     /// # Panics
     /// If a share has no token, one outside of the vocabulary, or a table that doesn't cover it.
     pub fn forward(&mut self, model: &Model, cache: &KvCache, shares: &[Share]) {
+        self.forward_adapted(model, cache, shares, &[]);
+    }
+
+    /// [`Stepper::forward`] where shares have adapters of the model: one for each, or none at all for all of them.
+    ///
+    /// # Panics
+    /// As that, or if the adapters are neither none nor as many as the shares.
+    pub fn forward_adapted(
+        &mut self,
+        model: &Model,
+        cache: &KvCache,
+        shares: &[Share],
+        adapters: &[Option<Arc<Adapter>>],
+    ) {
+        assert!(adapters.is_empty() || adapters.len() == shares.len());
         self.stopwatch.start();
         self.plan(model, cache, shares);
+        let mut low_rank = std::mem::take(&mut self.low_rank);
+        low_rank.begin(&self.first_rows, adapters);
+        let lora = low_rank.adapted();
         let rows = self.rows.len();
         let s = &model.sizes;
         let stride = s.hidden.next_multiple_of(LANES);
@@ -191,7 +231,7 @@ impl Stepper {
         let group = s.heads / s.kv_heads;
         for scratch in &mut self.scratch {
             scratch.attention.reserve(&cache.shape, group);
-            grow(&mut scratch.gate, rows.min(MOST_ROWS) * 4 * LANES);
+            grow(&mut scratch.gate, rows.min(MOST_ROWS) * together(lora, rows) * LANES);
         }
         let parts = self.attending.iter().map(|attending| attending.part_tasks.len()).max().unwrap_or(0);
         self.parts[..parts].iter_mut().for_each(|part| part.reserve(&cache.shape, group));
@@ -200,21 +240,27 @@ impl Stepper {
             let next = model.layers.get(i + 1).map_or(model.head(), |layer| &layer.qkv);
             self.norm(rows, &layer.attn_norm, s, layer.qkv.takes(self.precision));
             self.stopwatch.lap(Phase::Norm);
-            self.multiply_qkv(layer, rows);
+            self.shrink(lora, i, Place::Qkv);
+            self.multiply_qkv(layer, rows, lora, i);
             self.stopwatch.lap(Phase::Qkv);
             self.rotate(model, layer, i, cache, shares);
             self.stopwatch.lap(Phase::Rotate);
             self.attend(model, layer, i, cache, shares);
             self.stopwatch.lap(Phase::Attend);
-            self.add_product(s, &layer.o, &layer.gate_up, Input::Attended, &layer.attn_post_norm, rows);
+            self.shrink(lora, i, Place::Out);
+            self.add_product(s, &layer.o, &layer.gate_up, Place::Out, &layer.attn_post_norm, rows, lora, i);
             self.stopwatch.lap(Phase::Out);
             self.norm(rows, &layer.mlp_norm, s, layer.gate_up.takes(self.precision));
             self.stopwatch.lap(Phase::Norm);
-            self.gate(layer, s.activation, rows);
+            self.shrink(lora, i, Place::GateUp);
+            self.gate(layer, s.activation, rows, lora, i);
             self.stopwatch.lap(Phase::Gate);
-            self.add_product(s, &layer.down, next, Input::Gated, &layer.mlp_post_norm, rows);
+            self.shrink(lora, i, Place::Down);
+            self.add_product(s, &layer.down, next, Place::Down, &layer.mlp_post_norm, rows, lora, i);
             self.stopwatch.lap(Phase::Down);
         }
+        low_rank.end();
+        self.low_rank = low_rank;
     }
 
     /// Scores of the tokens that follow the given rows of the last step, `[rows.len(), vocab]` with a stride that
@@ -316,7 +362,21 @@ impl Stepper {
         });
     }
 
-    fn multiply_qkv(&mut self, layer: &Layer, rows: usize) {
+    /// Where adapters' own products begin: `A x` of what the place's product takes.
+    fn shrink(&mut self, lora: Adapted<'_>, index: usize, place: Place) {
+        if lora.is_empty() {
+            return;
+        }
+        let x = match place {
+            Place::Qkv | Place::GateUp => self.normed.view(),
+            Place::Out => self.attended.view(),
+            Place::Down => self.gated.view(),
+        };
+        lora.shrink(self.path, &self.pool, index, place, x);
+        self.stopwatch.lap(Phase::Adapt);
+    }
+
+    fn multiply_qkv(&mut self, layer: &Layer, rows: usize, lora: Adapted<'_>, index: usize) {
         let (path, precision) = (self.path, self.precision);
         let view = self.normed.view();
         let stride = layer.qkv.tiles() * LANES;
@@ -325,7 +385,10 @@ impl Stepper {
             let (out, first) = (&out, tiles.start * LANES);
             let last = (tiles.end * LANES).min(layer.qkv_bias.len());
             // SAFETY: tasks write different tiles.
-            unsafe { by_blocks(path, precision, &layer.qkv, view, tiles, plan, rows, out.0, stride, false) };
+            unsafe {
+                by_blocks(path, precision, &layer.qkv, view, tiles.clone(), plan, rows, out.0, stride, false);
+                lora.expand(path, index, Place::Qkv, tiles, 0..rows, out.0.add(first), stride);
+            }
             if !layer.qkv_bias.is_empty() {
                 for row in 0..rows {
                     for (o, bias) in layer.qkv_bias[first..last].iter().enumerate() {
@@ -443,7 +506,7 @@ impl Stepper {
     }
 
     /// `activation(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
-    fn gate(&mut self, layer: &Layer, activation: Activation, rows: usize) {
+    fn gate(&mut self, layer: &Layer, activation: Activation, rows: usize, lora: Adapted<'_>, index: usize) {
         let gated = match activation {
             Activation::Silu => swiglu,
             Activation::Gelu => geglu,
@@ -451,27 +514,30 @@ impl Stepper {
         let (path, precision, form) = (self.path, self.precision, layer.down.takes(self.precision));
         let (from, to) = (self.normed.view(), self.gated.view());
         let scratch = SendPtr(self.scratch.as_mut_ptr());
+        let width = together(lora, rows);
         self.products.run(&self.pool, &layer.gate_up, Some(&layer.down), 4, rows, |tiles, plan, thread| {
             let (scratch, block) = (&scratch, usize::from(plan.block));
             // SAFETY: a thread's scratch is its own; tasks write different groups.
             unsafe {
                 let gate = &mut (*scratch.0.add(thread)).gate;
-                debug_assert!(gate.len() >= block.min(rows) * 4 * LANES);
-                for first_tile in tiles.clone().step_by(4) {
-                    let count = 4.min(tiles.end - first_tile);
+                debug_assert!(gate.len() >= block.min(rows) * width * LANES);
+                for first_tile in tiles.clone().step_by(width) {
+                    let count = width.min(tiles.end - first_tile);
                     for first_row in (0..rows).step_by(block) {
                         let block_rows = block.min(rows - first_row);
-                        let out = Output { to: gate.as_mut_ptr(), stride: 4 * LANES, accumulate: false };
+                        let out = Output { to: gate.as_mut_ptr(), stride: width * LANES, accumulate: false };
                         let together = usize::from(plan.together);
                         let part = Part { first_tile, tiles: count, first_row, rows: block_rows, together };
                         product(path, &layer.gate_up, from, precision, part, out);
+                        let (own_tiles, own_rows) = (first_tile..first_tile + count, first_row..first_row + block_rows);
+                        lora.expand(path, index, Place::GateUp, own_tiles, own_rows, out.to, out.stride);
                         for pair in 0..count / 2 {
                             let gates = gate.as_ptr().add(2 * pair * LANES);
                             let wide = to.wide.add(first_row * to.width + (first_tile / 2 + pair) * LANES);
-                            gated(path, gates, gates.add(LANES), 4 * LANES, block_rows, wide, to.width);
+                            gated(path, gates, gates.add(LANES), width * LANES, block_rows, wide, to.width);
                         }
                         for row in first_row..first_row + block_rows {
-                            round_groups(path, to, row, first_tile / 4, 1, form);
+                            round_groups(path, to, row, first_tile / 4, count.div_ceil(4), form);
                         }
                     }
                 }
@@ -480,20 +546,30 @@ impl Stepper {
     }
 
     /// Add a product to the residual stream, normed first if there is a `post_norm`.
-    fn add_product(&mut self, s: &Sizes, matrix: &Matrix, next: &Matrix, input: Input, post_norm: &[f32], rows: usize) {
+    fn add_product(
+        &mut self,
+        s: &Sizes,
+        matrix: &Matrix,
+        next: &Matrix,
+        place: Place,
+        post_norm: &[f32],
+        rows: usize,
+        lora: Adapted<'_>,
+        index: usize,
+    ) {
         let stride = s.hidden.next_multiple_of(LANES);
         let (path, precision) = (self.path, self.precision);
-        let view = match input {
-            Input::Attended => self.attended.view(),
-            Input::Gated => self.gated.view(),
-        };
+        let view = if place == Place::Out { self.attended.view() } else { self.gated.view() };
         let residual = SendPtr(self.residual.as_mut_ptr());
         let adds = post_norm.is_empty();
         let out = if adds { SendPtr(self.residual.as_mut_ptr()) } else { SendPtr(self.branch.as_mut_ptr()) };
         self.products.run(&self.pool, matrix, Some(next), 1, rows, |tiles, plan, _| {
-            let out = &out;
+            let (out, first) = (&out, tiles.start * LANES);
             // SAFETY: tasks write different tiles.
-            unsafe { by_blocks(path, precision, matrix, view, tiles, plan, rows, out.0, stride, adds) };
+            unsafe {
+                by_blocks(path, precision, matrix, view, tiles.clone(), plan, rows, out.0, stride, adds);
+                lora.expand(path, index, place, tiles, 0..rows, out.0.add(first), stride);
+            }
         });
         if !adds {
             run_rows(&self.pool, rows, |row| {
@@ -529,12 +605,6 @@ impl Attending {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Input {
-    Attended,
-    Gated,
-}
-
 /// A product of some tiles with all rows, a block of rows after the other.
 unsafe fn by_blocks(
     path: Path,
@@ -560,6 +630,13 @@ unsafe fn by_blocks(
         let out = Output { to: to.add(first_row * stride + tiles.start * LANES), stride, accumulate };
         product(path, matrix, x, precision, part, out);
     }
+}
+
+/// Tiles of gate and up projection that are made before they are combined: whole groups. Of adapters' weights each takes
+/// a piece, which are better fewer and longer where rows are few.
+fn together(lora: Adapted<'_>, rows: usize) -> usize {
+    const FEW: usize = 16;
+    if lora.is_empty() || rows > FEW { 4 } else { 16 }
 }
 
 /// Share rows out, if there are enough of them to be worth it.

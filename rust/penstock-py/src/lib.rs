@@ -7,6 +7,7 @@ use penstock_cpu::arena::Tiles;
 use penstock_cpu::finite;
 use penstock_cpu::kept;
 use penstock_cpu::kv_cache::{KvCache, KvShape, KvType};
+use penstock_cpu::lora::Adapter;
 use penstock_cpu::matrix::Packing;
 use penstock_cpu::model::{Activation, Model, Sizes, Tensors};
 use penstock_cpu::pool::Pool;
@@ -17,15 +18,19 @@ use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::stored::Stored;
 use penstock_cpu::topology::{Pin, Placement, Topology, Wish};
 use penstock_cpu::tuner::Plan;
+mod adapters;
+
+use adapters::{PairBuffers, PyPairs};
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 create_exception!(penstock._native, NativeError, PyException, "A promise inside the native runner was broken.");
 create_exception!(penstock._native, NativeModelError, NativeError, "A model that the native runner can't compute.");
@@ -220,6 +225,7 @@ struct Runner {
     stepper: Stepper,
     model: Option<Model>,
     cache: Option<KvCache>,
+    adapters: HashMap<u32, Arc<Adapter>>,
 }
 
 #[pymethods]
@@ -257,7 +263,7 @@ impl Runner {
             )));
         }
         let pool = Pool::placed(placement.0.clone()).map_err(raise)?;
-        Ok(Runner { stepper: Stepper::new(path, precision, pool), model: None, cache: None })
+        Ok(Runner { stepper: Stepper::new(path, precision, pool), model: None, cache: None, adapters: HashMap::new() })
     }
 
     /// Bytes that `load` would take for the packed weights; of the tensors only types and shapes are looked at.
@@ -348,6 +354,7 @@ impl Runner {
     /// Give the memory back.
     fn close(&mut self) {
         self.cache = None;
+        self.adapters.clear();
         self.model = None;
     }
 
@@ -366,16 +373,42 @@ impl Runner {
         self.stepper.pool().placement().to_string()
     }
 
-    /// Compute one step.
-    fn execute(&mut self, py: Python<'_>, shares: Vec<PyShare>) -> PyResult<Vec<PyAnswer>> {
-        let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
+    /// Take an adapter of the model, to be called by this number, which is not in use. Its bytes in memory.
+    fn load_adapter(&mut self, py: Python<'_>, number: u32, pairs: PyPairs) -> PyResult<usize> {
+        let pairs = PairBuffers::new(pairs)?;
+        let (model, precision) = (self.loaded()?, self.stepper.precision());
+        let adapter = detached(py, || Adapter::new(model, precision, &pairs))?;
+        let nbytes = adapter.nbytes();
+        match self.adapters.insert(number, Arc::new(adapter)) {
+            None => Ok(nbytes),
+            Some(_) => Err(NativeError::new_err(format!("There was an adapter {number} already."))),
+        }
+    }
+
+    /// Forget an adapter.
+    fn unload_adapter(&mut self, number: u32) {
+        self.adapters.remove(&number);
+    }
+
+    /// Compute one step. `adapters` has the number of each share's adapter, 0 for none; or is empty.
+    #[pyo3(signature = (shares, adapters=Vec::new()))]
+    fn execute(&mut self, py: Python<'_>, shares: Vec<PyShare>, adapters: Vec<u32>) -> PyResult<Vec<PyAnswer>> {
+        let Runner { stepper, model: Some(model), cache: Some(cache), adapters: loaded } = self else {
             return Err(NativeError::new_err("A step came before the weights and the KV cache were there."));
         };
+        let adapters = adapters::find(loaded, &adapters, shares.len())?;
         let (model, cache) = (&*model, &*cache);
         detached(py, || {
             let _seat = stepper.pool().seat();
-            Ok(step(stepper, model, cache, shares))
+            Ok(step(stepper, model, cache, shares, &adapters))
         })
+    }
+
+    /// The normalized final hidden state of the last token of the last step's `share`th share, or the sum of those of
+    /// all its tokens if `whole`: float32 bytes.
+    fn pooled<'py>(&self, py: Python<'py>, share: usize, whole: bool) -> PyResult<Bound<'py, PyBytes>> {
+        let pooled = self.stepper.pooled(self.loaded()?, share, whole);
+        Ok(PyBytes::new(py, &pooled.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<u8>>()))
     }
 
     /// Seconds that the steps since this was last asked spent in each phase, by its name.
@@ -411,15 +444,24 @@ impl Runner {
     }
 
     /// Scores of the token after each of the given ones, `[len(tokens), vocab]` in rows; for comparisons.
-    fn logits(&mut self, py: Python<'_>, tokens: Vec<u32>, start: usize, table: Vec<u32>) -> PyResult<Vec<Vec<f32>>> {
-        let Runner { stepper, model: Some(model), cache: Some(cache) } = self else {
+    #[pyo3(signature = (tokens, start, table, adapter=0))]
+    fn logits(
+        &mut self,
+        py: Python<'_>,
+        tokens: Vec<u32>,
+        start: usize,
+        table: Vec<u32>,
+        adapter: u32,
+    ) -> PyResult<Vec<Vec<f32>>> {
+        let Runner { stepper, model: Some(model), cache: Some(cache), adapters: loaded } = self else {
             return Err(NativeError::new_err("Scores were asked for before the weights and the KV cache were there."));
         };
         let (model, cache) = (&*model, &*cache);
+        let adapters = adapters::find(loaded, &[adapter], 1)?;
         detached(py, || {
             let _seat = stepper.pool().seat();
             let rows: Vec<usize> = (0..tokens.len()).collect();
-            stepper.forward(model, cache, &[Share { tokens, start, table }]);
+            stepper.forward_adapted(model, cache, &[Share { tokens, start, table }], &adapters);
             stepper.score(model, &rows);
             Ok(rows.iter().map(|&row| stepper.scores(model, row).to_vec()).collect())
         })
@@ -463,7 +505,13 @@ fn kv_shape(model: &Model, block_size: usize, kv_type: &str) -> PyResult<KvShape
     Ok(KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, block_size, kind })
 }
 
-fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, asked: Vec<PyShare>) -> Vec<PyAnswer> {
+fn step(
+    stepper: &mut Stepper,
+    model: &Model,
+    cache: &KvCache,
+    asked: Vec<PyShare>,
+    adapters: &[Option<Arc<Adapter>>],
+) -> Vec<PyAnswer> {
     let mut shares = Vec::with_capacity(asked.len());
     let mut wishes = Vec::with_capacity(asked.len());
     for (tokens, start, table, choices, next, top) in asked {
@@ -471,7 +519,7 @@ fn step(stepper: &mut Stepper, model: &Model, cache: &KvCache, asked: Vec<PyShar
         shares.push(Share { tokens, start, table });
         wishes.push((choices, next, top));
     }
-    stepper.forward(model, cache, &shares);
+    stepper.forward_adapted(model, cache, &shares, adapters);
     let mut answers: Vec<PyAnswer> = (0..shares.len())
         .map(|i| {
             let finite = (stepper.first_row(i)..=stepper.last_row(i)).all(|row| stepper.is_finite(model, row));

@@ -87,6 +87,18 @@ ENGINE = Flags(
     ),
 )  # fmt: skip
 
+# Who talks to a server chooses an adapter by the model's name.
+SERVED_ENGINE = Flags(
+    ENGINE.panel,
+    (
+        *ENGINE.rows,
+        Flag("lora_modules", list[str], "An adapter's name in the API and its directory; may be given several times.",
+             option="--lora", metavar="NAME=PATH"),
+        Flag("max_loras", int, "Adapters in memory at a time.", "8"),
+        Flag("max_lora_rank", int, "Greatest rank of an adapter.", "64"),
+    ),
+)  # fmt: skip
+
 SERVER = Flags(
     "Server",
     (
@@ -105,12 +117,17 @@ SERVER = Flags(
              "off"),
         Flag("idle_unload", float, "Seconds without a request after which a model leaves memory until the next one.",
              "never", metavar="SECONDS"),
+        Flag("lora_dir", str, "A directory below which clients may load adapters while the server runs.", "none",
+             metavar="PATH"),
         Flag("cors_origins", list[str], "An origin whose web pages may call the API (* for all); may be given several "
              "times.", option="--cors-origin", metavar="ORIGIN"),
         Flag("allowed_hosts", list[str], "A host name under which a server without a key may be reached, beside "
              "loopback ones; may be given several times.", option="--allowed-host", metavar="NAME"),
         Flag("max_body_bytes", str, "Largest request body.", "4MiB", metavar="SIZE"),
         Flag("max_header_bytes", str, "Largest request head.", "32KiB", metavar="SIZE"),
+        Flag("data_dir", str, "Where stored responses, files and batches are kept.", "the user's own", metavar="PATH"),
+        Flag("max_file_bytes", str, "Largest uploaded file.", "200MiB", metavar="SIZE"),
+        Flag("batch_concurrency", int, "Requests of batches that run at the same time, behind all others.", "8"),
         Flag("drain_timeout", float, "Seconds that running requests get at shutdown.", "30.0"),
         Flag("latency_target_ms", float, "Target that /performance/latency reports against, in milliseconds.", "50.0"),
         Flag("keepalive_seconds", float, "Silence after which a stream gets a comment line.", "15.0"),

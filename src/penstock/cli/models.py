@@ -75,6 +75,7 @@ def pull(
 @app.command()
 def show(name: NameOrPath, as_json: Json = False) -> None:
     """Show what a model is, where it lies and where it came from."""
+    from penstock.models.encoder_spec import EncoderSpec
     from penstock.models.store.describe import describe
 
     described = describe(name)
@@ -87,7 +88,10 @@ def show(name: NameOrPath, as_json: Json = False) -> None:
         if (manifest := stored.manifest) is not None:
             facts |= {"source": manifest.source, "license": manifest.license, "pulled": manifest.pulled_at}
             facts |= {f"sha256 of {file.path}": file.sha256 for file in manifest.files}
-    if (spec := described.spec) is not None:
+    spec = described.spec
+    if isinstance(spec, EncoderSpec):
+        facts |= {"model": f"{spec.name}, {spec.architecture} {spec.kind}", "context": f"{spec.max_length} tokens"}
+    elif spec is not None:
         facts |= {
             "model": f"{spec.name}, {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters, {spec.quantization}",
             "context": f"{spec.context_length} tokens",

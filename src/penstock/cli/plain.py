@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli.flags import ENGINE, SERVER
+from penstock.cli.flags import SERVED_ENGINE, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def read_serve(arguments: Sequence[str]) -> Serve | None:
     read = Serve()
     flags = {
         name: (row, name != row.names[0], values)
-        for table, values in ((ENGINE, read.engine), (SERVER, read.server))
+        for table, values in ((SERVED_ENGINE, read.engine), (SERVER, read.server))
         for row in table.rows
         for name in row.names
     }

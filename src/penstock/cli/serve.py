@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli.flags import ENGINE, SERVER
+from penstock.cli.flags import SERVED_ENGINE, SERVER
 from penstock.cli.options import complete_models, takes
 
 Model = Annotated[
@@ -22,7 +22,7 @@ Offline = Annotated[
 ]
 
 
-@takes(engine=ENGINE, server=SERVER)
+@takes(engine=SERVED_ENGINE, server=SERVER)
 def serve(model: Model = None, *, offline: Offline = False, engine: dict[str, Any], server: dict[str, Any]) -> None:
     """Serve a model over the API that OpenAI clients speak.
 

@@ -38,6 +38,7 @@ def _serve(
 ) -> None:
     from penstock.core.settings import unknown_variables
     from penstock.engine.settings import EngineSettings
+    from penstock.models.encoder_spec import is_encoder
     from penstock.models.store import resolve
     from penstock.server.declared import DeclaredModel, ModelSettings
     from penstock.server.settings import ServerSettings
@@ -66,11 +67,14 @@ def _serve(
             return declared + [other.declared(find) for other in others]
 
     models = declare()
-    if models[0].preload:
+    takes_core = models[0].preload and not is_encoder(Path(models[0].config.model_path))
+    if takes_core:
         core.load(models[0].config)  # loads the model while this process imports the server
+    else:
+        core.discard()
 
     import asyncio
 
     from penstock.server.run import serve
 
-    asyncio.run(serve(models, settings, core=core if models[0].preload else None, declare=declare))
+    asyncio.run(serve(models, settings, core=core if takes_core else None, declare=declare))

@@ -18,6 +18,15 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "penstock"
 
 
+def data_dir() -> Path:
+    """What can't be fetched again: `XDG_DATA_HOME`, else the platform's directory for data."""
+    if base := os.environ.get("XDG_DATA_HOME"):
+        return Path(base) / "penstock"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "penstock" / "data"
+    return Path.home() / ".local" / "share" / "penstock"
+
+
 def config_dir() -> Path:
     """What the user wrote: `penstock.toml`."""
     if base := os.environ.get("XDG_CONFIG_HOME"):

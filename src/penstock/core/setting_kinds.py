@@ -110,6 +110,21 @@ def size(low: int = 1) -> Read:
     return read
 
 
+def named_paths(value: object) -> tuple[tuple[str, str], ...]:
+    """Names with paths: a TOML table, a list of "NAME=PATH", or one string with commas between them."""
+    if isinstance(value, dict) and all(isinstance(place, str) for place in value.values()):
+        pairs = list(value.items())
+    elif isinstance(value, list | tuple) and all(isinstance(part, tuple) for part in value):
+        pairs = list(value)
+    else:
+        pairs = [part.partition("=")[::2] for part in names(value)]
+    if not all(len(pair) == 2 and all(pair) and pair[0].isprintable() for pair in pairs):
+        raise ConfigError("must be of the form NAME=PATH")
+    if len({pair[0] for pair in pairs}) < len(pairs):
+        raise ConfigError("must not give two paths the same name")
+    return tuple((name, str(Path(place).expanduser())) for name, place in pairs)
+
+
 def names(value: object) -> tuple[str, ...]:
     """Several strings: a TOML list, or one string with commas between them."""
     if isinstance(value, str):

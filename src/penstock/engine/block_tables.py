@@ -43,9 +43,9 @@ class BlockTables:
     def match(self, sequence: Sequence) -> list[int]:
         """The cached blocks `sequence` may start from; to be used before any other block is allocated.
 
-        Who asks for the log probabilities of the prompt needs each position computed, and gets none.
+        Who needs each position computed gets none.
         """
-        if self._cache is None or sequence.request.params.prompt_logprobs is not None:
+        if self._cache is None or sequence.request.needs_every_position:
             return []
         return self._cache.match(sequence)
 

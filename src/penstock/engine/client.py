@@ -7,17 +7,24 @@ import logging
 import random
 import subprocess
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from penstock.core import errors
-from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
+from penstock.core.errors import (
+    EngineDeadError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PenstockError,
+)
 from penstock.engine import wire
 from penstock.engine.config import EngineStats
 from penstock.engine.spawn import CoreProcess
-from penstock.engine.types import Request, RequestOutput
+from penstock.engine.types import Request, RequestOutput, SamplingParams
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from penstock.engine.config import EngineConfig, EngineInfo
-    from penstock.engine.types import SamplingParams
+    from penstock.engine.types import AdapterInfo, Pooling
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -93,6 +100,8 @@ class EngineClient:
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._mailboxes: dict[str, _Mailbox] = {}
+        self.adapters: dict[str, AdapterInfo] = {}
+        self._loading: dict[str, asyncio.Future[AdapterInfo]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -108,6 +117,7 @@ class EngineClient:
             await asyncio.gather(launched, return_exceptions=True)
             await self.close()
             raise
+        self.adapters = {adapter.name: adapter for adapter in self.info.adapters}
         self.state = "ready"
         self._supervisor = asyncio.create_task(self._supervise(reader))
 
@@ -124,6 +134,7 @@ class EngineClient:
         request_id: str,
         priority: int = 0,
         cache_salt: str = "",
+        adapter: str = "",
     ) -> AsyncGenerator[tuple[int, RequestOutput]]:
         """Deltas of `params.n` choices as (choice index, delta), until each has a finish_reason.
 
@@ -131,16 +142,15 @@ class EngineClient:
 
         Raises:
             InvalidRequestError: a prompt that is empty, too long, or holds a token that isn't there.
+            NotFoundError: no adapter of that name is loaded.
             OverloadedError: the waiting queue is full.
             EngineDeadError: the core is down, or dies meanwhile.
         """
         self._check_state()
         self._check_prompt(prompt_token_ids, params)
-        if len(self._mailboxes) + params.n > self.config.max_num_seqs + self.config.max_waiting:
-            raise OverloadedError(
-                f"{len(self._mailboxes)} requests are in flight and the queue is full. Try again in a moment.",
-                code="queue_full",
-            )
+        if adapter and adapter not in self.adapters:
+            raise _no_adapter(adapter)
+        self._check_room(params.n)
         seed = random.getrandbits(62) if params.seed is None else params.seed
         requests = [
             Request(
@@ -150,10 +160,64 @@ class EngineClient:
                 priority=priority,
                 arrival_time=time.monotonic(),
                 cache_salt=cache_salt,
+                adapter=adapter,
             )
             for index in range(params.n)
         ]
         return self._stream(requests)
+
+    async def embed(
+        self, prompt_token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int = 0, adapter: str = ""
+    ) -> RequestOutput:
+        """The vector of a prompt, as `RequestOutput.embedding`. Raises as `generate` does."""
+        if adapter and adapter not in self.adapters:
+            raise _no_adapter(adapter)
+        params = SamplingParams(max_tokens=0)
+        self._check_state()
+        self._check_prompt(prompt_token_ids, params)
+        self._check_room(1)
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=prompt_token_ids,
+            params=params,
+            priority=priority,
+            arrival_time=time.monotonic(),
+            adapter=adapter,
+            pooling=pooling,
+        )
+        async with aclosing(self._stream([request])) as outputs:
+            async for _, output in outputs:
+                return output
+        raise EngineDeadError("The engine ended without an answer.", code="engine_died")
+
+    async def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        """Load the adapter in directory `path`; requests may then name it.
+
+        Whenever the core has to be started again, it is loaded again. Raises InvalidRequestError for a name in use or
+        where there are too many, NotFoundError and ModelFileError for files that aren't there or can't be used, and
+        EngineDeadError if the core is down.
+        """
+        self._check_state()
+        if name in self.adapters or name in self._loading:
+            raise InvalidRequestError(
+                f"An adapter {name!r} is loaded already. Unload it first.", param="lora_name", code="adapter_exists"
+            )
+        loaded: asyncio.Future[AdapterInfo] = asyncio.get_running_loop().create_future()
+        self._loading[name] = loaded
+        try:
+            self._send(wire.LoadAdapter(name, path))
+            self.adapters[name] = await loaded
+        finally:
+            del self._loading[name]
+        return self.adapters[name]
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; those that it has are finished. Raises NotFoundError."""
+        if name not in self.adapters:
+            raise _no_adapter(name)
+        del self.adapters[name]
+        if self._writer is not None and not self._writer.is_closing():
+            self._send(wire.UnloadAdapter(name))
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the bound is part of the operation
         """Refuse new requests and wait for those in flight; False if some were left after `timeout` seconds."""
@@ -173,6 +237,7 @@ class EngineClient:
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
         self._fail_all("the engine was stopped")
+        self._fail_loading()
         await self._end_core()
 
     async def _stream(self, requests: list[Request]) -> AsyncGenerator[tuple[int, RequestOutput]]:
@@ -245,6 +310,13 @@ class EngineClient:
                     param=field,
                 )
 
+    def _check_room(self, sequences: int) -> None:
+        if len(self._mailboxes) + sequences > self.config.max_num_seqs + self.config.max_waiting:
+            raise OverloadedError(
+                f"{len(self._mailboxes)} requests are in flight and the queue is full. Try again in a moment.",
+                code="queue_full",
+            )
+
     def _send(self, message: wire.ToCore) -> None:
         if self._writer is None:
             raise EngineDeadError("The engine core is not running.", code="engine_stopped")
@@ -283,6 +355,8 @@ class EngineClient:
             log.error("the engine core died (exit status %s, %s); starting it again", status, reason)
             self._fail_all("The engine core died while it worked on this request; it is being started again.")
             self.stats = EngineStats()
+            self._fail_loading()
+            self.config = msgspec.structs.replace(self.config, lora_modules=())  # they come one by one, leniently
             while True:
                 await asyncio.sleep(backoff)
                 backoff = min(max(2 * backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
@@ -292,6 +366,8 @@ class EngineClient:
                     log.error("the engine core could not be started again: %s", error.message)  # noqa: TRY400
                 else:
                     break
+            for adapter in self.adapters.values():  # before any request for one
+                self._send(wire.LoadAdapter(adapter.name, adapter.path))
             self.restarts += 1
             self.state = "draining" if self.state == "draining" else "ready"
             log.warning("the engine core is up again")
@@ -301,6 +377,9 @@ class EngineClient:
         try:
             while True:
                 message = wire.from_core_decoder.decode(await wire.read_frame(reader))
+                if isinstance(message, wire.AdapterLoaded | wire.AdapterFailed):
+                    self._heard_of_adapter(message)
+                    continue
                 if not isinstance(message, wire.Outputs):
                     return f"unexpected {type(message).__name__}"
                 self.stats = message.stats
@@ -312,6 +391,27 @@ class EngineClient:
             return "its socket closed"
         except (ConnectionError, msgspec.DecodeError) as error:
             return str(error)
+
+    def _heard_of_adapter(self, message: wire.AdapterLoaded | wire.AdapterFailed) -> None:
+        """An adapter that somebody waits for was loaded or wasn't, or one that the core before this one had."""
+        name = message.info.name if isinstance(message, wire.AdapterLoaded) else message.name
+        waiting = self._loading.get(name)
+        if waiting is not None and not waiting.done():
+            if isinstance(message, wire.AdapterLoaded):
+                waiting.set_result(message.info)
+            else:
+                error = _error_class(message.error_type)(message.message, param=message.param, code=message.code)
+                waiting.set_exception(error)
+        elif isinstance(message, wire.AdapterFailed):
+            log.error("the adapter %s could not be loaded again: %s", name, message.message)
+            self.adapters.pop(name, None)
+        elif name not in self.adapters:  # whoever wanted it has gone
+            self._send(wire.UnloadAdapter(name))
+
+    def _fail_loading(self) -> None:
+        for waiting in self._loading.values():
+            if not waiting.done():
+                waiting.set_exception(EngineDeadError("The engine core died while it loaded the adapter."))
 
     def _fail_all(self, sentence: str) -> None:
         for request_id, box in list(self._mailboxes.items()):
@@ -352,6 +452,10 @@ def _loading(config: EngineConfig) -> CoreProcess:
     core = CoreProcess()
     core.load(config)
     return core
+
+
+def _no_adapter(name: str) -> NotFoundError:
+    return NotFoundError(f"No adapter {name[:256]!r} is loaded.", param="model", code="model_not_found")
 
 
 def _error_class(name: str) -> type[PenstockError]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penstock.engine.types import Speculation
+from penstock.engine.types import AdapterInfo, Speculation
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     pin_threads: str = "auto"  # "on" insists
     runner_cache: bool = True  # packed weights and measured choices on disk, for the next start
     allow_unverified: bool = False
+    lora_modules: tuple[tuple[str, str], ...] = ()  # names and directories of adapters
+    max_loras: int = 8  # adapters in memory at a time
+    max_lora_rank: int = 64
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     weight_bytes: int
     runner: dict[str, str]  # device, dtype, attention, verified
+    adapters: list[AdapterInfo] = []  # those of the configuration
 
     @property
     def kv_tokens(self) -> int:

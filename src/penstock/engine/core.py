@@ -17,9 +17,11 @@ import msgspec
 
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.core.sizes import format_size
+from penstock.engine.adapters import AdapterTable, load_all
 from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineInfo, EngineStats
 from penstock.engine.grammar import GrammarTokenizer
+from penstock.engine.pooling import Pool
 from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.runners.select import make_runner
@@ -54,6 +56,7 @@ class _Live:
     prompt_logprobs: list[PositionLogprobs | None] | None
     drafting: Drafting | None  # None: one token a step
     announced: bool = False  # its first output has been sent
+    pool: Pool | None = None  # for a request that wants a vector
 
 
 class EngineCore:
@@ -105,6 +108,8 @@ class EngineCore:
             ),
             blocks,
         )
+        self.adapters = AdapterTable(self.runner, self.spec, most=config.max_loras, max_rank=config.max_lora_rank)
+        adapters = load_all(self.adapters, config.lora_modules)
         self.info = EngineInfo(
             max_model_len=self.max_model_len,
             kv_blocks=blocks,
@@ -112,6 +117,7 @@ class EngineCore:
             kv_bytes=blocks * capacity.bytes_per_block,
             weight_bytes=capacity.weight_bytes,
             runner=self.runner.describe(),
+            adapters=adapters,
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
@@ -195,14 +201,17 @@ class EngineCore:
 
     def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
         params = request.params
+        adapter = 0
         try:
-            sequence = self.scheduler.add(request)
+            adapter = self.adapters.acquire(request.adapter)
+            sequence = self.scheduler.add(request, adapter)
             try:
                 drafting = self.speculator.open(sequence, params.speculation)
             except PenstockError:
                 self.scheduler.finish(sequence)
                 raise
         except PenstockError as error:
+            self.adapters.release(adapter)
             return _failure(request.request_id, error)
         room = self.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
@@ -214,14 +223,17 @@ class EngineCore:
             matcher,
         )
         wanted: list[PositionLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
-        self._live[request.request_id] = _Live(sequence, stream, wanted, drafting)
+        pool = None if request.pooling is None else Pool(request.pooling)
+        self._live[request.request_id] = _Live(sequence, stream, wanted, drafting, pool=pool)
         return None
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
         self._awaiting.drop(request_id)
-        if self._live.pop(request_id, None) is not None:
+        live = self._live.pop(request_id, None)
+        if live is not None:
             self.scheduler.abort(request_id)
+            self.adapters.release(live.sequence.adapter)
 
     def step(self) -> list[RequestOutput]:
         """Run one step over whatever the scheduler picks; the deltas of the requests that moved."""
@@ -310,7 +322,7 @@ class EngineCore:
         end = start + item.num_tokens
         live = self._live[sequence.request_id]
         sample = None
-        if item.samples:
+        if item.samples and live.pool is None:
             sample = SampleSpec(
                 params=request.params,
                 seed=request.params.seed or 0,
@@ -331,7 +343,9 @@ class EngineCore:
             block_table=sequence.block_table,
             sample=sample,
             prompt_logprobs=prompt_logprobs,
+            adapter=sequence.adapter,
             next_prompt_ids=() if prompt_logprobs is None else request.prompt_token_ids[start + 1 : end + 1],
+            pooling=None if live.pool is None else live.pool.wants(start, last=item.samples),
         )
 
     def _execute(self, shares: list[SequenceStep]) -> list[SequenceOutput]:
@@ -367,7 +381,22 @@ class EngineCore:
             self.speculator.learn(live.drafting, len(share.drafts), len(chosen) - 1)
         drafted = [token.token_id for token in chosen[:-1] if token.token_id is not None]
         self.scheduler.advance(item, chosen[-1].token_id if chosen else None, drafted)
+        if live.pool is not None:
+            if result.pooled is not None:
+                live.pool.add(result.pooled)
+            return self._pooled(live, live.pool) if item.samples else None
         return self._delta(live, chosen) if chosen else None
+
+    def _pooled(self, live: _Live, pool: Pool) -> RequestOutput:
+        sequence = live.sequence
+        self._end(sequence)
+        return RequestOutput(
+            request_id=sequence.request_id,
+            embedding=pool.vector(sequence.num_prompt_tokens),
+            finish_reason="stop",
+            cached_tokens=sequence.num_cached_tokens,
+            scheduled_time=sequence.scheduled_time,
+        )
 
     def _delta(self, live: _Live, chosen: list[Sampled]) -> RequestOutput | None:
         sequence = live.sequence
@@ -389,8 +418,7 @@ class EngineCore:
             output.prompt_logprobs = live.prompt_logprobs
         live.prompt_logprobs = None
         if output.finish_reason is not None:
-            del self._live[sequence.request_id]
-            self.scheduler.finish(sequence)
+            self._end(sequence)
         return output
 
     def _push(self, stream: OutputStream, chosen: list[Sampled], output: RequestOutput) -> None:
@@ -408,9 +436,13 @@ class EngineCore:
                 return
 
     def _fail(self, sequence: Sequence, error: PenstockError) -> RequestOutput:
+        self._end(sequence)
+        return _failure(sequence.request_id, error)
+
+    def _end(self, sequence: Sequence) -> None:
         del self._live[sequence.request_id]
         self.scheduler.finish(sequence)
-        return _failure(sequence.request_id, error)
+        self.adapters.release(sequence.adapter)
 
 
 def _chosen(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
@@ -454,6 +486,8 @@ def _runner_config(config: EngineConfig, model_path: str, max_model_len: int) ->
         gpu_memory_utilization=config.gpu_memory_utilization,
         runner_cache=config.runner_cache,
         allow_unverified=config.allow_unverified,
+        max_loras=config.max_loras,
+        max_lora_rank=config.max_lora_rank,
     )
 
 

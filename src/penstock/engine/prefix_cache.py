@@ -1,8 +1,8 @@
 """Which blocks hold which tokens, so that requests that begin alike compute their common part once.
 
 What: an index over full blocks. The KV of a block depends on every token before it, so a block is found
-    under the chain (the block before it, its own tokens); the first block of a chain has the request's
-    `cache_salt` before it, so that requests with different salts share nothing.
+    under the chain (the block before it, its own tokens); the first block of a chain has the sequence's
+    `cache_root` before it, so that requests with different salts or adapters share nothing.
 Inputs: token ids of full blocks, as sequences compute them; blocks that the pool takes back for other use.
 Config: `block_size`.
 Trade-offs: only full blocks are shared, so up to `block_size - 1` common tokens are computed again.
@@ -24,7 +24,7 @@ from penstock.core.errors import InvariantError
 if TYPE_CHECKING:
     from penstock.engine.sequence import Sequence
 
-_Parent = int | str  # the serial number of the block before, or the salt
+_Parent = int | str | tuple[int, str]  # the serial number of the block before, or the root
 _Key = tuple[_Parent, bytes]
 
 
@@ -50,7 +50,7 @@ class PrefixCache:
         The last token is left out because its logits are wanted, so it must be computed.
         """
         size = self._block_size
-        parent: _Parent = sequence.request.cache_salt
+        parent: _Parent = sequence.cache_root
         found: list[int] = []
         for start in range(0, (sequence.num_tokens - 1) // size * size, size):
             block = self._blocks.get(_key(parent, sequence.tokens(start, start + size)))
@@ -67,7 +67,7 @@ class PrefixCache:
         other sequence computed the same first. The blocks before `index` must be in the cache.
         """
         table = sequence.block_table
-        parent: _Parent = self._serials[table[index - 1]] if index else sequence.request.cache_salt
+        parent: _Parent = self._serials[table[index - 1]] if index else sequence.cache_root
         start = index * self._block_size
         key = _key(parent, sequence.tokens(start, start + self._block_size))
         block = self._blocks.setdefault(key, table[index])

@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import NotFoundError, PenstockError
 from penstock.engine import wire
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def serve_core(sock: socket.socket) -> None:
 def _loop(core: EngineCore, sock: socket.socket, inbox: _Inbox) -> None:
     while True:
         refused: list[RequestOutput] = []
-        if not _take(core, inbox, refused):
+        if not _take(core, inbox, refused, sock):
             return
         refused += core.poll()
         outputs = core.step() if core.has_work else []
@@ -75,7 +76,7 @@ def _loop(core: EngineCore, sock: socket.socket, inbox: _Inbox) -> None:
             sock.sendall(wire.frame(wire.Outputs(refused + outputs, core.stats())))
 
 
-def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput]) -> bool:
+def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput], sock: socket.socket) -> bool:
     """Apply every message that is there; wait for one if there is no work. False: the client has gone."""
     while True:
         waits = not core.has_work and not refused
@@ -97,8 +98,20 @@ def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput]) -> bool
                     core.abort(request_id)
                 if not core.has_work:
                     return True  # the counters changed: let the loop report them before it sleeps
+            case wire.LoadAdapter():
+                sock.sendall(wire.frame(_load_adapter(core, message)))
+            case wire.UnloadAdapter(name):
+                with suppress(NotFoundError):
+                    core.adapters.unload(name)
             case _:
                 return False
+
+
+def _load_adapter(core: EngineCore, message: wire.LoadAdapter) -> wire.AdapterLoaded | wire.AdapterFailed:
+    try:
+        return wire.AdapterLoaded(core.adapters.load(message.name, message.path))
+    except PenstockError as error:
+        return wire.AdapterFailed(message.name, type(error).__name__, error.message, error.param, error.code)
 
 
 def _read(sock: socket.socket, inbox: _Inbox) -> None:

@@ -10,6 +10,7 @@ What: continuous batching under one token budget, without a prefill phase or a d
        and blocks for all they are known to need. For want of a place or of blocks, running sequences of
        strictly lower priority are pushed out, from the lowest rank, if that is enough to let the other in.
     3. Deal. Decoding sequences get one token each, the others share the prefill tokens in rank order.
+       Those of the background sit most steps out that others need (see `background`).
 
     A preempted sequence gives back its blocks and waits again at its old rank with its output kept; what the
     prefix cache still has of it when it returns is not computed again.
@@ -42,6 +43,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, InvalidRequestError, InvariantError, OverloadedError
+from penstock.engine.background import BackgroundPace, is_background
 from penstock.engine.block_tables import BlockTables
 from penstock.engine.sequence import Scheduled, Sequence
 
@@ -109,6 +111,7 @@ class Scheduler:
         self._live: dict[str, Sequence] = {}
         self._waiting: list[Sequence] = []  # by rank
         self._running: list[Sequence] = []  # by rank
+        self._background = BackgroundPace()
         self._arrivals = 0
         self._prefix_query_tokens = 0
         self._prefix_hit_tokens = 0
@@ -128,8 +131,8 @@ class Scheduler:
             preemptions=self._preemptions,
         )
 
-    def add(self, request: Request) -> Sequence:
-        """Queue a request.
+    def add(self, request: Request, adapter: int = 0) -> Sequence:
+        """Queue a request, to be computed with the adapter of this number.
 
         Raises:
             InvalidRequestError: it could never run: no prompt, one over the context, or an id already in use.
@@ -155,7 +158,7 @@ class Scheduler:
         if queued >= self._config.max_waiting:
             raise OverloadedError(f"{queued} requests are waiting already. Try again later.")
         self._arrivals += 1
-        sequence = Sequence(request, order=self._arrivals, bypasses_left=_MAX_BYPASSES)
+        sequence = Sequence(request, order=self._arrivals, adapter=adapter, bypasses_left=_MAX_BYPASSES)
         self._live[request.request_id] = sequence
         insort(self._waiting, sequence, key=_RANK)
         return sequence
@@ -167,9 +170,10 @@ class Scheduler:
         called for each before the next `schedule`.
         """
         self._grow_running()
-        prefill = self._prefill_budget()
-        newcomers = self._admit_waiting(copy(prefill)) if self._waiting else set()
-        return self._deal(prefill, newcomers, now)
+        held = self._background.holds(self._waiting, self._running)
+        prefill = self._prefill_budget(held=held)
+        newcomers = self._admit_waiting(copy(prefill), held=held) if self._waiting else set()
+        return self._deal(prefill, newcomers, now, held=held)
 
     def reserve(self, sequence: Sequence, drafts: int) -> int:
         """Blocks for up to `drafts` tokens beyond the known ones of a running sequence; how many there is room for.
@@ -245,14 +249,14 @@ class Scheduler:
 
     # The second pass: who joins.
 
-    def _admit_waiting(self, budget: _PrefillBudget) -> set[Sequence]:
-        """Admit those whose turn comes while prefill tokens are left, and return them."""
+    def _admit_waiting(self, budget: _PrefillBudget, *, held: bool) -> set[Sequence]:
+        """Admit those whose turn comes while prefill tokens are left, and return them; `held`: not the background."""
         prefill = _PrefillShares(budget, self._running)
         newcomers: set[Sequence] = set()
         passed: list[Sequence] = []
         while len(passed) < len(self._waiting):
             sequence = self._waiting[len(passed)]
-            if prefill.left_for(sequence) <= 0 or self._is_full_for(sequence):
+            if (held and is_background(sequence)) or prefill.left_for(sequence) <= 0 or self._is_full_for(sequence):
                 break
             if passed and sequence.priority != passed[0].priority:
                 break
@@ -318,27 +322,30 @@ class Scheduler:
         return running
 
     def _count_prefix_hits(self, sequence: Sequence) -> None:
-        if self._config.enable_prefix_caching and sequence.request.params.prompt_logprobs is None:
+        if self._config.enable_prefix_caching and not sequence.request.needs_every_position:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self._prefix_query_tokens += sequence.num_prompt_tokens
             self._prefix_hit_tokens += sequence.num_cached_tokens
 
     # The third pass: tokens.
 
-    def _prefill_budget(self) -> _PrefillBudget:
+    def _prefill_budget(self, *, held: bool) -> _PrefillBudget:
         """What a step may take beside one token for each decoding sequence: at least one more."""
         config = self._config
-        decoding = sum(sequence.is_decoding for sequence in self._running)
+        decoding = sum(sequence.is_decoding for sequence in self._running if not (held and is_background(sequence)))
         left = config.max_num_batched_tokens - decoding
-        if not decoding:
+        foreground = any(queue and not is_background(queue[0]) for queue in (self._running, self._waiting))
+        if foreground and not decoding:
             return _PrefillBudget(left, None)
         return _PrefillBudget(min(left, config.max_prefill_tokens_while_decoding), config.attention_span)
 
-    def _deal(self, prefill: _PrefillBudget, newcomers: set[Sequence], now: float) -> list[Scheduled]:
+    def _deal(self, prefill: _PrefillBudget, newcomers: set[Sequence], now: float, *, held: bool) -> list[Scheduled]:
         """Share the step out. A newcomer draws on the prefill tokens even if only its newest token lacks its KV."""
         block_size = self._config.block_size
         step: list[Scheduled] = []
         for sequence in self._running:
+            if held and is_background(sequence):
+                break  # as all that rank below it are
             length = self._length(sequence)
             tokens = length - sequence.num_computed_tokens
             if not sequence.is_decoding or sequence in newcomers:

@@ -28,6 +28,7 @@ class Sequence:
     scheduled_time: float = 0.0  # time.monotonic() seconds of its first step; 0.0 before
     status: Status = "waiting"
     order: int = 0  # counts requests as they come in: breaks ties of arrival_time
+    adapter: int = 0  # its number; 0: none
     bypasses_left: int = 0  # later requests that may still be admitted before this one while it waits for memory
     request_id: str = field(init=False)
     priority: int = field(init=False)
@@ -41,6 +42,12 @@ class Sequence:
         self.rank = (self.priority, self.request.arrival_time, self.order)
         self.num_prompt_tokens = len(self.request.prompt_token_ids)
         self.num_tokens = self.num_prompt_tokens + len(self.output_token_ids)
+
+    @property
+    def cache_root(self) -> str | tuple[int, str]:
+        """What KV is shared under: the request's salt, and the adapter, of which keys and values depend."""
+        salt = self.request.cache_salt
+        return (self.adapter, salt) if self.adapter else salt
 
     @property
     def is_decoding(self) -> bool:

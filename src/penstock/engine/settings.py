@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from penstock.core.setting_kinds import choice, integer, number, setting, size, switch, text
+from penstock.core.setting_kinds import choice, integer, named_paths, number, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
 from penstock.engine.types import Speculation
 
@@ -54,6 +54,9 @@ class EngineSettings(PenstockSettings):
     # Keep packed weights and measured choices on disk for the next start.
     runner_cache: bool = setting(default=True, read=switch)
     allow_unverified: bool = setting(default=False, read=switch)  # run paths never tested on their hardware
+    lora_modules: tuple[tuple[str, str], ...] = setting((), named_paths)  # adapters' names and directories
+    max_loras: int = setting(8, integer(1, 1024))  # adapters in memory at a time
+    max_lora_rank: int = setting(64, integer(1, 1024))  # the greatest rank of one
 
     def config(self, find: Callable[[str], Path]) -> EngineConfig:
         """The engine's own message; `find` resolves the models' names."""

@@ -19,16 +19,19 @@ class CoreProcess:
 
     As a context manager it ends one that nobody has taken over and ended.
 
+    Args:
+        module: what the child runs, with the socket's descriptor as its argument.
+
     Attributes:
         process: the child.
         socket: our end; when it is closed, the child ends by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "penstock.engine.process") -> None:
         self.socket, theirs = socket.socketpair()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.engine.process", str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C must not reach it before the server has drained

@@ -10,8 +10,12 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BACKGROUND_PRIORITY = 1 << 20  # requests of this priority or a higher number run while nothing else has to
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 Speculation = Literal["off", "ngram", "draft"]
+# What becomes a sequence's vector: the last token's normalized final hidden state, or the mean of all tokens'.
+Pooling = Literal["last", "mean"]
 
 
 class ThinkingLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +74,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0  # lower runs first, as in vLLM
     arrival_time: float = 0.0  # time.monotonic() of the client's process (one clock per machine)
     cache_salt: str = ""
+    pooling: Pooling | None = None  # nothing is generated: the answer is the prompt's vector
+    adapter: str = ""  # by name; empty: the model itself
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether each position of the prompt has to be computed, whatever the prefix cache holds of it."""
+        return self.params.prompt_logprobs is not None or self.pooling == "mean"
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A low-rank adapter that is loaded."""
+
+    name: str
+    path: str  # its directory
+    rank: int  # the greatest of its modules'
+    nbytes: int  # its weights in memory
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +123,7 @@ class RequestOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop_reason: int | str | None = None  # the stop token or string that matched
     cached_tokens: int = 0  # prompt tokens whose KV came from the prefix cache (final value in every delta)
     scheduled_time: float = 0.0  # first time in a batch
+    embedding: bytes | None = None  # for `Request.pooling`: float32 [hidden_size], in the machine's byte order
     error: str | None = None  # with finish_reason "error": the sentence
     error_type: str | None = None  # and the class of core.errors that says it
     error_param: str | None = None
@@ -140,7 +161,9 @@ class SequenceStep:
     sample: SampleSpec | None
     drafts: Sequence[SampleSpec] = ()
     prompt_logprobs: int | None = None
+    adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
+    pooling: Pooling | None = None  # give the last of these tokens' hidden state, or the sum of all of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,7 @@ class SequenceOutput:
     logprobs: PositionLogprobs | None = None
     after_drafts: Sequence[Sampled] = ()  # what would follow each draft
     prompt_logprobs: Sequence[PositionLogprobs] = ()
+    pooled: bytes | None = None  # float32 [hidden_size]
     error: str | None = None
 
 

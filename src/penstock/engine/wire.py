@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.engine.config import EngineConfig, EngineInfo, EngineStats
-from penstock.engine.types import Request, RequestOutput
+from penstock.engine.types import AdapterInfo, Request, RequestOutput
 from penstock.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -40,6 +40,35 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
     request_ids: list[str]
 
 
+class LoadAdapter(msgspec.Struct, frozen=True, tag=True):
+    """Bring an adapter into memory; `AdapterLoaded` or `AdapterFailed` answers."""
+
+    name: str
+    path: str
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, tag=True):
+    """Take no more requests for an adapter; one that isn't there is ignored."""
+
+    name: str
+
+
+class AdapterLoaded(msgspec.Struct, frozen=True, tag=True):
+    """Requests may ask for the adapter."""
+
+    info: AdapterInfo
+
+
+class AdapterFailed(msgspec.Struct, frozen=True, tag=True):
+    """An adapter could not be loaded. `error_type` names a class of core.errors."""
+
+    name: str
+    error_type: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The core is up."""
 
@@ -62,8 +91,8 @@ class Outputs(msgspec.Struct, frozen=True, tag=True):
     stats: EngineStats
 
 
-ToCore = Start | Add | Abort
-FromCore = Ready | Failed | Outputs
+ToCore = Start | Add | Abort | LoadAdapter | UnloadAdapter
+FromCore = Ready | Failed | Outputs | AdapterLoaded | AdapterFailed
 
 _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
@@ -73,7 +102,11 @@ from_core_decoder = msgspec.msgpack.Decoder(FromCore)
 
 def frame(message: ToCore | FromCore) -> bytes:
     """The bytes of one message on the wire."""
-    body = _encoder.encode(message)
+    return framed(_encoder.encode(message))
+
+
+def framed(body: bytes) -> bytes:
+    """A message's bytes with their length before them."""
     return _LENGTH.pack(len(body)) + body
 
 

@@ -94,12 +94,8 @@ class MappedWeights:
         return memoryview(b"".join([data[row * width : (row + 1) * width] for row in order]))
 
     def are_finite(self, name: str) -> bool:
-        from penstock._native import are_finite  # opening a model alone does without it
-
         source = self._source(name)
-        finite = are_finite(source.info.dtype, source.file.data(source.name))
-        source.file.release_pages(source.name)
-        return finite
+        return is_finite(source.file, source.name)
 
     def close(self) -> None:
         for file in self._files:
@@ -118,6 +114,15 @@ class MappedWeights:
             return self._sources[name]
         except KeyError:
             raise ModelFileError(f"This model has no tensor {name!r}.") from None
+
+
+def is_finite(file: TensorFile, name: str) -> bool:
+    """Whether a stored tensor holds finite numbers only."""
+    from penstock._native import are_finite  # opening a model alone does without it
+
+    finite = are_finite(file.tensors[name].dtype, file.data(name))
+    file.release_pages(name)
+    return finite
 
 
 def _floats(data: memoryview, dtype: str) -> Iterable[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from penstock.core.errors import PenstockError
 from penstock.server.errors import KSERVE, UnexpectedErrors, on_http_error, on_penstock_error
@@ -21,8 +23,12 @@ from penstock.server.observe import CountRequests
 from penstock.server.routes import ENDPOINTS
 from penstock.server.service import Service
 from penstock.server.static import Page
+from penstock.server.websocket import stream
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+
     from starlette.requests import Request
 
     from penstock.server.observe import Observer
@@ -39,7 +45,15 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
         observer: where requests are counted.
     """
     page = Page()
-    service = Service(models, settings, observer)
+    handlers = {PenstockError: on_penstock_error, HTTPException: on_http_error}
+    posts = [
+        Route(path, each.handler, methods=["POST"])
+        for each in ENDPOINTS
+        if each.method == "POST"
+        for path in (each.path, *each.aliases)
+    ]
+    inside = Starlette(routes=posts, middleware=[Middleware(UnexpectedErrors)], exception_handlers=handlers)
+    service = Service(models, settings, observer, inside)
     kserve = KServeMount(service)
 
     @cache
@@ -54,20 +68,42 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
 
     app = Starlette(
         routes=[
-            *(Route(endpoint.path, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
+            *(
+                Route(path, endpoint.handler, methods=[endpoint.method])
+                for endpoint in ENDPOINTS
+                for path in (endpoint.path, *endpoint.aliases)
+            ),
             Route(KSERVE, kserve),
             Route(KSERVE + "/{rest:path}", kserve),
             Route("/openapi.json", openapi),
+            WebSocketRoute("/v1/stream", stream),
             Route("/", page.index),
             Route("/page/{name:path}", page.file),
         ],
         middleware=_middleware(observer, settings),
-        exception_handlers={PenstockError: on_penstock_error, HTTPException: on_http_error},
+        exception_handlers=handlers,
+        lifespan=_lifespan(service),
     )
     app.router.redirect_slashes = False  # a wrong path is a 404 that says so, not a detour
-    app.state.service = service
+    app.state.service = inside.state.service = service
     app.state.kserve = kserve
     return app
+
+
+def _lifespan(service: Service) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """Takes up unfinished work at the start, beside the first requests, and leaves it at the end."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        resuming = asyncio.create_task(service.resume())
+        try:
+            yield
+        finally:
+            resuming.cancel()
+            await asyncio.gather(resuming, return_exceptions=True)
+            await service.close()
+
+    return lifespan
 
 
 def _middleware(observer: Observer, settings: ServerSettings) -> list[Middleware]:
@@ -78,7 +114,7 @@ def _middleware(observer: Observer, settings: ServerSettings) -> list[Middleware
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=["x-request-id", "x-penstock-ignored-fields", "retry-after"],
             )

@@ -1,4 +1,4 @@
-"""Every failure as an answer in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Every failure as an answer in OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, or Anthropic's."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MESSAGES = "/v1/messages"  # and below: errors have Anthropic's shape
 KSERVE = "/v2"  # below which errors have the shape of the KServe protocol
 CLIENT_GONE = 499  # nginx's number for it; no client ever sees it
 RETRY_AFTER_SECONDS = "1"
@@ -36,14 +37,18 @@ def body_of(error: PenstockError) -> ErrorBody:
 
 def error_body(error: PenstockError, path: str) -> bytes:
     """The error as the API that has this path writes it."""
-    return _in_shape(body_of(error), path)
+    return _in_shape(body_of(error), error.http_status, path)
 
 
-def _in_shape(body: ErrorBody, path: str) -> bytes:
+def _in_shape(body: ErrorBody, status: int, path: str) -> bytes:
     if path == KSERVE or path.startswith(KSERVE + "/"):
         from penstock.server.kserve.types import InferError
 
         return msgspec.json.encode(InferError(body.error.message, body.error.param, body.error.code))
+    if path == MESSAGES or path.startswith(MESSAGES + "/"):
+        from penstock.server.messages_api.objects import AnthropicError, anthropic_error
+
+        return msgspec.json.encode(AnthropicError(error=anthropic_error(status, body.error.message)))
     return msgspec.json.encode(body)
 
 
@@ -58,7 +63,7 @@ def error_response(
 ) -> Response:
     """An error that no exception class stands for, to a request for `path`."""
     body = ErrorBody(ErrorDetail(message=message, type=kind, code=code))
-    return Response(_in_shape(body, path), status, headers, media_type="application/json")
+    return Response(_in_shape(body, status, path), status, headers, media_type="application/json")
 
 
 def response_of(error: PenstockError, path: str) -> Response:

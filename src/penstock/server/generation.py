@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
+    from penstock.engine.client import EngineClient
     from penstock.engine.types import PositionLogprobs, RequestOutput, SamplingParams
+    from penstock.server.observe import ModelObserver
     from penstock.server.requests import StreamOptions
-    from penstock.server.served_model import ModelInUse
 
     Deltas = AsyncGenerator[tuple[int, RequestOutput], None]
 
@@ -56,14 +57,17 @@ class Generation:
     """Choice `i` belongs to prompt `i // params.n`.
 
     Args:
-        model: what generates; it stays loaded for as long as this exists.
+        engine: what generates.
         prompts: token ids of each prompt.
         params: of every prompt.
         request_id: names the work in the engine.
         priority: lower runs first.
         cache_salt: prefixes are shared only under the same one.
+        adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
         grammar_field: the request field that `params.grammar` was made from.
+        observer: where it is counted.
+        holds: stays alive for as long as this does: the model, so that it stays loaded.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
     core that is down.
@@ -71,17 +75,20 @@ class Generation:
 
     def __init__(
         self,
-        model: ModelInUse,
+        engine: EngineClient,
         prompts: list[list[int]],
         params: SamplingParams,
         *,
         request_id: str,
         priority: int,
         cache_salt: str,
+        adapter: str = "",
         arrived: float,
         grammar_field: str | None = None,
+        observer: ModelObserver,
+        holds: object = None,
     ) -> None:
-        self.model = model
+        self._holds = holds
         self._grammar_field = grammar_field
         self.prompts = prompts
         self.n = params.n
@@ -89,13 +96,18 @@ class Generation:
         self._completion_tokens = 0
         self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
-            model.engine.generate(
-                prompt, params, request_id=f"{request_id}-{index}", priority=priority, cache_salt=cache_salt
+            engine.generate(
+                prompt,
+                params,
+                request_id=f"{request_id}-{index}",
+                priority=priority,
+                cache_salt=cache_salt,
+                adapter=adapter,
             )
             for index, prompt in enumerate(prompts)
         ]
         self._observer = RequestObserver(
-            model.observer,
+            observer,
             arrived=arrived,
             prompt_tokens=self.prompt_tokens,
             choices=len(prompts) * params.n,

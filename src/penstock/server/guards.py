@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from penstock.server.settings import ServerSettings
 
+GUARDED = ("http", "websocket")
 PROBES = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
@@ -31,7 +32,7 @@ class LimitHead:
         self._max_bytes = settings.max_header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in GUARDED:
             size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
             size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])  # ": " and a line end
             if size > self._max_bytes:
@@ -52,13 +53,13 @@ class KeyRing:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key) for key in keys]
 
-    def problem(self, header: str | None) -> AuthenticationError | None:
-        """What is wrong with a request's `Authorization`, if anything is."""
-        if header is None:
+    def problem(self, header: str | None, plain_key: str | None = None) -> AuthenticationError | None:
+        """What is wrong with a request's `Authorization`, or with its `x-api-key`, as Anthropic's clients send it."""
+        if header is None and plain_key is None:
             return AuthenticationError(
                 "This server needs an API key. Send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
             )
-        scheme, _, key = header.partition(" ")
+        scheme, _, key = (header or f"Bearer {plain_key}").partition(" ")
         given = _digest(key.strip())
         # Every key is compared in full, so the time taken tells nothing about any of them.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
@@ -76,8 +77,9 @@ class RequireKey:
         self._open = PROBES if settings.public_probes else frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
-            problem = self._keys.problem(Headers(scope=scope).get("authorization"))
+        if scope["type"] in GUARDED and not self._is_open(scope["path"]):
+            headers = Headers(scope=scope)
+            problem = self._keys.problem(headers.get("authorization"), headers.get("x-api-key"))
             if problem is not None:
                 await response_of(problem, scope["path"])(scope, receive, send)
                 return
@@ -100,7 +102,7 @@ class LocalPagesOnly:
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in GUARDED:
             headers = Headers(scope=scope)
             problem = self._problem(headers.get("host", ""), headers.get("origin"))
             if problem is not None:

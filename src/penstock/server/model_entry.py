@@ -6,19 +6,23 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from penstock.core.errors import EngineDeadError, NotFoundError, PenstockError
-from penstock.server.served_model import ServedModel
+from penstock.engine.client import EngineClient
+from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.engine.client import EngineClient, State
+    from penstock.engine.client import State
     from penstock.engine.config import EngineConfig
     from penstock.server.declared import DeclaredModel
+    from penstock.server.engines import Engine
     from penstock.server.observe import Observer
-    from penstock.server.served_model import ModelInUse
+    from penstock.server.served_encoder import EncoderInUse, ServedEncoder
 
-    MakeEngine = Callable[[EngineConfig], EngineClient]
+    MakeEngine = Callable[[EngineConfig], Engine]
 
 NOT_LOADED = "model_not_loaded"
 
@@ -40,17 +44,18 @@ class ModelEntry:
 
     def __init__(self, declared: DeclaredModel, make_engine: MakeEngine, observer: Observer) -> None:
         self.declared = declared
-        self.served: ServedModel | None = None
+        self.served: ServedModel | ServedEncoder | None = None
         self.reason = ""
         self.created = int(time.time())
         self.context: int | None = None  # tokens; this and the next as the model was last loaded
         self.runner: dict[str, str] = {}
+        self.adapters: dict[str, str] = {}  # those of its declaration and those loaded since: names and directories
         self._own_name = ""
         self._place: Place = "unloaded"
         self._make_engine = make_engine
         self._observer = observer
         self._lock = asyncio.Lock()
-        self._retiring: dict[ServedModel, asyncio.Task[None]] = {}
+        self._retiring: dict[ServedModel | ServedEncoder, asyncio.Task[None]] = {}
 
     @property
     def name(self) -> str:
@@ -81,24 +86,53 @@ class ModelEntry:
         async with self._lock:
             await self._load(declared or self.declared)
 
-    def adopt(self, engine: EngineClient) -> None:
+    def adopt(self, engine: Engine) -> None:
         """Serve an engine that has been started."""
         self._put(engine, self.declared)
 
     async def use(self, name: str) -> ModelInUse:
-        """The model for a request that asked for `name`; one that is asleep is loaded first.
+        """The generating model for a request that asked for `name`; one that is asleep is loaded first.
 
-        Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded.
+        Raises NotFoundError if it was unloaded, EngineDeadError if it can't be loaded, InvalidRequestError if it
+        doesn't generate.
         """
+        model = await self.use_any(name)
+        if not isinstance(model, ModelInUse):
+            raise wrong_kind(model, "This takes a generator.")
+        return model
+
+    async def use_any(self, name: str) -> ModelInUse | EncoderInUse:
+        """As `use`, whatever the model does."""
         if self.served is None and self._place in {"asleep", "loading"}:
             async with self._lock:
                 if self.served is None and self._place == "asleep":
                     await self._wake()
+        if isinstance(self.served, ServedModel):
+            own = (self.name, *self.declared.aliases, f"{self.name}@{self.declared.version}")
+            return self.served.use(name, adapter="" if name in own else name)
         if self.served is not None:
             return self.served.use(name)
         if self._place == "failed":
             raise EngineDeadError(f"The model {self.name!r} could not be loaded: {self.reason}", code=NOT_LOADED)
         raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Serve an adapter of this model, which is loaded first if it is asleep. Raises what it can't be loaded for."""
+        model = await self.use(self.name)
+        await model.engine.load_adapter(name, path)
+        if self.served is not None and self.served.engine is model.engine:
+            self.adapters[name] = path
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; those that it has are finished."""
+        del self.adapters[name]
+        if isinstance(self.served, ServedModel):
+            self.served.engine.unload_adapter(name)
+
+    def _added(self) -> dict[str, str]:
+        """The adapters that were loaded since the model was."""
+        declared = dict(self.declared.config.lora_modules)
+        return {name: path for name, path in self.adapters.items() if name not in declared}
 
     async def unload(self) -> None:
         """Take no more requests; what is running may finish, then its memory is free."""
@@ -143,7 +177,8 @@ class ModelEntry:
     async def _load(self, declared: DeclaredModel) -> None:
         before, self._place = self._place, "loading"
         try:
-            engine = self._make_engine(declared.config)
+            adapters = {**self._added(), **dict(declared.config.lora_modules)}
+            engine = self._make_engine(msgspec.structs.replace(declared.config, lora_modules=tuple(adapters.items())))
             await engine.start()
         except PenstockError as error:
             self._place, self.reason = "failed", error.message
@@ -153,17 +188,17 @@ class ModelEntry:
             raise
         self._put(engine, declared)
 
-    def _put(self, engine: EngineClient, declared: DeclaredModel) -> None:
+    def _put(self, engine: Engine, declared: DeclaredModel) -> None:
         self.reason = ""
         self.declared = declared
+        loaded = engine.adapters if isinstance(engine, EngineClient) else {}
+        self.adapters = {name: info.path for name, info in loaded.items()}
         self._own_name = engine.spec.name
         self.context = engine.info.max_model_len
         self.runner = engine.info.runner
         self.created = int(time.time())
         self._retire()
-        self.served = ServedModel(
-            engine, name=self.name, version=declared.version, observer=self._observer.of_model(self.name)
-        )
+        self.served = serve(engine, self.name, declared.version, self._observer)
 
     async def _wake(self) -> None:
         try:
@@ -180,3 +215,14 @@ class ModelEntry:
             task = asyncio.create_task(old.retire())
             self._retiring[old] = task
             task.add_done_callback(lambda _: self._retiring.pop(old, None))
+
+
+def serve(engine: Engine, name: str, version: str, observer: Observer) -> ServedModel | ServedEncoder:
+    """An engine that has been started, as what it is."""
+    counts = observer.of_model(name)
+    if isinstance(engine, EngineClient):
+        return ServedModel(engine, name=name, version=version, observer=counts)
+    from penstock.server.served_encoder import ServedEncoder  # few servers have one
+
+    engine.on_batch = observer.batches_of(name)
+    return ServedEncoder(engine, name=name, version=version, observer=counts)

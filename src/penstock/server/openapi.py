@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from penstock.server.responses import ErrorBody
 from penstock.server.routes import ENDPOINTS
 
 if TYPE_CHECKING:
-    from penstock.server.routes import Endpoint
+    from penstock.server.endpoint import Endpoint
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -24,7 +25,7 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
         needs_key: whether clients have to send an API key.
         public_paths: paths that need none all the same.
     """
-    types = {kind for endpoint in ENDPOINTS for kind in (endpoint.takes, endpoint.gives, endpoint.chunk) if kind}
+    types = {kind for each in ENDPOINTS for kind in (each.takes, each.gives, each.chunk, each.error_body) if kind}
     ordered = sorted(types | {ErrorBody}, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
     paths: dict[str, Any] = {}
@@ -57,16 +58,18 @@ def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
     for code in sorted({*endpoint.errors, *((401,) if secured else ())}):
         operation["responses"][str(code)] = {
             "description": HTTPStatus(code).phrase,
-            "content": {"application/json": {"schema": _reference(ErrorBody)}},
+            "content": {"application/json": {"schema": _reference(endpoint.error_body)}},
         }
     if endpoint.takes is not None:
-        content = {"application/json": {"schema": _reference(endpoint.takes)}}
+        content = {endpoint.media: {"schema": _reference(endpoint.takes)}}
         operation["requestBody"] = {"required": True, "content": content}
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": schema} for name, schema in (endpoint.query or {}).items()
     ]
-    if "{model" in endpoint.path:
-        parameters.append({"name": "model", "in": "path", "required": True, "schema": {"type": "string"}})
+    parameters += [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)", endpoint.path)
+    ]
     if parameters:
         operation["parameters"] = parameters
     if secured:
@@ -76,17 +79,23 @@ def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
 
 def _success(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.gives is None:
-        return {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        return {"description": "OK", "content": {endpoint.gives_media: {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {"application/json": {"schema": _reference(endpoint.gives)}}
     if endpoint.chunk is not None:
-        content["text/event-stream"] = {"schema": _event_of(endpoint.chunk)}
+        content["text/event-stream"] = {"schema": _event_of(endpoint)}
     return {"description": "OK", "content": content}
 
 
-def _event_of(chunk: type) -> dict[str, Any]:
+def _event_of(endpoint: Endpoint) -> dict[str, Any]:
     """One server-sent event, as OpenAPI describes a stream: by its items."""
-    body = {"anyOf": [_reference(chunk), _reference(ErrorBody)]}
-    in_json = {"type": "string", "contentMediaType": "application/json", "contentSchema": body}
+    assert endpoint.chunk is not None  # else it gives no stream
+    in_json: dict[str, Any] = {"type": "string", "contentMediaType": "application/json"}
+    if not endpoint.done:
+        data = {**in_json, "contentSchema": _reference(endpoint.chunk)}
+        properties = {"event": {"type": "string"}, "data": data}
+        return {"type": "object", "properties": properties, "required": ["event", "data"]}
+    body = {"anyOf": [_reference(endpoint.chunk), _reference(ErrorBody)]}
+    in_json["contentSchema"] = body
     described = "[DONE] ends an answer; an error ends one that failed midway."
     data = {"anyOf": [{"const": "[DONE]"}, in_json], "description": described}
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}

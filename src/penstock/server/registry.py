@@ -7,17 +7,19 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, NotFoundError, PenstockError
+from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.server.figures import figures
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from penstock.engine.client import EngineClient
     from penstock.server.declared import DeclaredModel
+    from penstock.server.engines import Engine
     from penstock.server.model_entry import MakeEngine
     from penstock.server.observe import Observer
+    from penstock.server.served_encoder import EncoderInUse, ServedEncoder
     from penstock.server.served_model import ModelInUse, ServedModel
 
 log = logging.getLogger(__name__)
@@ -44,9 +46,9 @@ class ModelRegistry:
         self._names: dict[str, ModelEntry] = {}
         self._listed: list[str] = []
         self._changes = asyncio.Lock()
-        observer.watch(self)
+        observer.metrics.read_at_scrape(lambda: figures(self))
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[ServedModel | ServedEncoder]:
         """The models that are in memory."""
         return (entry.served for entry in self.entries if entry.served is not None)
 
@@ -72,18 +74,24 @@ class ModelRegistry:
                 await entry.load()
             self._name_all()
 
-    def adopt(self, model: DeclaredModel, engine: EngineClient) -> None:
+    def adopt(self, model: DeclaredModel, engine: Engine) -> None:
         """Serve an engine that has been started."""
         self._new(model).adopt(engine)
         self._name_all()
 
     async def use(self, name: str | None) -> ModelInUse:
-        """The model for a request that asks for `name`, loaded first if it is asleep.
+        """The generating model for a request that asks for `name`, loaded first if it is asleep.
 
-        Raises NotFoundError for one that isn't served, EngineDeadError for one that can't be loaded.
+        Raises NotFoundError for one that isn't served, InvalidRequestError for one that doesn't generate,
+        EngineDeadError for one that can't be loaded.
         """
         entry = self.default if name is None else self.find(name)
         return await entry.use(name or entry.name)
+
+    async def use_any(self, name: str | None) -> ModelInUse | EncoderInUse:
+        """As `use`, whatever the model does."""
+        entry = self.default if name is None else self.find(name)
+        return await entry.use_any(name or entry.name)
 
     def find(self, name: str, version: str = "") -> ModelEntry:
         """The entry of a name, or of one version of it. Raises NotFoundError."""
@@ -100,7 +108,41 @@ class ModelRegistry:
     def card(self, name: str) -> ModelCard:
         """What /v1/models says of one name. Raises NotFoundError."""
         entry = self.find(name)
+        if name in entry.adapters:
+            return ModelCard(
+                id=name,
+                created=entry.created,
+                root=entry.adapters[name],
+                parent=entry.name,
+                max_model_len=entry.context,
+            )
         return ModelCard(id=name, created=entry.created, root=entry.name, max_model_len=entry.context)
+
+    async def load_adapter(self, name: str, path: str, base: str | None) -> None:
+        """Serve an adapter of the model `base`, by default the first.
+
+        Raises NotFoundError for a model that isn't served, InvalidRequestError for a name that is taken, and what the
+        adapter can't be loaded for.
+        """
+        async with self._changes:
+            entry = self.default if base is None else self.find(base)
+            if name in self._names:
+                raise InvalidRequestError(
+                    f"{name!r} is served already. Unload that adapter first, or give this one another name.",
+                    param="lora_name",
+                    code="adapter_exists",
+                )
+            await entry.load_adapter(name, path)
+            self._name_all()
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; those that it has are finished. Raises NotFoundError."""
+        async with self._changes:
+            entry = self._names.get(name)
+            if entry is None or name not in entry.adapters:
+                raise NotFoundError(f"No adapter {name[:256]!r} is loaded.", param="lora_name", code="model_not_found")
+            entry.unload_adapter(name)
+            self._name_all()
 
     async def reload(self, name: str) -> None:
         """Load a model as it is declared now: one that is there already is swapped, without a request lost.
@@ -199,7 +241,10 @@ class ModelRegistry:
         versions: set[tuple[str | None, str]] = set()
         for model in declared:
             own = self._name_of(model)
-            for name in (own, *model.aliases):
+            for adapter, _ in model.config.lora_modules:
+                if adapter in (own, *model.aliases):
+                    raise ConfigError(f"A model and its adapter are both served as {adapter!r}.", param="lora_modules")
+            for name in (own, *model.aliases, *dict(model.config.lora_modules)):
                 if name is not None and bearers.setdefault(name, own) != own:
                     raise ConfigError(f"Two models are served as {name!r}. Give one another name.", param="aliases")
             if (own, model.version) in versions:
@@ -211,7 +256,9 @@ class ModelRegistry:
 
     def _name_all(self) -> None:
         """Every name to its entry, the last of several versions."""
+        adapters = {name: entry for entry in self.entries for name in entry.adapters}
         names = {name: entry for entry in self.entries for name in (entry.name, *entry.declared.aliases)}
+        names = {**names, **{name: entry for name, entry in adapters.items() if name not in names}}
         versioned = {f"{entry.name}@{entry.declared.version}": entry for entry in self.entries}
         several = {entry.name for entry in self.entries if names[entry.name] is not entry}
         self._names = {**versioned, **names}

@@ -194,13 +194,17 @@ class Completion(Struct, frozen=True, kw_only=True):
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
-    """One name the model answers to; an alias names the model itself as its `root`."""
+    """One name that a model answers to; an alias names the model itself as its `root`.
+
+    An adapter names its directory there, and the model as its `parent`.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "penstock"
     root: str
+    parent: str | None = None
     max_model_len: int | None  # None: not loaded yet
 
 

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-from penstock.server import requests, responses, status, tokens
+from penstock.server import adapters, reading, requests, responses, scoring, status, tokens
+from penstock.server.batches.routes import ENDPOINTS as BATCH_ENDPOINTS
 from penstock.server.chat import chat_completions
 from penstock.server.completions import completions
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One path and method.
-
-    `takes` is the type of the body, `gives` that of the answer (None: text), `chunk` that of a stream's events.
-    `query` maps parameters to their JSON schema; `errors` are the statuses it may answer beside 200.
-    """
-
-    path: str
-    method: Literal["GET", "POST"]
-    handler: Callable[[Request], Awaitable[Response]]
-    summary: str
-    takes: type | None = None
-    gives: type | None = None
-    chunk: type | None = None
-    query: dict[str, dict[str, Any]] | None = None
-    errors: tuple[int, ...] = ()
-
-
-_BODY_ERRORS = (400, 404, 408, 413)
-_GENERATION_ERRORS = (*_BODY_ERRORS, 422, 429, 500, 503)
+from penstock.server.embeddings import embeddings
+from penstock.server.endpoint import BODY_ERRORS, GENERATION_ERRORS, Endpoint
+from penstock.server.messages_api.routes import ENDPOINTS as MESSAGES_ENDPOINTS
+from penstock.server.responses_api.routes import ENDPOINTS as RESPONSES_ENDPOINTS
 
 ENDPOINTS = (
     Endpoint(
@@ -47,7 +20,7 @@ ENDPOINTS = (
         takes=requests.ChatRequest,
         gives=responses.ChatCompletion,
         chunk=responses.ChatChunk,
-        errors=_GENERATION_ERRORS,
+        errors=GENERATION_ERRORS,
     ),
     Endpoint(
         "/v1/completions",
@@ -57,7 +30,48 @@ ENDPOINTS = (
         takes=requests.CompletionRequest,
         gives=responses.Completion,
         chunk=responses.Completion,
-        errors=_GENERATION_ERRORS,
+        errors=GENERATION_ERRORS,
+    ),
+    *RESPONSES_ENDPOINTS,
+    *MESSAGES_ENDPOINTS,
+    *BATCH_ENDPOINTS,
+    Endpoint(
+        "/v1/embeddings",
+        "POST",
+        embeddings,
+        "Vectors of texts",
+        takes=reading.EmbeddingRequest,
+        gives=reading.Embeddings,
+        errors=GENERATION_ERRORS,
+    ),
+    Endpoint(
+        "/rerank",
+        "POST",
+        scoring.rerank,
+        "Order documents by a query",
+        takes=reading.RerankRequest,
+        gives=reading.Ranking,
+        errors=GENERATION_ERRORS,
+        aliases=("/v1/rerank", "/v2/rerank"),
+    ),
+    Endpoint(
+        "/score",
+        "POST",
+        scoring.score,
+        "How much two texts have to do with each other",
+        takes=reading.ScoreRequest,
+        gives=reading.Scores,
+        errors=GENERATION_ERRORS,
+        aliases=("/v1/score",),
+    ),
+    Endpoint(
+        "/classify",
+        "POST",
+        scoring.classify,
+        "Classes of texts",
+        takes=reading.ClassifyRequest,
+        gives=reading.Classifications,
+        errors=GENERATION_ERRORS,
     ),
     Endpoint("/v1/models", "GET", status.list_models, "Names of the model", gives=responses.ModelList),
     Endpoint(
@@ -69,13 +83,29 @@ ENDPOINTS = (
         errors=(404,),
     ),
     Endpoint(
+        "/v1/load_lora_adapter",
+        "POST",
+        adapters.load_adapter,
+        "Serve a low-rank adapter",
+        takes=requests.LoadAdapterRequest,
+        errors=(*BODY_ERRORS, 422, 500, 503),
+    ),
+    Endpoint(
+        "/v1/unload_lora_adapter",
+        "POST",
+        adapters.unload_adapter,
+        "Serve a low-rank adapter no more",
+        takes=requests.UnloadAdapterRequest,
+        errors=(*BODY_ERRORS, 503),
+    ),
+    Endpoint(
         "/tokenize",
         "POST",
         tokens.tokenize,
         "Text or messages to token ids",
         takes=requests.TokenizeRequest,
         gives=responses.Tokenized,
-        errors=(*_BODY_ERRORS, 422),
+        errors=(*BODY_ERRORS, 422),
     ),
     Endpoint(
         "/detokenize",
@@ -84,7 +114,7 @@ ENDPOINTS = (
         "Token ids to text",
         takes=requests.DetokenizeRequest,
         gives=responses.Detokenized,
-        errors=_BODY_ERRORS,
+        errors=BODY_ERRORS,
     ),
     Endpoint(
         "/tokenizer_info",

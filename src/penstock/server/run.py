@@ -16,11 +16,13 @@ from penstock.core.errors import ConfigError, PenstockError
 from penstock.core.sizes import format_size
 from penstock.engine.client import EngineClient
 from penstock.server.app import build_app
+from penstock.server.engines import make_engine
 from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
+from penstock.server.websocket import OVERHEAD_BYTES, websocket_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.engine.spawn import CoreProcess
     from penstock.models.spec import ModelSpec
     from penstock.server.declared import DeclaredModel
+    from penstock.server.engines import Engine
     from penstock.server.kserve.grpc_server import GrpcListener
     from penstock.server.model_entry import ModelEntry
     from penstock.server.settings import ServerSettings
@@ -70,7 +73,7 @@ async def serve(
     grpc: GrpcListener | None = None
     observer = Observer()
     cores = [core] if core is not None else []
-    registry = ModelRegistry(observer, lambda config: EngineClient(config, cores.pop() if cores else None), declare)
+    registry = ModelRegistry(observer, lambda config: make_engine(config, cores), declare)
     stop = _StopSignals()
     try:
         grpc = _grpc_listener(settings)
@@ -138,11 +141,21 @@ def start_up_lines(
         if entry.served is None:
             yield "  model      loaded at the first request"
         else:
-            yield from model_lines(entry.served.engine.spec, entry.served.engine.info)
+            yield from _lines_of(entry.served.engine)
     yield f"  address    {url}" + ("" if settings.uds else "  (API under /v1, chat page at /)")
     if grpc_url is not None:
         yield f"  grpc       {grpc_url}"
     yield f"  ready      after {seconds:.1f} s"
+
+
+def _lines_of(engine: Engine) -> Iterator[str]:
+    if isinstance(engine, EngineClient):
+        yield from model_lines(engine.spec, engine.info)
+        return
+    spec, runner = engine.spec, engine.info.runner
+    yield f"  model      {spec.architecture} {spec.kind}, {format_size(engine.info.weight_bytes)}"
+    yield f"  device     {runner['device']}, {runner['dtype']}, {runner['runner']}, {runner['threads']} threads"
+    yield f"  capacity   {spec.max_length} tokens a text"
 
 
 def model_lines(spec: ModelSpec, info: EngineInfo) -> Iterator[str]:
@@ -172,7 +185,9 @@ class HttpServer(Server):  # type: ignore[misc]  # uvicorn is not followed by th
         config = Config(
             app,
             http=Http1Protocol,
-            ws="none",
+            ws=websocket_protocol,
+            ws_max_size=settings.max_body_bytes + OVERHEAD_BYTES,
+            ws_per_message_deflate=False,  # events are short, and each connection's compressor is not
             log_config=None,
             access_log=settings.access_log,
             server_header=False,

@@ -8,10 +8,12 @@ import time
 import uuid
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import penstock
 from penstock.core.errors import InvalidRequestError
+from penstock.models.pooling import pooling_of
 from penstock.server.dialect import ChatDialect
 from penstock.server.generation import Generation
 from penstock.server.prompts import PromptReader
@@ -19,11 +21,13 @@ from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
-    from penstock.engine.types import SamplingParams
+    from penstock.engine.encoders.client import EncoderClient
+    from penstock.engine.types import Pooling, SamplingParams
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest
 
 MAX_SEQUENCES = 1024  # of one request: prompts times n
+E = TypeVar("E", bound="EngineClient | EncoderClient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +40,21 @@ class Head:
     system_fingerprint: str
 
 
-class ServedModel:
+class Served(Generic[E]):
     """One engine that has been started, under one name.
 
     Args:
-        engine: what generates; closed with this.
+        engine: what computes; closed with this.
         name: the served name.
         version: of the model, as whoever serves it counts.
         observer: where its requests are counted.
     """
 
-    def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
+    def __init__(self, engine: E, *, name: str, version: str, observer: ModelObserver) -> None:
         self.engine = engine
         self.name = name
         self.version = version
         self.observer = observer
-        self.dialect = ChatDialect(engine)
-        self.prompts = PromptReader(engine, self.dialect)
         self.created = int(time.time())
         self.last_used = time.monotonic()
         seen = (penstock.__version__, engine.spec, sorted(engine.info.runner.items()))
@@ -66,10 +68,6 @@ class ServedModel:
         """Requests that have this model in their hands."""
         return self._uses
 
-    def use(self, name: str) -> ModelInUse:
-        """The model for one request, under the name that it was asked for by."""
-        return ModelInUse(self, name)
-
     async def retire(self) -> None:
         """Wait until no request uses it, then close it. No new use may begin meanwhile."""
         self._loop = asyncio.get_running_loop()
@@ -79,7 +77,6 @@ class ServedModel:
 
     async def close(self) -> None:
         """End its engine and threads; what is in flight raises EngineDeadError."""
-        self.prompts.close()
         await self.engine.close()
 
     def _enter(self) -> None:
@@ -94,18 +91,36 @@ class ServedModel:
             self._loop.call_soon_threadsafe(self._unused.set)
 
 
-class ModelInUse:
+class ServedModel(Served["EngineClient"]):
+    """A model that generates; arguments as for `Served`."""
+
+    def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
+        super().__init__(engine, name=name, version=version, observer=observer)
+        self.dialect = ChatDialect(engine)
+        self.prompts = PromptReader(engine, self.dialect)
+        self.pooling: Pooling | None = None  # once an embedding was asked for
+
+    def use(self, name: str, *, adapter: str = "") -> ModelInUse:
+        """The model for one request, under the name that it was asked for by, which may be that of an adapter."""
+        return ModelInUse(self, name, adapter)
+
+    async def close(self) -> None:
+        self.prompts.close()
+        await super().close()
+
+
+class InUse(Generic[E]):
     """A model in the hands of one request. While one of these exists, the model stays loaded.
 
     A request may end before its answer's first byte is asked for, when nothing that it opened runs its own end any
     more; so it is this object's end that counts, not a call.
     """
 
-    def __init__(self, served: ServedModel, name: str) -> None:
+    kind: str  # what such a model does, for people
+
+    def __init__(self, served: Served[E], name: str) -> None:
         self.name = name
         self.engine = served.engine
-        self.dialect = served.dialect
-        self.prompts = served.prompts
         self.observer = served.observer
         self._fingerprint = served.fingerprint
         served._enter()
@@ -119,6 +134,28 @@ class ModelInUse:
     def head(self, prefix: str) -> Head:
         """The head of a new answer."""
         return Head(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), self.name, self._fingerprint)
+
+
+class ModelInUse(InUse["EngineClient"]):
+    """A generating model in the hands of one request."""
+
+    kind = "generator"
+
+    def __init__(self, served: ServedModel, name: str, adapter: str) -> None:
+        super().__init__(served, name)
+        self.adapter = adapter
+        self.dialect = served.dialect
+        self.prompts = served.prompts
+        self._served = served
+
+    async def pooling(self) -> Pooling:
+        """What makes a prompt's vector: as the model's files say, else its last token."""
+        served = self._served
+        if served.pooling is not None:
+            return served.pooling
+        found = await asyncio.to_thread(pooling_of, Path(self.engine.config.model_path))
+        served.pooling = found
+        return found
 
     def start(
         self,
@@ -138,12 +175,22 @@ class ModelInUse:
                 code="invalid_value",
             )
         return Generation(
-            self,
+            self.engine,
             prompts,
             params,
             request_id=request_id,
             priority=request.priority or 0,
             cache_salt=request.cache_salt or "",
+            adapter=self.adapter,
             arrived=arrived,
             grammar_field=field_of(request) or "tools",
+            observer=self.observer,
+            holds=self,
         )
+
+
+def wrong_kind(model: InUse[EngineClient] | InUse[EncoderClient], wanted: str) -> InvalidRequestError:
+    """For a request that this kind of model can't answer."""
+    return InvalidRequestError(
+        f"The model {model.name!r} is of the kind '{model.kind}'. {wanted}", param="model", code="wrong_model_kind"
+    )

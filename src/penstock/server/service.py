@@ -8,12 +8,18 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.core.errors import InvalidRequestError
+from penstock.core.paths import data_dir
+from penstock.server.batches.files import FileStore
+from penstock.server.batches.runner import BatchRunner
 from penstock.server.hangup import while_connected
+from penstock.server.responses_api.work import BackgroundResponses
 from penstock.server.sse import EventStream
+from penstock.server.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    from starlette.applications import Starlette
     from starlette.requests import Request
 
     from penstock.server.generation import Choice, Generation
@@ -32,12 +38,30 @@ class Service:
         models: what is served.
         settings: limits and targets.
         observer: where requests are counted.
+        inside: answers the requests that the server makes to itself.
     """
 
-    def __init__(self, models: ModelRegistry, settings: ServerSettings, observer: Observer) -> None:
+    def __init__(self, models: ModelRegistry, settings: ServerSettings, observer: Observer, inside: Starlette) -> None:
         self.models = models
         self.settings = settings
         self.observer = observer
+        self.storage = Storage(settings.data_dir or data_dir())
+        self.responses = BackgroundResponses(models, self.storage)
+        self.files = FileStore(self.storage)
+        self.batches = BatchRunner(inside, models, self.storage, places=settings.batch_concurrency)
+        self.inside = inside
+
+    async def resume(self) -> None:
+        """Take up what servers that are gone have left unfinished."""
+        if self.storage.exists:
+            await self.responses.take_up()
+            await self.batches.take_up()
+
+    async def close(self) -> None:
+        """Leave what is unfinished to the next server."""
+        await self.batches.close()
+        await self.responses.close()
+        self.storage.close()
 
     async def answer(
         self,

@@ -52,10 +52,14 @@ class ServerSettings(PenstockSettings):
     aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
     model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
+    lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
     cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
     allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body
     max_header_bytes: int = setting(32 * 1024, size(4096))  # largest request head
+    data_dir: Path | None = setting(None, path)  # stored responses, files and batches; the user's own otherwise
+    max_file_bytes: int = setting(200 * MIB, size(1024))  # largest uploaded file
+    batch_concurrency: int = setting(8, integer(1, 1024))  # requests of batches that run at the same time
     drain_timeout: float = setting(30.0, number(0, 86400))  # seconds that running requests get at shutdown
     latency_target_ms: float = setting(50.0, number(0, above=True))  # that /performance/latency reports against
     keepalive_seconds: float = setting(15.0, number(0, above=True))  # silence before a stream gets a comment line

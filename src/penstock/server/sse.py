@@ -28,6 +28,11 @@ def event(body: msgspec.Struct | dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % _encode(body)
 
 
+def named_event(name: str, body: msgspec.Struct) -> bytes:
+    """One event that has a name of its own, as in OpenAI's Responses and Anthropic's Messages."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(body))
+
+
 def failure(error: PenstockError) -> bytes:
     """The last event of a stream that failed, in OpenAI's shape."""
     return event(body_of(error))

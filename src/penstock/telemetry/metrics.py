@@ -29,6 +29,9 @@ _LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1.
 _TOKENS = (1.0, 8.0, 32.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 65536.0, 131072.0)
 
 
+_TEXTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One row of the table.
@@ -102,6 +105,17 @@ STRUCTURED = Metric(
     "Sequences whose output had to match a grammar, by outcome: complete, cut (by length), abort, error.",
     labels=("model", "outcome"),
 )
+ENCODER_BATCH = Metric(
+    "encoder_batch_texts", "histogram", "Texts that an encoder computed in one call.", buckets=_TEXTS
+)
+ENCODER_BATCH_SECONDS = Metric(
+    "encoder_batch_seconds", "histogram", "How long an encoder computed one call.", buckets=_LATENCY
+)
+ENCODER_QUEUE = Metric(
+    "encoder_queue_seconds", "histogram", "From a text's arrival to the call that computes it.", buckets=_LATENCY
+)
+ENCODER_TOKENS = Metric("encoder_tokens", "counter", "Tokens that an encoder computed, padding not counted.")
+ENCODER_PADDING = Metric("encoder_padding_tokens", "counter", "Padding that an encoder computed.")
 HTTP_REQUESTS = Metric(
     "http_requests",
     "counter",

@@ -132,7 +132,8 @@ def test_padded_static_decode_steps_give_the_same_hidden_states(variant: str, tm
     with torch.inference_mode():
         plan = executor._planner.plan(steps)
         expected = torch.cat([executor._compute(plan)[rows] for rows in plan.rows])
-        graphs = DecodeGraphs(executor._compute, executor._planner, executor._cache, torch.float32, torch.device("cpu"))
+        parts = (executor._compute, executor._planner, executor._cache, executor.bank)
+        graphs = DecodeGraphs(*parts, torch.float32, torch.device("cpu"))
         torch.testing.assert_close(graphs.run(steps), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(graphs.run(steps[:3]), expected[:3], atol=1e-5, rtol=0)
         torch.testing.assert_close(graphs.run(steps), expected, atol=1e-5, rtol=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from penstock.engine.types import StepBatch, StepOutput
+    from penstock.models.lora import LoraAdapter
     from penstock.models.spec import ModelSpec
 
 
@@ -30,6 +31,8 @@ class RunnerConfig:
     gpu_memory_utilization: float = 0.9  # share of a GPU's memory for weights and KV together
     runner_cache: bool = False  # keep packed weights and measured choices in the cache directory
     allow_unverified: bool = False  # run paths that were never tested on their hardware
+    max_loras: int = 8  # adapters in memory at a time
+    max_lora_rank: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,17 @@ class ModelRunner(Protocol):
         ...
 
     def execute(self, batch: StepBatch) -> StepOutput: ...
+
+    def load_adapter(self, number: int, adapter: LoraAdapter) -> int:
+        """Take an adapter, by whose number (above 0, never used before) sequences then ask for it; its bytes in memory.
+
+        Called after `allocate`, between steps. Raises ModelFileError or ConfigError.
+        """
+        ...
+
+    def unload_adapter(self, number: int) -> None:
+        """Forget an adapter, of which no sequence is left."""
+        ...
 
     def describe(self) -> dict[str, str]:
         """Device, dtype, attention path and whether it is verified: for the start-up line and /version."""

@@ -5,9 +5,11 @@ A step is one call, made without the interpreter's lock: tokens and block tables
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from penstock._native import Answer, Choice, Logprobs, Share
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.types import SampleSpec, SequenceStep, StepBatch
+    from penstock.models.lora import LoraAdapter
     from penstock.models.spec import ModelSpec, Weights
 
 # How products take their activations, and what keys and values are stored as, by the dtype asked for.
@@ -166,11 +169,16 @@ class NativeRunner:
         outputs = [SequenceOutput(error=refusal(s, limits)) for s in batch.sequences]
         valid = [i for i, output in enumerate(outputs) if output.error is None]
         if valid:
+            valid.sort(key=lambda i: batch.sequences[i].adapter)  # sequences of one adapter share its products
+            adapters = [batch.sequences[i].adapter for i in valid]
             shares = [_share(batch.sequences[i], limits) for i in valid]
             with _own_errors():
-                answers = self._runner.execute(shares)
-            for i, answer in zip(valid, answers, strict=True):
+                answers = self._runner.execute(shares, adapters if adapters[-1] else [])
+            for at, (i, answer) in enumerate(zip(valid, answers, strict=True)):
                 outputs[i] = _output(answer)
+                pooling = batch.sequences[i].pooling
+                if pooling is not None and outputs[i].error is None:
+                    outputs[i] = replace(outputs[i], pooled=self._runner.pooled(at, pooling == "mean"))
             self._keep_plans()
         return StepOutput(outputs)
 
@@ -179,6 +187,28 @@ class NativeRunner:
             plans = self._runner.plans()
             self._plans.add(plans)
             self._plans_kept = len(plans)
+
+    def load_adapter(self, number: int, adapter: LoraAdapter) -> int:
+        needed = 4 * sum(math.prod(pair.a.shape) + math.prod(pair.b.shape) for pair in adapter.pairs.values())
+        free = available_memory()
+        if needed > free:
+            raise ConfigError(
+                f"The adapter takes up to {format_size(needed)} of memory; {format_size(free)} are free.",
+                param="max_loras",
+            )
+        pairs = {
+            pair.module: (
+                pair.scale,
+                (pair.a.dtype, pair.a.shape, adapter.raw(pair.a)),
+                (pair.b.dtype, pair.b.shape, adapter.raw(pair.b)),
+            )
+            for pair in adapter.pairs.values()
+        }
+        with _own_errors():
+            return self._runner.load_adapter(number, pairs)
+
+    def unload_adapter(self, number: int) -> None:
+        self._runner.unload_adapter(number)
 
     def describe(self) -> dict[str, str]:
         described = {
@@ -198,9 +228,11 @@ class NativeRunner:
             described["note"] = self._note
         return described
 
-    def logits(self, token_ids: Sequence[int], start: int, block_table: Sequence[int]) -> list[list[float]]:
+    def logits(
+        self, token_ids: Sequence[int], start: int, block_table: Sequence[int], adapter: int = 0
+    ) -> list[list[float]]:
         """Scores of the token after each of `token_ids`, `[len(token_ids), vocab_size]`; for comparisons."""
-        return self._runner.logits(token_ids, start, block_table)
+        return self._runner.logits(token_ids, start, block_table, adapter)
 
     def _products(self, quantization: str) -> str:
         """What products take the activations of such weights as."""

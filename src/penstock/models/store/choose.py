@@ -28,8 +28,10 @@ _QUANTIZATION = re.compile(
 _SAFETENSORS_FILES = re.compile(
     r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|"
     r"added_tokens\.json|vocab\.json|merges\.txt|tokenizer\.model|chat_template\.(jinja|json)|"
-    r"model.*\.safetensors|model\.safetensors\.index\.json"
+    r"model.*\.safetensors|model\.safetensors\.index\.json|"
+    r"modules\.json|1_Pooling/config\.json|sentence_bert_config\.json|config_sentence_transformers\.json"
 )
+_ONNX_FILES = re.compile(r"(onnx/)?model\.onnx([._]data)?")  # of an encoder that has no safetensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,14 @@ def _gguf_choice(name: HubName, model: list[str], models: list[list[str]]) -> Ch
 
 
 def _safetensors(name: HubName, files: Iterable[str]) -> Choice:
-    chosen = tuple(sorted(file for file in files if _SAFETENSORS_FILES.fullmatch(file)))
-    if "config.json" not in chosen or not any(file.endswith(".safetensors") for file in chosen):
+    files = sorted(files)
+    chosen = tuple(file for file in files if _SAFETENSORS_FILES.fullmatch(file))
+    if not any(file.endswith(".safetensors") for file in chosen):
+        chosen += tuple(file for file in files if _ONNX_FILES.fullmatch(file))
+    if "config.json" not in chosen or not any(file.endswith((".safetensors", ".onnx")) for file in chosen):
         raise NotFoundError(
-            f"{name.repo} holds no model that can be loaded: neither GGUF files nor config.json with safetensors.",
+            f"{name.repo} holds no model that can be loaded: neither GGUF files nor config.json with safetensors or "
+            "ONNX.",
             param="model",
         )
     return Choice("", ".", chosen)

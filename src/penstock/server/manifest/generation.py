@@ -6,7 +6,7 @@ from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effec
 
 _COMMON: Manifest = {
     **supported(
-        model="the served name or an alias; the served model if absent",
+        model="the served name, an alias or an adapter; the served model if absent",
         stream="",
         stream_options="",
         n="1 to 128",

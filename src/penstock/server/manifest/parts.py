@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server import requests, responses, structured
+from penstock.server import requests, responses
 from penstock.server.manifest.api import Part
 from penstock.server.manifest.field import VLLM, Field, absent, no_effect, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
@@ -86,12 +86,12 @@ REQUEST_PARTS = (
         _ASKED,
     ),
     Part(
-        structured.ResponseFormat,
+        requests.ResponseFormat,
         supported(type="`text`, `json_object`, `json_schema`", json_schema=""),
         {"": _CREATE + "response_format"},
     ),
     Part(
-        structured.JsonSchemaFormat,
+        requests.JsonSchemaFormat,
         supported(
             schema="what can't be enforced is refused by name",
             name="of no account",
@@ -101,7 +101,7 @@ REQUEST_PARTS = (
         {"": _CREATE + "response_format"},
     ),
     Part(
-        structured.StructuredOutputs,
+        requests.StructuredOutputs,
         supported(
             json="a JSON schema, or a string that holds one",
             regex="",
@@ -318,7 +318,10 @@ OTHER_PARTS = (
         {
             **supported(id="", object="", created="when the server started", owned_by=""),
             **supported(
-                VLLM, root="the model behind an alias", max_model_len="tokens; null before the model is loaded"
+                VLLM,
+                root="the model behind an alias, the directory of an adapter",
+                parent="the model of an adapter",
+                max_model_len="tokens; null before the model is loaded",
             ),
             **absent(shutdown_date=""),
         },

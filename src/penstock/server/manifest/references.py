@@ -10,6 +10,7 @@ from urllib.parse import quote
 _OPENAI = "https://developers.openai.com/api/reference/resources/"
 _VLLM = "https://docs.vllm.ai/en/stable/serving/online_serving/"
 
+VLLM_LORA = "https://docs.vllm.ai/en/stable/features/lora/"
 PENSTOCK = "serving.md#watching-it"  # endpoints of our own; beside the page that is made from the manifest
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from penstock.server.manifest import batches, messages, responses
+from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
 from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
-from penstock.server.manifest.references import PENSTOCK, openai_parameter, openai_streaming_parameter, vllm
+from penstock.server.manifest.reading import READING_APIS, READING_PARTS
+from penstock.server.manifest.references import PENSTOCK, VLLM_LORA, openai_parameter, openai_streaming_parameter, vllm
 from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 
 APIS = (
@@ -36,8 +39,11 @@ APIS = (
         supported(model="in the path; slashes may stand in it"),
         {"": openai_parameter("models", "models", "retrieve")},
     ),
+    *READING_APIS,
     Api("tokenize", "POST /tokenize", TOKENIZE, {"": vllm("#utility-apis")}),
     Api("detokenize", "POST /detokenize", DETOKENIZE, {"": vllm("#utility-apis")}),
+    Api("load_lora_adapter", "POST /v1/load_lora_adapter", LOAD_ADAPTER, {"": VLLM_LORA}),
+    Api("unload_lora_adapter", "POST /v1/unload_lora_adapter", UNLOAD_ADAPTER, {"": VLLM_LORA}),
     Api(
         "tokenizer_info",
         "GET /tokenizer_info",
@@ -50,6 +56,18 @@ APIS = (
         supported(target_ms="in the query; default is `--latency-target-ms`"),
         {"": PENSTOCK},
     ),
+    *responses.APIS,
+    *messages.APIS,
+    *batches.APIS,
 )
 
-PARTS = (*REQUEST_PARTS, *CHAT_PARTS, *COMPLETION_PARTS, *OTHER_PARTS)
+PARTS = (
+    *REQUEST_PARTS,
+    *CHAT_PARTS,
+    *COMPLETION_PARTS,
+    *READING_PARTS,
+    *OTHER_PARTS,
+    *responses.PARTS,
+    *messages.PARTS,
+    *batches.PARTS,
+)

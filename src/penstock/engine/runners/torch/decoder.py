@@ -4,23 +4,29 @@ ModelSpec."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 
-from penstock.engine.runners.torch.linear import make_linear
+from penstock.engine.runners.torch.linear import activate, make_linear
 from penstock.engine.runners.torch.rms_norm import RMSNorm
 from penstock.engine.runners.torch.rotary import rotate_
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from penstock.engine.runners.torch.attention import Attention
     from penstock.engine.runners.torch.linear import Linear
+    from penstock.engine.runners.torch.lora import LoraBank
     from penstock.engine.runners.torch.plan import StepPlan
     from penstock.engine.runners.torch.rotary import Rotary
     from penstock.models.spec import ModelSpec, Weights
+
+    Change = Callable[[Sequence[str], Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Decoder:
         layers = sum(p.nbytes for x in self._layers for p in (x.qkv, x.o, x.gate, x.up, x.down))
         return int(self._embed.nbytes) + self._head.nbytes + layers
 
-    def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention) -> Tensor:
+    def forward(self, plan: StepPlan, rotary: Rotary, attention: Attention, bank: LoraBank | None = None) -> Tensor:
         """The normalized hidden states after the last layer, [rows, hidden] in the model's dtype."""
         turns = rotary.at(plan.positions)
         # The residual stream stays in float32: rounded to bfloat16 at each of its additions, it would carry most
@@ -67,12 +73,24 @@ class Decoder:
         if self._spec.embedding_scale != 1:
             x = x.mul_(self._spec.embedding_scale)
         for i, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.attn_norm(x))
+            change = None if bank is None or plan.adapted is None else partial(bank.add, i, rows=plan.adapted)
+            h = layer.attn_norm(x)
+            qkv = layer.qkv(h)
+            if change is not None:
+                change(("q", "k", "v"), h, qkv)
             self._rotate(qkv, layer.qk_norm, *turns[layer.kind])
-            x = _add(layer.o, attention(i, qkv, plan.attention[layer.kind], plan.slots), layer.attn_post_norm, x)
+            attended = attention(i, qkv, plan.attention[layer.kind], plan.slots)
+            x = _add(layer.o, attended, layer.attn_post_norm, x, change, "o")
             h = layer.mlp_norm(x)
-            gated = layer.up.times(h, layer.gate.activated(h, self._spec.activation))
-            x = _add(layer.down, gated, layer.mlp_post_norm, x)
+            if bank is None or bank.is_empty:
+                gated = layer.up.times(h, layer.gate.activated(h, self._spec.activation))
+            else:  # apart for all rows: no row's bits are to depend on whether another has an adapter
+                gate, up = layer.gate(h), layer.up(h)
+                if change is not None:
+                    change(("gate",), h, gate)
+                    change(("up",), h, up)
+                gated = activate(gate, self._spec.activation).mul_(up)
+            x = _add(layer.down, gated, layer.mlp_post_norm, x, change, "down")
         return self._final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -88,11 +106,15 @@ class Decoder:
         rotate_(heads, cos, sin)
 
 
-def _add(product: Linear, x: Tensor, post_norm: RMSNorm | None, residual: Tensor) -> Tensor:
-    """residual [rows, hidden] and what the product gives of x, normed first where the model does."""
-    if post_norm is None:
-        return product.plus(x, residual)
-    return residual.add_(post_norm(product(x).float()))
+def _add(
+    product: Linear, x: Tensor, post_norm: RMSNorm | None, residual: Tensor, change: Change | None, module: str
+) -> Tensor:
+    """residual [rows, hidden] and what the product gives of x, with what adapters change in it, normed first where the
+    model does."""
+    y = product.plus(x, residual) if post_norm is None else product(x).float()
+    if change is not None:
+        change((module,), x, y)
+    return y if post_norm is None else residual.add_(post_norm(y))
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from penstock.engine.runners.refusal import NOT_FINITE, Limits, refusal
 from penstock.engine.runners.torch.attention import Attention
 from penstock.engine.runners.torch.graphs import DecodeGraphs
 from penstock.engine.runners.torch.logprobs import prompt_logprobs
+from penstock.engine.runners.torch.lora import LoraBank
 from penstock.engine.runners.torch.plan import Planner
 from penstock.engine.runners.torch.sampler import sample
 from penstock.engine.types import PositionLogprobs, Sampled, SequenceOutput
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 class StepExecutor:
     """Runs steps of one model over one KV cache. To be used inside `torch.inference_mode()`.
+
+    Attributes:
+        bank: the adapters that sequences may ask for.
 
     Args:
         graphs: run steps of decodes alone in fixed shapes, captured as graphs where the device can.
@@ -53,9 +57,10 @@ class StepExecutor:
         self._device = device
         self._limits = Limits(spec.vocab_size, rotary.length, cache.num_blocks, cache.block_size)
         attention = Attention(spec, cache, device)
-        self._compute = partial(decoder.forward, rotary=rotary, attention=attention)
+        self.bank = LoraBank(spec, dtype, device)
+        self._compute = partial(decoder.forward, rotary=rotary, attention=attention, bank=self.bank)
         self._planner = Planner(cache, spec.windows, dtype, device)
-        self._graphs = DecodeGraphs(self._compute, self._planner, cache, dtype, device) if graphs else None
+        self._graphs = DecodeGraphs(self._compute, self._planner, cache, self.bank, dtype, device) if graphs else None
 
     def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
         """One output for each sequence, in order."""
@@ -83,6 +88,10 @@ class StepExecutor:
             if step.prompt_logprobs is not None and outputs[i].error is None:
                 scores = self._score_prompt(step, step.prompt_logprobs, hidden[rows[i]])
                 outputs[i] = replace(outputs[i], prompt_logprobs=scores)
+            if step.pooling is not None and outputs[i].error is None:
+                own = hidden[rows[i]].float()
+                pooled = own.sum(0) if step.pooling == "mean" else own[-1]
+                outputs[i] = replace(outputs[i], pooled=bytes(pooled.cpu().numpy().data))
         return outputs
 
     def _forward(self, sequences: list[SequenceStep]) -> tuple[Tensor, Sequence[slice]]:
@@ -90,6 +99,8 @@ class StepExecutor:
         if self._graphs is not None and self._planner.is_one_decode_group(sequences):
             return self._graphs.run(sequences), [slice(i, i + 1) for i in range(len(sequences))]
         plan = self._planner.plan(sequences)
+        adapted = self.bank.rows([(rows, s.adapter) for rows, s in zip(plan.rows, sequences, strict=True)])
+        plan = replace(plan, adapted=adapted)
         return self._compute(plan), plan.rows
 
     def _score_prompt(self, s: SequenceStep, top: int, hidden: Tensor) -> list[PositionLogprobs]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from penstock.engine.runners.torch.kv_cache import KVCache
+    from penstock.engine.runners.torch.lora import LoraBank
     from penstock.engine.runners.torch.plan import Planner
     from penstock.engine.types import SequenceStep
 
@@ -37,12 +38,15 @@ class DecodeGraphs:
         forward: Callable[[StepPlan], Tensor],
         planner: Planner,
         cache: KVCache,
+        bank: LoraBank,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._forward = forward
         self._planner = planner
         self._cache = cache
+        self._bank = bank
+        self._layout = bank.layout
         self._dtype = dtype
         self._device = device
         self._steps: dict[tuple[int, ...], _StaticStep] = {}
@@ -51,12 +55,16 @@ class DecodeGraphs:
     def run(self, sequences: Sequence[SequenceStep]) -> Tensor:
         """Hidden states [len(sequences), hidden], in the order given; valid until the next call."""
         least = max(1, _LEAST_TOKENS // self._cache.block_size)
+        is_adapted = any(s.adapter for s in sequences)
+        if self._layout != self._bank.layout:
+            self._steps = {shape: step for shape, step in self._steps.items() if step.plan.adapted is None}
+            self._layout = self._bank.layout
         widest = (max(map(reach.width, sequences)) for reach in self._planner.reaches)
         widths = tuple(max(least, _power_of_two(width)) for width in widest)
-        shape = _power_of_two(len(sequences)), *widths
+        shape = _power_of_two(len(sequences)), *widths, int(is_adapted)
         step = self._steps.get(shape)
         if step is None:
-            step = self._steps[shape] = self._make_step(shape[0], widths)
+            step = self._steps[shape] = self._make_step(shape[0], widths, is_adapted=is_adapted)
         self._fill(step, sequences)
         if step.graph is not None:
             step.graph.replay()
@@ -65,7 +73,7 @@ class DecodeGraphs:
             hidden = self._forward(step.plan)
         return hidden[: len(sequences)]
 
-    def _make_step(self, rows: int, widths: tuple[int, ...]) -> _StaticStep:
+    def _make_step(self, rows: int, widths: tuple[int, ...], *, is_adapted: bool) -> _StaticStep:
         def integers(count: int) -> Tensor:
             return torch.zeros(count, dtype=torch.int64, device=self._device)
 
@@ -74,7 +82,8 @@ class DecodeGraphs:
             return DecodeGroup(slice(0, rows), integers(rows * width), bias)
 
         attention = tuple(AttentionPlan((group(width),), ()) for width in widths)
-        plan = StepPlan(integers(rows), integers(rows), integers(rows), attention, ())
+        adapted = self._bank.fixed_rows(rows) if is_adapted else None
+        plan = StepPlan(integers(rows), integers(rows), integers(rows), attention, (), adapted)
         step = _StaticStep(plan, widths, torch.empty(0), None)
         self._fill(step, ())
         if self._device.type == "cuda":
@@ -102,6 +111,8 @@ class DecodeGraphs:
         plan.tokens.copy_(torch.tensor([s.token_ids[0] for s in sequences] + [0] * padding))
         plan.positions.copy_(torch.tensor([s.start for s in sequences] + [0] * padding))
         plan.slots.copy_(torch.tensor(slots + [self._cache.spare_block * size] * padding))
+        if plan.adapted is not None:
+            plan.adapted.slots.copy_(torch.tensor([self._bank.slot(s.adapter) for s in sequences] + [0] * padding))
         for reach, attention, width in zip(self._planner.reaches, plan.attention, step.widths, strict=True):
             found, unseen = reach.decode_group(sequences, width)
             blocks = torch.full((rows, width), self._cache.spare_block)

@@ -54,6 +54,11 @@ def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and platform.machine().lower() in {"x86_64", "amd64"}
 
 
+def activate(y: Tensor, activation: Activation) -> Tensor:
+    """activation(y); y may be overwritten."""
+    return F.silu(y, inplace=True) if activation == "silu" else F.gelu(y, approximate="tanh")
+
+
 class PlainLinear:
     """Weights as they are; what torch does with them is the device library's business."""
 
@@ -72,8 +77,7 @@ class PlainLinear:
         return residual.add_(self(x))
 
     def activated(self, x: Tensor, activation: Activation) -> Tensor:
-        y = self(x)
-        return F.silu(y, inplace=True) if activation == "silu" else F.gelu(y, approximate="tanh")
+        return activate(self(x), activation)
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
         return self(x).mul_(factor)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from penstock.engine.runners.torch.kv_cache import KVCache
+    from penstock.engine.runners.torch.lora import AdaptedRows
     from penstock.engine.types import SequenceStep
 
 # Decodes are gathered and attended to in groups, padded to the longest of the group. Another group costs about
@@ -35,6 +36,7 @@ class StepPlan:
     slots: Tensor  # int64 [rows]: where each row's K and V go
     attention: tuple[AttentionPlan, ...]  # for each window
     rows: tuple[slice, ...]  # of each sequence, in the batch's order
+    adapted: AdaptedRows | None = None  # those with an adapter
 
 
 class Planner:

@@ -23,6 +23,7 @@ from penstock.models.load import load
 if TYPE_CHECKING:
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.types import StepBatch
+    from penstock.models.lora import LoraAdapter
     from penstock.models.spec import ModelSpec
 
 # Beside decodes. A CPU computes some 56 prompt tokens in not much more than the time of a step of eight decodes, and
@@ -112,10 +113,15 @@ class TorchRunner:
         self._executor = executor
 
     def execute(self, batch: StepBatch) -> StepOutput:
-        if self._executor is None:
-            raise InvariantError("A step came before the KV cache was allocated.")
         with torch.inference_mode():
-            return StepOutput(self._executor.run(batch.sequences))
+            return StepOutput(self._ready().run(batch.sequences))
+
+    def load_adapter(self, number: int, adapter: LoraAdapter) -> int:
+        with torch.inference_mode():
+            return self._ready().bank.load(number, adapter)
+
+    def unload_adapter(self, number: int) -> None:
+        self._ready().bank.unload(number)
 
     def describe(self) -> dict[str, str]:
         placement = self._placement
@@ -136,6 +142,11 @@ class TorchRunner:
     def shutdown(self) -> None:
         self._executor = None
         self._model = None
+
+    def _ready(self) -> StepExecutor:
+        if self._executor is None:
+            raise InvariantError("A step or an adapter came before the KV cache was allocated.")
+        return self._executor
 
     def _loaded(self) -> _Model:
         if self._model is None:

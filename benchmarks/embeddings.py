@@ -1,0 +1,152 @@
+"""Vectors of all-MiniLM-L6-v2: Penstock's server, HTTP and JSON included, beside sentence-transformers in this process.
+
+Both compute the same weights in float32 on the same cores. Calls alternate, on texts that neither has seen, of lengths
+as passages have them: a few words to a page. A call whose vectors differ by more than `ALLOWED` stops the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import socket
+import sys
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.processes import Child
+from penstock import __version__
+from penstock.core.machine import fingerprint
+from penstock.core.record import Metric, Record, Subject, Workload, git_state
+from penstock.models.store import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+NAME = "embeddings"
+MODEL = "all-minilm-l6-v2"
+BATCHES = (1, 64)
+ALLOWED = 1e-4
+_WARM_UP = 3
+_START_S = 60
+
+
+def measure(logs: Path, repeats: int, seed: int) -> Iterator[Record]:
+    """A record for each batch size. Raises BenchmarkError if sentence-transformers isn't installed."""
+    if find_spec("sentence_transformers") is None:
+        raise BenchmarkError("sentence-transformers isn't installed; `make lint` makes an environment that has it.")
+    import sentence_transformers
+
+    path = resolve(MODEL)
+    theirs = sentence_transformers.SentenceTransformer(str(path), device="cpu")
+    words = _words(path)
+    port = _free_port()
+    command = [sys.executable, "-m", "penstock.cli", "serve", MODEL, "--port", str(port)]
+    child = Child(command, logs / "embeddings.log")
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _wait(client, child)
+            ways: dict[str, Callable[[list[str]], NDArray[np.float32]]] = {
+                "penstock": lambda texts: _ask(client, texts),
+                "sentence_transformers": lambda texts: theirs.encode(texts, batch_size=len(texts)),
+            }
+            for batch in BATCHES:
+                taken, difference = _alternate(ways, words, batch, repeats, seed)
+                yield _record(batch, taken, difference, repeats, seed, sentence_transformers.__version__)
+    finally:
+        child.stop()
+
+
+def _alternate(
+    ways: dict[str, Callable[[list[str]], NDArray[np.float32]]],
+    words: Sequence[str],
+    batch: int,
+    repeats: int,
+    seed: int,
+) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each way's calls, and the greatest difference of any number of their vectors."""
+    rng = random.Random(seed + batch)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    difference = 0.0
+    for number in range(-_WARM_UP, repeats):
+        texts = [_text(rng, words) for _ in range(batch)]
+        found = {}
+        for name in sorted(ways, reverse=number % 2 == 0):
+            began = time.perf_counter()
+            found[name] = ways[name](texts)
+            if number >= 0:
+                taken[name].append(time.perf_counter() - began)
+        difference = max(difference, float(np.abs(found["penstock"] - found["sentence_transformers"]).max()))
+    if difference > ALLOWED:
+        raise BenchmarkError(f"The vectors differ by {difference:.2g}, more than {ALLOWED}.")
+    return taken, difference
+
+
+def _record(
+    batch: int, taken: dict[str, list[float]], difference: float, repeats: int, seed: int, version: str
+) -> Record:
+    pairs = zip(taken["sentence_transformers"], taken["penstock"], strict=True)
+    metrics = (
+        *(Metric.from_samples(name, "s", seconds) for name, seconds in taken.items()),
+        Metric.from_samples("speed_up", "1", [theirs / own for theirs, own in pairs]),
+        Metric.from_samples("difference", "1", [difference]),
+    )
+    for metric in metrics:
+        print(f"  batch {batch}, {metric.name}: median {metric.p50:.5g} {metric.unit}", flush=True)
+    return Record(
+        subject=Subject("penstock", __version__, {"model": MODEL, "peer": f"sentence-transformers {version}"}),
+        workload=Workload(NAME, seed, {"batch": batch, "calls": repeats, "words": "1 to 180, lognormal around 25"}),
+        machine=fingerprint(),
+        git=git_state(),
+        metrics=metrics,
+        notes=(
+            "penstock is a server's answer over HTTP, vectors as base64; sentence_transformers is a call in a process. "
+            "speed_up compares calls on the same texts.",
+        ),
+    )
+
+
+def _ask(client: httpx.Client, texts: list[str]) -> NDArray[np.float32]:
+    """[texts, 384]"""
+    response = client.post("/v1/embeddings", json={"input": texts, "encoding_format": "base64"})
+    if response.status_code != 200:
+        raise BenchmarkError(f"Penstock answered {response.status_code}: {response.text[:300]}")
+    return np.stack([np.frombuffer(base64.b64decode(each["embedding"]), "<f4") for each in response.json()["data"]])
+
+
+def _words(path: Path) -> list[str]:
+    """Whole words of the model's own vocabulary."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_file(str(path / "tokenizer.json")).get_vocab()
+    return sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+
+
+def _text(rng: random.Random, words: Sequence[str]) -> str:
+    return " ".join(rng.choices(words, k=max(1, min(180, int(rng.lognormvariate(3.2, 0.8))))))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait(client: httpx.Client, child: Child) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        child.check_alive()
+        try:
+            if client.get("/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise BenchmarkError(f"Penstock was not ready after {_START_S} s; see {child.log}.")

@@ -1,0 +1,98 @@
+"""Decides which of the waiting texts are computed together.
+
+What: dynamic batching. While a round is computed, requests queue; the next round takes from all of them in turn, one
+    text each, until it holds `ROUND_TOKENS`, and is cut into batches of texts of like length.
+Inputs: requests with the lengths of their texts.
+Config: none; the constants follow from what a call costs, measured in tokens.
+Trade-offs:
+    - Nothing waits for company: an idle model begins at once, and a busy one's queue fills the next batch. What waits
+      does so for one round at most before its first text is computed.
+    - In turn, a request of a thousand texts and one of a single text get the same share: the small one is not held up.
+    - A batch is padded to its longest text; a new one begins where the padding would cost more than a call does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROUND_TOKENS = 2048  # bounds how long a newcomer waits
+BATCH_TOKENS = 1024  # padding included; larger batches fall out of the caches
+CALL_TOKENS = 64  # tokens that are computed in the time a call takes beside its arithmetic
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request of several texts, whose lengths are in tokens."""
+
+    request_id: int
+    lengths: Sequence[int]
+    dealt: int = 0  # texts that a round has taken
+    left: int = field(init=False)  # texts whose vectors are not there yet
+
+    def __post_init__(self) -> None:
+        self.left = len(self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One text of a job."""
+
+    job: Job
+    index: int
+
+    @property
+    def length(self) -> int:
+        return self.job.lengths[self.index]
+
+
+class WaitingJobs:
+    """Requests with texts that no round has taken."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Queue a job; one without texts is nothing to wait for."""
+        if job.lengths:
+            self._jobs.append(job)
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a job; an unknown one is ignored."""
+        self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+
+    def next_round(self, most: int = ROUND_TOKENS) -> list[Item]:
+        """The texts of a round: of each job one in turn, while there are tokens left; at least one."""
+        items: list[Item] = []
+        while self._jobs:
+            job = self._jobs[0]
+            length = job.lengths[job.dealt]
+            if items and length > most:
+                break
+            most -= length
+            items.append(Item(job, job.dealt))
+            job.dealt += 1
+            self._jobs.popleft()
+            if job.dealt < len(job.lengths):
+                self._jobs.append(job)
+        return items
+
+
+def cut(items: Sequence[Item], most: int = BATCH_TOKENS, call: int = CALL_TOKENS) -> list[list[Item]]:
+    """The round's batches, shortest texts first; each holds at most `most` tokens with its padding, or one text."""
+    batches: list[list[Item]] = []
+    for item in sorted(items, key=lambda item: item.length):
+        batch = batches[-1] if batches else []
+        padding = len(batch) * (item.length - batch[-1].length) if batch else 0
+        if not batch or padding > call or (len(batch) + 1) * item.length > most:
+            batches.append([item])
+        else:
+            batch.append(item)
+    return batches

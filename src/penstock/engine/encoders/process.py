@@ -1,0 +1,235 @@
+"""An encoder's process: a socket in, batches through the model, a socket out.
+
+Started as `python -m penstock.engine.encoders.process FD`. A process of its own, since onnxruntime is much native code
+that reads files of others: what brings it down takes no connection and no other model with it, and neither its start
+nor numpy's costs the server anything. A thread reads the socket; the main thread sleeps while there is no work. When
+the client's end closes, the process ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.core.errors import ConfigError, PenstockError
+from penstock.engine.encoders import messages
+from penstock.engine.encoders.batches import Job, WaitingJobs, cut
+from penstock.models.encoder_spec import load_encoder_spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from penstock.engine.encoders.batches import Item
+    from penstock.engine.encoders.session import EncoderSession
+    from penstock.models.encoder_spec import EncoderSpec
+
+log = logging.getLogger(__name__)
+GRACE_SECONDS = 5.0  # how long a batch may go on after the client has gone
+NOT_FINITE = "the model's result is not a finite number"
+FAILED = "the model failed on this request; the server's log has the cause"
+
+
+@dataclass(slots=True)
+class _Request:
+    """What is kept of a request until all its vectors are there."""
+
+    job: Job
+    message: messages.Encode
+    token_ids: list[NDArray[np.int32]]
+    type_ids: list[NDArray[np.int32]]
+    vectors: list[bytes]
+
+
+class EncoderLoop:
+    """Takes messages, computes round after round, and sends what is ready."""
+
+    def __init__(self, session: EncoderSession, sock: socket.socket) -> None:
+        self._session = session
+        self._socket = sock
+        self._waiting = WaitingJobs()
+        self._requests: dict[int, _Request] = {}
+
+    def run(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
+        """Until None comes: the client has gone."""
+        while self.once(inbox):
+            pass
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting)
+
+    def once(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> bool:
+        """Take a message, or compute a round if none is there; waits for either. False: the client has gone."""
+        try:
+            message = inbox.get(block=not self._waiting)
+        except queue.Empty:
+            self._round()
+            return True
+        match message:
+            case messages.Encode():
+                self._add(message)
+            case messages.Cancel(request_id):
+                self._waiting.cancel(request_id)
+                self._requests.pop(request_id, None)
+            case _:
+                return False
+        return True
+
+    def _add(self, message: messages.Encode) -> None:
+        import numpy as np
+
+        token_ids = [np.frombuffer(ids, np.int32) for ids in message.token_ids]
+        type_ids = [np.frombuffer(ids, np.int32) for ids in message.type_ids]
+        job = Job(message.request_id, [len(ids) for ids in token_ids])
+        self._requests[message.request_id] = _Request(job, message, token_ids, type_ids, [b""] * len(token_ids))
+        self._waiting.add(job)
+
+    def _round(self) -> None:
+        for batch in cut(self._waiting.next_round()):
+            wanted = [item for item in batch if item.job.request_id in self._requests]
+            if wanted:
+                self._compute(wanted)
+
+    def _compute(self, batch: list[Item]) -> None:
+        requests = [self._requests[item.job.request_id] for item in batch]
+        began = time.monotonic()
+        try:
+            vectors = self._session.run(
+                [request.token_ids[item.index] for request, item in zip(requests, batch, strict=True)],
+                [request.type_ids[item.index] for request, item in zip(requests, batch, strict=True)],
+            )
+        except Exception:
+            log.exception("a batch of %d texts failed", len(batch))
+            if len(batch) > 1:  # only the culprit is to fail
+                for item in batch:
+                    if item.job.request_id in self._requests:
+                        self._compute([item])
+            else:
+                self._fail(batch[0].job, FAILED)
+            return
+        done = messages.Batch(
+            texts=len(batch),
+            tokens=sum(item.length for item in batch),
+            padded_tokens=len(batch) * max(item.length for item in batch),
+            seconds=time.monotonic() - began,
+            queued=[began - request.message.arrived for request in requests],
+        )
+        self._socket.sendall(messages.frame(done))
+        import numpy as np
+
+        for item, vector in zip(batch, vectors, strict=True):
+            if np.isfinite(vector).all():
+                self._take(item, vector.tobytes())
+            else:
+                self._fail(item.job, NOT_FINITE)
+
+    def _take(self, item: Item, vector: bytes) -> None:
+        request = self._requests.get(item.job.request_id)
+        if request is None:
+            return  # another of its texts failed
+        request.vectors[item.index] = vector
+        item.job.left -= 1
+        if item.job.left == 0:
+            del self._requests[item.job.request_id]
+            self._socket.sendall(messages.frame(messages.Encoded(item.job.request_id, request.vectors)))
+
+    def _fail(self, job: Job, sentence: str) -> None:
+        if self._requests.pop(job.request_id, None) is not None:
+            self._waiting.cancel(job.request_id)
+            self._socket.sendall(messages.frame(messages.Encoded(job.request_id, [], sentence)))
+
+
+def serve_encoder(sock: socket.socket) -> None:
+    """Load what the first message says, then run until the other end closes."""
+    config = messages.receive(sock)
+    if config is None:
+        return
+    if not isinstance(config, messages.EncoderConfig):
+        raise TypeError(f"the first message must be EncoderConfig, not {type(config).__name__}")
+    inbox: queue.SimpleQueue[messages.ToEncoder | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sock, inbox), name="encoder-reader", daemon=True).start()
+    try:
+        spec, session, runner = _load(config)
+    except PenstockError as error:
+        sock.sendall(messages.frame(messages.Failed(type(error).__name__, error.message, error.param)))
+        return
+    weight_bytes = (Path(config.directory) / spec.file).stat().st_size
+    sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))
+    gc.freeze()
+    gc.enable()
+    EncoderLoop(session, sock).run(inbox)
+
+
+def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str]]:
+    directory = Path(config.directory)
+    spec = _bounded(load_encoder_spec(directory), config.max_length)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"Serving {spec.name} needs onnxruntime: pip install 'penstock[encoders]'.") from error
+    from penstock.engine.encoders.session import EncoderSession
+    from penstock.engine.runners.base import RunnerConfig
+    from penstock.engine.runners.threads import place_threads
+
+    placed = place_threads(RunnerConfig(model_path=config.directory, threads=config.threads, pin_threads="off"))
+    runner = {
+        "runner": f"onnxruntime {onnxruntime.__version__}",
+        "device": "cpu",
+        "dtype": "float32" if spec.drawn else "as in the file",
+        "attention": "over the whole text",
+        "verified": "yes",
+        "threads": str(placed.threads),
+    }
+    return spec, EncoderSession(spec, directory, placed.threads), runner
+
+
+def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
+    if most is None:
+        return spec
+    if not 3 <= most <= spec.max_length:
+        raise ConfigError(
+            f"max_model_len {most} is outside 3 to {spec.max_length}, what {spec.name} reads.", param="max_model_len"
+        )
+    return msgspec.structs.replace(spec, max_length=most)
+
+
+def _read(sock: socket.socket, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
+    try:
+        while (message := messages.receive(sock)) is not None:
+            inbox.put(message)
+    except OSError:
+        log.info("the client's end was reset")
+    finally:
+        inbox.put(None)
+        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(0,))
+        timer.daemon = True
+        timer.start()
+
+
+def main() -> None:
+    """Entry point of the process; its one argument is the inherited socket's descriptor."""
+    gc.disable()  # nothing that a start makes is garbage soon
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s encoder: %(message)s", stream=sys.stderr)
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        try:
+            serve_encoder(sock)
+        except (BrokenPipeError, ConnectionResetError):
+            log.info("the client has gone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One encoder in onnxruntime: padded batches of token ids in, one float32 vector a text out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from penstock.core.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from penstock.models.encoder_spec import EncoderSpec
+
+    Floats = NDArray[np.float32]
+    Ids = NDArray[np.int32]
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_DTYPES: dict[str, type[np.integer[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+# What a graph calls its result, by what the model is for, in the order of preference.
+_POOLED = ("sentence_embedding",)
+_HIDDEN = ("last_hidden_state", "token_embeddings", "hidden_states", "output_0")
+_LOGITS = ("logits", "output_0")
+
+
+class EncoderSession:
+    """An encoder that has been loaded. One thread calls it.
+
+    Args:
+        spec: what the model is.
+        directory: its files.
+        threads: that compute one batch together.
+
+    Raises:
+        ModelFileError: onnxruntime can't load it, or its inputs or outputs are not an encoder's.
+    """
+
+    def __init__(self, spec: EncoderSpec, directory: Path, threads: int) -> None:
+        self._spec = spec
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Whoever computes beside this needs the cores more than a thread that waits for its next share.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = directory / spec.file
+        model: str | bytes = str(path)
+        if spec.drawn:
+            from penstock.engine.encoders.bert import draw
+
+            model, weights = draw(spec, path)
+            self._weights = weights  # the session computes with these very bytes
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            options.add_external_initializers(list(weights), values)
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library raises a class for each status, with no base of their own
+            raise ModelFileError(f"{path}: onnxruntime can't load it ({str(error)[:300]}).") from error
+        self._inputs = self._checked_inputs(path)
+        self._output, self._is_hidden = self._checked_output(path)
+
+    def run(self, token_ids: Sequence[Ids], type_ids: Sequence[Ids]) -> Floats:
+        """Vectors [texts, size] of some texts: embeddings, or scores by class.
+
+        Args:
+            token_ids: of each text, [length].
+            type_ids: of each text, of the same lengths.
+        """
+        lengths = np.array([len(ids) for ids in token_ids])
+        shape = (len(token_ids), int(lengths.max()))
+        ids, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        for row, (own, own_types) in enumerate(zip(token_ids, type_ids, strict=True)):
+            ids[row, : len(own)] = own
+            types[row, : len(own)] = own_types
+        mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        feed = {name: given[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
+        output: Floats = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
+        with np.errstate(all="ignore"):  # what isn't finite is found by who asked
+            if self._spec.kind != "embedder":
+                return _activate(output, self._spec.activation)
+            pooled = self._pool(output, mask, lengths) if self._is_hidden else output
+            return _unit(pooled) if self._spec.normalize else pooled
+
+    def _pool(self, hidden: Floats, mask: Ids, lengths: NDArray[Any]) -> Floats:
+        """[texts, size] of hidden states [texts, length, size]."""
+        pooled: Floats
+        match self._spec.pooling:
+            case "cls":
+                return hidden[:, 0]
+            case "last":
+                pooled = hidden[np.arange(len(hidden)), lengths - 1]
+            case "max":
+                pooled = np.where(mask[:, :, None] > 0, hidden, -np.inf).max(axis=1)
+            case "mean":
+                shares = mask.astype(np.float32) / lengths[:, None].astype(np.float32)
+                pooled = np.matmul(shares[:, None, :], hidden)[:, 0]
+        return pooled
+
+    def _checked_inputs(self, path: Path) -> dict[str, type[np.integer[Any]]]:
+        found = {each.name: each.type for each in self._session.get_inputs()}
+        wrong = [name for name, kind in found.items() if name not in _INPUTS or kind not in _DTYPES]
+        if wrong or "input_ids" not in found:
+            raise ModelFileError(
+                f"{path} takes {', '.join(found)}; an encoder takes integers called {', '.join(_INPUTS)}."
+            )
+        return {name: _DTYPES[kind] for name, kind in found.items()}
+
+    def _checked_output(self, path: Path) -> tuple[str, bool]:
+        """The output's name, and whether it holds a vector for each token."""
+        found = {each.name: len(each.shape) for each in self._session.get_outputs()}
+        for names, dims in ((_POOLED, 2), (_HIDDEN, 3)) if self._spec.kind == "embedder" else ((_LOGITS, 2),):
+            for name in names:
+                if found.get(name) == dims:
+                    return name, dims == 3
+        wanted = "last_hidden_state or sentence_embedding" if self._spec.kind == "embedder" else "logits"
+        raise ModelFileError(f"{path} gives {', '.join(found)}, and the model is a {self._spec.kind}: {wanted} is due.")
+
+
+def _activate(logits: Floats, activation: str) -> Floats:
+    if activation == "sigmoid":
+        scores: Floats = np.float32(1) / (np.float32(1) + np.exp(-logits))
+        return scores
+    if activation == "softmax":
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scaled: Floats = powers / powers.sum(axis=1, keepdims=True)
+        return scaled
+    return logits
+
+
+def _unit(vectors: Floats) -> Floats:
+    norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    return (vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32, copy=False)

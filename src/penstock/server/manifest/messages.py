@@ -1,0 +1,150 @@
+"""Fields of /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from penstock.server.manifest.api import Api, Part
+from penstock.server.manifest.field import Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.messages_api import objects, requests
+
+_REFERENCE = "https://docs.anthropic.com/en/api/messages"
+_COUNT_REFERENCE = "https://docs.anthropic.com/en/api/messages-count-tokens"
+_STREAMING = "https://docs.anthropic.com/en/docs/build-with-claude/streaming"
+_ERRORS = "https://docs.anthropic.com/en/api/errors"
+
+COUNT: Manifest = {
+    **supported(
+        model="the served name or an alias",
+        messages="roles user and assistant; the answer goes on where a last message of the assistant ends",
+        system="a text or text blocks",
+        tools="the client's own",
+        tool_choice="",
+        thinking="for models whose template has a switch for it",
+        output_config="`format`",
+    ),
+    **no_effect(
+        cache_control="prefixes are cached without it",
+        speed="there is one",
+        user_profile_id="",
+        workspace_id="",
+    ),
+    **refused(mcp_servers="the model reaches no network", context_management="a conversation is never cut in silence"),
+}
+
+MESSAGES: Manifest = {
+    **COUNT,
+    **supported(
+        max_tokens="needed; more than the context leaves is cut to that",
+        stream="",
+        stop_sequences="up to 16, each of 1 to 1000 characters",
+        temperature="0 to 2; 0 is greedy; default 1",
+        top_p="above 0, up to 1",
+        top_k="0 is all",
+        priority="Penstock's; lower runs first",
+    ),
+    **no_effect(metadata="nothing is stored", service_tier="there is one tier", inference_geo="", diagnostics=""),
+    "container": Field("refused", "nothing is executed here"),
+}
+
+APIS = (
+    Api("messages", "POST /v1/messages", MESSAGES, {"": _REFERENCE}),
+    Api("count_tokens", "POST /v1/messages/count_tokens", COUNT, {"": _COUNT_REFERENCE}),
+)
+
+_ASKED = {"": _REFERENCE}
+_STREAMED = {"": _STREAMING}
+
+PARTS = (
+    Part(requests.AnthropicMessage, supported(role="user, assistant", content="a text or blocks"), _ASKED),
+    Part(
+        requests.Block,
+        {
+            **supported(
+                type="text, tool_result of the user; text, tool_use, thinking, redacted_thinking of the assistant",
+                text="",
+                id="of a tool_use",
+                name="of a tool_use",
+                input="of a tool_use",
+                tool_use_id="of a tool_result",
+                content="of a tool_result; a text or text blocks",
+                is_error="of a tool_result, which then says so",
+                thinking="for the template",
+                signature="taken as it is; nothing is signed here",
+                data="of a redacted_thinking, which the model can't read and which is left out",
+            ),
+            **no_effect(cache_control="prefixes are cached without it", citations="nothing is cited"),
+        },
+        _ASKED,
+    ),
+    Part(
+        requests.AnthropicTool,
+        {
+            **supported(name="", description="", input_schema="", type="`custom` or absent", strict=""),
+            **no_effect(cache_control="prefixes are cached without it"),
+        },
+        _ASKED,
+    ),
+    Part(requests.AnthropicToolChoice, supported(type="", name="", disable_parallel_tool_use=""), _ASKED),
+    Part(
+        requests.Thinking,
+        supported(type="`adaptive` leaves it to the template", budget_tokens="then the thinking is ended"),
+        _ASKED,
+    ),
+    Part(requests.OutputConfig, supported(format="", effort="for models whose template takes one"), _ASKED),
+    Part(requests.OutputFormat, supported(type="`json_schema`", schema=""), _ASKED),
+    Part(
+        objects.AnthropicAnswer,
+        {
+            **supported(
+                id="also in the headers `request-id` and `x-request-id`",
+                role="",
+                model="the name that was asked for",
+                content="",
+                stop_reason="end_turn, max_tokens, stop_sequence, tool_use, model_context_window_exceeded",
+                stop_sequence="",
+                usage="",
+            ),
+            **absent(container="nothing is executed here"),
+        },
+        _ASKED,
+    ),
+    Part(objects.TextBlock, supported(text="", citations="always null"), _ASKED),
+    Part(objects.ThinkingBlock, supported(thinking="", signature="always empty"), _ASKED),
+    Part(objects.ToolUseBlock, supported(id="", name="", input=""), _ASKED),
+    Part(
+        objects.MessageUsage,
+        supported(
+            input_tokens="those of the prompt that were not cached",
+            output_tokens="",
+            cache_creation_input_tokens="always 0: caching costs nothing",
+            cache_read_input_tokens="found in the prefix cache",
+        ),
+        _ASKED,
+    ),
+    Part(objects.TokenCount, supported(input_tokens=""), {"": _COUNT_REFERENCE}),
+    Part(
+        objects.MessageEvent,
+        supported(
+            type="message_start to message_stop, or error",
+            message="of message_start",
+            index="of the block",
+            content_block="of content_block_start",
+            delta="",
+            usage="of message_delta; final",
+            error="of an error",
+        ),
+        _STREAMED,
+    ),
+    Part(
+        objects.EventDelta,
+        supported(
+            type="text_delta, thinking_delta, input_json_delta",
+            text="",
+            thinking="",
+            partial_json="",
+            stop_reason="of message_delta",
+            stop_sequence="of message_delta",
+        ),
+        _STREAMED,
+    ),
+    Part(objects.AnthropicErrorDetail, supported(type="", message=""), {"": _ERRORS}),
+)

@@ -1,0 +1,173 @@
+"""An encoder's client and process: bounds, failures that stay alone, cancels, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import socket
+from array import array
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+
+from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, ModelFileError, OverloadedError
+from penstock.engine import wire
+from penstock.engine.encoders import messages
+from penstock.engine.encoders.client import EncoderClient
+from penstock.engine.encoders.messages import EncoderConfig
+from penstock.engine.encoders.process import FAILED, NOT_FINITE, EncoderLoop
+from penstock.models.encoder_tokenizer import EncoderInput
+from support.eventually import eventually
+from support.tiny_encoders import write_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from penstock.engine.encoders.session import EncoderSession
+
+BROKEN, INFINITE = 13, 14  # tokens that the fake session can't compute
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("model"), "embedder")
+
+
+def with_client(directory: Path, work: Callable[[EncoderClient], Awaitable[None]], **options: Any) -> None:
+    async def run() -> None:
+        client = EncoderClient(EncoderConfig(directory=str(directory), threads=1, **options))
+        await client.start()
+        try:
+            await work(client)
+        finally:
+            await client.close()
+
+    asyncio.run(run())
+
+
+def given(*lengths: int) -> list[EncoderInput]:
+    return [EncoderInput([7] * length, [0] * length) for length in lengths]
+
+
+def test_given_a_full_queue_then_a_request_is_refused_and_the_others_are_answered(model: Path) -> None:
+    async def work(client: EncoderClient) -> None:
+        running = [asyncio.create_task(client.encode(given(60, 60))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await client.encode(given(5))
+        assert [len(vectors) for vectors in await asyncio.gather(*running)] == [2, 2]
+        assert len(await client.encode(given(5, 5, 5, 5, 5))) == 5  # more than the bound, but alone
+
+    with_client(model, work, max_waiting=4)
+
+
+def test_given_inputs_that_cannot_be_read_then_they_are_refused(model: Path) -> None:
+    async def work(client: EncoderClient) -> None:
+        for wrong in (given(0), given(21), [EncoderInput([200], [0])], [EncoderInput([-1], [0])]):
+            with pytest.raises(InvalidRequestError):
+                await client.encode(wrong)
+
+    with_client(model, work, max_length=20)
+
+
+def test_given_a_request_that_is_given_up_then_draining_does_not_wait_for_it(model: Path) -> None:
+    async def work(client: EncoderClient) -> None:
+        task = asyncio.create_task(client.encode(given(*[60] * 200)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await client.drain(0.1)
+        with pytest.raises(EngineDeadError):
+            await client.encode(given(1))
+
+    with_client(model, work)
+
+
+def test_given_a_process_that_is_killed_then_its_requests_fail_and_later_ones_do_not(model: Path) -> None:
+    async def work(client: EncoderClient) -> None:
+        running = asyncio.create_task(client.encode(given(*[60] * 500)))
+        await asyncio.sleep(0)
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError):
+            await running
+        await eventually(lambda: client.state == "ready", "it is up again")
+        assert len(await client.encode(given(3))) == 1
+
+    with_client(model, work)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda path: (path / "model.safetensors").write_bytes(b"short"), ModelFileError),
+        (lambda path: (path / "tokenizer.json").unlink(), ModelFileError),
+        (lambda path: (path / "model.onnx").write_bytes(b"no graph"), ModelFileError),
+        (lambda path: None, ConfigError),
+    ],
+)
+def test_given_a_model_that_cannot_be_loaded_then_the_start_says_why(
+    tmp_path: Path, change: Callable[[Path], Any], error: type[Exception]
+) -> None:
+    path = write_encoder(tmp_path, "embedder")
+    change(path)
+    too_long = 65 if error is ConfigError else None
+
+    async def run() -> None:
+        client = EncoderClient(EncoderConfig(directory=str(path), max_length=too_long))
+        with pytest.raises(error):
+            await client.start()
+        assert client.pid is None
+
+    asyncio.run(run())
+
+
+class _Session:
+    """Gives each text its first token; fails as it is told by tokens."""
+
+    def run(self, token_ids: list[Any], type_ids: list[Any]) -> Any:
+        firsts = [int(ids[0]) for ids in token_ids]
+        if BROKEN in firsts:
+            raise RuntimeError("no such token")
+        return np.array([[np.inf if first == INFINITE else first] for first in firsts], np.float32)
+
+
+def answers(*sent: messages.ToEncoder) -> dict[int, messages.Encoded]:
+    """What the loop answers when all of this is in its inbox at once."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for message in sent:
+            inbox.put(message)
+        loop = EncoderLoop(cast("EncoderSession", _Session()), theirs)
+        while not inbox.empty() or loop.has_work:
+            loop.once(inbox)
+        theirs.close()
+        found = {}
+        while (body := wire.receive(ours)) is not None:
+            message = messages.from_encoder_decoder.decode(body)
+            if isinstance(message, messages.Encoded):
+                found[message.request_id] = message
+        return found
+
+
+def encode(request_id: int, *firsts: int) -> messages.Encode:
+    ids = [array("i", [first, 5, 5]).tobytes() for first in firsts]
+    return messages.Encode(request_id, ids, ids, 0.0)
+
+
+def test_given_a_text_that_fails_then_its_request_alone_fails() -> None:
+    found = answers(encode(0, 1, 2), encode(1, 3, BROKEN, 4), encode(2, 5), encode(3, INFINITE, 6))
+    assert [array("f", vector)[0] for vector in found[0].vectors] == [1, 2]
+    assert [array("f", vector)[0] for vector in found[2].vectors] == [5]
+    assert (found[1].error, found[1].vectors) == (FAILED, [])
+    assert (found[3].error, found[3].vectors) == (NOT_FINITE, [])
+
+
+def test_given_a_cancel_then_nothing_is_answered() -> None:
+    assert answers(encode(0, 1), encode(1, 2), messages.Cancel(0), messages.Cancel(9)).keys() == {1}
