@@ -207,6 +207,8 @@ def test_an_ensemble_whose_model_was_unloaded_is_not_listed_and_says_what_is_mis
     async def work(registry: ModelRegistry) -> None:
         await registry.unload("chat")
         assert registry.names == ["class"]
+        with pytest.raises(NotFoundError, match="A model of 'safe' is not loaded"):
+            registry.card("safe")
         with pytest.raises(NotFoundError, match="'chat' is not loaded"):
             await registry.use_for_chat("safe")
         await registry.reload("chat")
@@ -224,7 +226,7 @@ def test_a_generator_that_is_asleep_is_woken_and_held_until_the_request_ends(
         entry = registry.find("chat")
         await entry.sleep()
         house.fails = True
-        with pytest.raises(EngineDeadError, match="The file is broken"):
+        with pytest.raises(EngineDeadError, match="could not be loaded"):
             await registry.use_for_chat("safe")
         house.fails = False
         model = await registry.use_for_chat("safe")

@@ -58,7 +58,7 @@ async def chat_completions(http: Request) -> Response:
     model = await service.models.use_for_chat(request.model)
     head = model.head("chatcmpl")
     check_stream_options(request)
-    request = await after_steps(service.models, model, request, http.receive)
+    request = await after_steps(model, request, http.receive)
     chat = await prepare_chat(model, request)
     generation = model.start(request, [chat.prompt], chat.params, request_id=head.id, arrived=arrived)
     answer = ChatAnswer(model, request, head, generation, chat.new_reader)
@@ -91,6 +91,7 @@ class ChatAnswer:
         new_reader: Callable[[], MessageReader] | None = None,
     ) -> None:
         self._tokenizer = model.engine.tokenizer
+        self._ensemble = model.ensemble
         self._request = request
         self._head = head
         self._generation = generation
@@ -217,7 +218,7 @@ class ChatAnswer:
 
     def _steps(self) -> list[StepReport] | UnsetType:
         """An ensemble's, once the last has ended."""
-        ensemble = self._generation.model.ensemble
+        ensemble = self._ensemble
         return UNSET if ensemble is None or not ensemble.ended else ensemble.reports
 
     def _choice(self, index: int, delta: Delta, output: RequestOutput, finish_reason: str | None) -> ChatChunkChoice:

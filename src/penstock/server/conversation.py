@@ -17,6 +17,7 @@ from penstock.engine.types import ThinkingLimit
 from penstock.models.message_reader import MessageReader
 from penstock.server.hangup import while_connected
 from penstock.server.sampling import check_room, sampling_params
+from penstock.server.structured import field_of
 from penstock.server.tool_choice import tool_use
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from penstock.models.token_pieces import TokenPieces
     from penstock.models.tool_formats.base import ToolFormat
     from penstock.server.dialect import ChatDialect
-    from penstock.server.registry import ModelRegistry
     from penstock.server.requests import ChatRequest
     from penstock.server.served_model import ModelInUse
     from penstock.server.tool_choice import ToolUse
@@ -52,13 +52,10 @@ class PreparedChat:
     unenforced: Sequence[str] = ()
 
 
-async def after_steps(
-    models: ModelRegistry, model: ModelInUse, request: ChatRequest, receive: Receive | None = None
-) -> ChatRequest:
+async def after_steps(model: ModelInUse, request: ChatRequest, receive: Receive | None = None) -> ChatRequest:
     """What the generator is asked: of an ensemble, once its other steps are done.
 
     Args:
-        models: does the steps.
         model: as `ModelRegistry.use_for_chat` gave it.
         request: the client's.
         receive: its connection; if it hangs up, the steps are cancelled. None: nobody waits.
@@ -71,7 +68,7 @@ async def after_steps(
 
     if model.ensemble is None:
         raise no_documents("put them into a message")
-    work = run_steps(models, model.ensemble, request)
+    work = run_steps(model.ensemble, request)
     return await (work if receive is None else while_connected(receive, work))
 
 
@@ -86,14 +83,19 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
         )
     field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    params = sampling_params(
-        request,
-        max_tokens=max_tokens,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        prompt_logprobs=request.prompt_logprobs,
-        vocab_size=model.engine.spec.vocab_size,
-    )
-    use = tool_use(request)
+
+    def read() -> tuple[SamplingParams, ToolUse | None]:
+        params = sampling_params(
+            request,
+            max_tokens=max_tokens,
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            prompt_logprobs=request.prompt_logprobs,
+            vocab_size=model.engine.spec.vocab_size,
+        )
+        return params, tool_use(request)
+
+    plain = not request.tools and field_of(request) is None  # schemas may be long
+    params, use = await model.prompts.aside(read, quick=plain)
     prompt = await model.prompts.from_messages(request, request.messages)
     check_room(len(prompt.token_ids), max_tokens, model.context, prompt_field="messages", max_tokens_field=field)
     thinking = _thinking(model.dialect, request, prompt.text)
@@ -102,7 +104,9 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
     spelling = None if use is None else model.dialect.tools
     if params.grammar is not None and use is not None and spelling is not None:
         _check_together(use, spelling)
-    params = _with_rules(model.dialect, params, use, spelling, thinking)
+    params = await model.prompts.aside(
+        partial(_with_rules, model.dialect, params, use, spelling, thinking), quick=plain
+    )
     budget = request.thinking_token_budget
     if thinking is not None and budget is not None and budget >= 0:
         params = _with_budget(model, params, thinking, budget)

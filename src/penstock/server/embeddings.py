@@ -9,9 +9,9 @@ from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
 from penstock.server.hangup import while_connected
 from penstock.server.manifest.reading import EMBEDDINGS
-from penstock.server.reading import MAX_INPUTS, Embedding, EmbeddingRequest, Embeddings, ReadingUsage
+from penstock.server.reading import Embedding, EmbeddingRequest, Embeddings, ReadingUsage
 from penstock.server.service import json_response
-from penstock.server.vectors import counted, cut, embed, little_endian, numbers, read_texts, read_tokens
+from penstock.server.vectors import check_count, counted, cut, embed, little_endian, numbers, read_texts, read_tokens
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -80,14 +80,6 @@ async def _read(request: EmbeddingRequest, model: ModelInUse | EncoderInUse) -> 
         )
     await read_texts(model, [], [], truncate=None)  # refuses a model that makes no vectors
     return read_tokens(model, lists, fields, request.truncate_prompt_tokens)
-
-
-def check_count(count: int, field: str) -> None:
-    """Raises InvalidRequestError for more texts than one request may have."""
-    if count > MAX_INPUTS:
-        raise InvalidRequestError(
-            f"'{field}' makes {count} texts; one request may have {MAX_INPUTS}.", param=field, code="too_many_inputs"
-        )
 
 
 def _check_dimensions(wanted: int | None, size: int | None) -> None:

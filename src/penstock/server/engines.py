@@ -10,8 +10,10 @@ from penstock.models.encoder_spec import is_encoder
 
 if TYPE_CHECKING:
     from penstock.engine.config import EngineConfig
+    from penstock.engine.encoders.client import EncoderClient
     from penstock.engine.spawn import CoreProcess
-    from penstock.server.model_entry import Engine
+
+    Engine = EngineClient | EncoderClient
 
 
 def make_engine(config: EngineConfig, cores: list[CoreProcess]) -> Engine:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
+    from penstock.engine.client import EngineClient
     from penstock.engine.types import PositionLogprobs, RequestOutput, SamplingParams
+    from penstock.server.observe import ModelObserver
     from penstock.server.requests import StreamOptions
-    from penstock.server.served_model import ModelInUse
 
     Deltas = AsyncGenerator[tuple[int, RequestOutput], None]
 
@@ -56,7 +57,7 @@ class Generation:
     """Choice `i` belongs to prompt `i // params.n`.
 
     Args:
-        model: what generates; it stays loaded for as long as this exists.
+        engine: what generates.
         prompts: token ids of each prompt.
         params: of every prompt.
         request_id: names the work in the engine.
@@ -65,6 +66,8 @@ class Generation:
         adapter: the name of one that the model has loaded; empty: none.
         arrived: `time.monotonic()` when the request did.
         grammar_field: the request field that `params.grammar` was made from.
+        observer: where it is counted.
+        holds: stays alive for as long as this does: the model, so that it stays loaded.
 
     Raises what `EngineClient.generate` raises before anything is queued: a prompt that doesn't fit, a full queue, a
     core that is down.
@@ -72,7 +75,7 @@ class Generation:
 
     def __init__(
         self,
-        model: ModelInUse,
+        engine: EngineClient,
         prompts: list[list[int]],
         params: SamplingParams,
         *,
@@ -82,8 +85,10 @@ class Generation:
         adapter: str = "",
         arrived: float,
         grammar_field: str | None = None,
+        observer: ModelObserver,
+        holds: object = None,
     ) -> None:
-        self.model = model
+        self._holds = holds
         self._grammar_field = grammar_field
         self.prompts = prompts
         self.n = params.n
@@ -92,7 +97,7 @@ class Generation:
         self.on_end: Callable[[], None] | None = None  # called once all choices have ended well
         self.reasoning_tokens: int | None = None  # set by whoever reads the answers of a model that thinks
         self._streams = [
-            model.engine.generate(
+            engine.generate(
                 prompt,
                 params,
                 request_id=f"{request_id}-{index}",
@@ -103,7 +108,7 @@ class Generation:
             for index, prompt in enumerate(prompts)
         ]
         self._observer = RequestObserver(
-            model.observer,
+            observer,
             arrived=arrived,
             prompt_tokens=self.prompt_tokens,
             choices=len(prompts) * params.n,
@@ -151,6 +156,7 @@ class Generation:
             raise
         finally:
             self._observer.ended(error)
+            error = None  # it holds this frame: together they would keep the model until the collector comes by
 
     async def collect(self) -> list[Choice]:
         """All choices, whole, by index. Raises as `deltas` does."""
@@ -192,6 +198,7 @@ async def _merged(streams: list[Deltas], n: int) -> Deltas:
                 await places.acquire()
                 arrived.put_nowait((first + index, output))
 
+    item: tuple[int, RequestOutput] | asyncio.Task[None] | None = None
     tasks = [asyncio.create_task(pump(at * n, stream)) for at, stream in enumerate(streams)]
     for task in tasks:
         task.add_done_callback(arrived.put_nowait)
@@ -209,3 +216,5 @@ async def _merged(streams: list[Deltas], n: int) -> Deltas:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()  # one that failed holds its error, and the error this frame
+        del task, item

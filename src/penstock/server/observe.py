@@ -1,11 +1,10 @@
-"""What the server counts: each request as its tokens come, and the engine's own figures at each scrape."""
+"""What the server counts of each request, as its tokens come."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-import penstock
 from penstock.server.errors import CLIENT_GONE
 from penstock.server.hangup import ClientGoneError
 from penstock.server.latency import LatencyWindow
@@ -13,16 +12,12 @@ from penstock.telemetry import metrics as table
 from penstock.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from penstock.engine.encoders.messages import Batch
     from penstock.engine.types import RequestOutput
-    from penstock.server.model_entry import Engine
-    from penstock.server.served_encoder import ServedEncoder
-    from penstock.server.served_model import ServedModel
-    from penstock.telemetry.metrics import Metric, Snapshot
 
 METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"})
 
@@ -36,10 +31,6 @@ class Observer:
         self.http_requests = self.metrics.counter(table.HTTP_REQUESTS)
         self.http_in_flight = self.metrics.gauge(table.HTTP_IN_FLIGHT)
         self.grpc_requests = self.metrics.counter(table.GRPC_REQUESTS)
-
-    def watch(self, models: Iterable[ServedModel | ServedEncoder]) -> None:
-        """Export the engines' figures of the models there are at each scrape."""
-        self.metrics.read_at_scrape(lambda: _figures(models))
 
     def of_model(self, name: str) -> ModelObserver:
         """Where the requests to one model are counted."""
@@ -183,47 +174,3 @@ class CountRequests:
             route = scope.get("route")
             method = scope["method"] if scope["method"] in METHODS else "other"  # clients must not invent labels
             self.observer.http_requests.labels(method, "other" if route is None else route.path, str(status)).inc()
-
-
-def _figures(models: Iterable[ServedModel | ServedEncoder]) -> Snapshot:
-    rows: dict[Metric, dict[tuple[str, ...], float]] = {row: {} for row in table.TABLE if row.origin == "snapshot"}
-    for model in models:
-        engine, name = model.engine, model.name
-        for row, value in _engine_figures(engine).items():
-            rows[row][name,] = value
-        for state in ("starting", "ready", "restarting", "draining", "stopped"):
-            rows[table.ENGINE_STATE][name, state] = float(engine.state == state)
-        runner = engine.info.runner
-        quantization = runner.get("quantization", engine.spec.quantization)
-        described = (runner.get(part, "") for part in ("device", "dtype", "attention"))
-        rows[table.BUILD_INFO][penstock.__version__, name, quantization, *described] = 1.0
-    return rows
-
-
-def _engine_figures(engine: Engine) -> dict[Metric, float]:
-    stats = engine.stats
-    if not engine.info.kv_blocks:  # an encoder keeps nothing
-        return {
-            table.REQUESTS_RUNNING: stats.running,
-            table.WEIGHT_BYTES: engine.info.weight_bytes,
-            table.ENGINE_RESTARTS: engine.restarts,
-        }
-    blocks = stats.kv_blocks_total or engine.info.kv_blocks
-    return {
-        table.REQUESTS_RUNNING: stats.running,
-        table.REQUESTS_WAITING: stats.waiting,
-        table.KV_BLOCKS_USED: stats.kv_blocks_used,
-        table.KV_BLOCKS_TOTAL: blocks,
-        table.KV_BYTES: engine.info.kv_bytes,
-        table.WEIGHT_BYTES: engine.info.weight_bytes,
-        table.KV_USAGE: stats.kv_blocks_used / blocks if blocks else 0.0,
-        table.PREFIX_QUERIES: stats.prefix_query_tokens,
-        table.PREFIX_HITS: stats.prefix_hit_tokens,
-        table.PREEMPTIONS: stats.preemptions,
-        table.STEPS: stats.steps,
-        table.PROMPT_TOKENS: stats.prompt_tokens,
-        table.GENERATION_TOKENS: stats.generation_tokens,
-        table.DRAFT_TOKENS: stats.draft_tokens,
-        table.ACCEPTED_DRAFT_TOKENS: stats.accepted_draft_tokens,
-        table.ENGINE_RESTARTS: engine.restarts,
-    }

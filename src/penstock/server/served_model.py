@@ -182,7 +182,7 @@ class ModelInUse(InUse["EngineClient"]):
                 code="invalid_value",
             )
         generation = Generation(
-            self,
+            self.engine,
             prompts,
             params,
             request_id=request_id,
@@ -191,6 +191,8 @@ class ModelInUse(InUse["EngineClient"]):
             adapter=self.adapter,
             arrived=arrived,
             grammar_field=field_of(request) or "tools",
+            observer=self.observer,
+            holds=self,
         )
         if self.ensemble is not None:
             generation.on_end = self.ensemble.generating()

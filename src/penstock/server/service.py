@@ -46,7 +46,7 @@ class Service:
         self.settings = settings
         self.observer = observer
         self.storage = Storage(settings.data_dir or data_dir())
-        self.responses = BackgroundResponses(self, self.storage)
+        self.responses = BackgroundResponses(models, self.storage)
         self.files = FileStore(self.storage)
         self.batches = BatchRunner(inside, models, self.storage, places=settings.batch_concurrency)
         self.inside = inside

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Meta, Struct
 
 from penstock.core.errors import InvalidRequestError
 from penstock.engine import lark, schemas
@@ -17,36 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from penstock.server.requests import GenerationRequest
-
-Pattern = Annotated[str, Meta(min_length=1)]
-Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=10_000)]
-
-
-class JsonSchemaFormat(Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's wrapping of a schema. It is enforced whatever `strict` says."""
-
-    schema: dict[str, Any]
-    name: str | None = None
-    description: str | None = None
-    strict: bool | None = None
-
-
-class ResponseFormat(Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's field."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
-
-
-class StructuredOutputs(Struct, kw_only=True, forbid_unknown_fields=True):
-    """vLLM's field: one of the first five."""
-
-    json: str | dict[str, Any] | None = None
-    regex: Pattern | None = None
-    choice: Choices | None = None
-    grammar: Pattern | None = None
-    json_object: bool | None = None
-    disable_any_whitespace: bool | None = None
 
 
 def grammar_of(request: GenerationRequest) -> str | None:

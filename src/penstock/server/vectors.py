@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from penstock.core.errors import InvalidRequestError, PenstockError
 from penstock.models.encoder_tokenizer import EncoderInput, too_long
+from penstock.server.reading import MAX_INPUTS
 from penstock.server.served_model import ModelInUse, wrong_kind
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 INLINE_CHARACTERS = 4096  # a shorter text takes less time than handing it to a thread and back
+
+
+def check_count(count: int, field: str) -> None:
+    """Raises InvalidRequestError for more texts than one request may have."""
+    if count > MAX_INPUTS:
+        raise InvalidRequestError(
+            f"'{field}' makes {count} texts; one request may have {MAX_INPUTS}.", param=field, code="too_many_inputs"
+        )
 
 
 async def read_texts(

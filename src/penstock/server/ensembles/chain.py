@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from penstock.core.errors import InvalidRequestError
-from penstock.server.embeddings import check_count
+from penstock.server.pairs import Pairs
 from penstock.server.requests import ContentPart, Message
-from penstock.server.scoring import Pairs
 from penstock.server.served_model import ModelInUse, wrong_kind
-from penstock.server.vectors import counted
+from penstock.server.vectors import check_count, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ BLOCKED = "content_filter"  # as hosted APIs call it when a prompt is filtered
 _CITING = "Documents that may help, each under its number. Where you use one, cite it by its number, such as [{}]."
 
 
-async def run_steps(models: ModelRegistry, used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
+async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
     """Do all steps but the last; what comes back is what the generator is asked.
 
     Each model is held while its step lasts, and loaded first if it is asleep.
@@ -56,10 +55,10 @@ async def run_steps(models: ModelRegistry, used: EnsembleInUse, request: ChatReq
     for step in ensemble.steps[:-1]:
         began = time.monotonic()
         if step.kind == "guard":
-            await _judge(models, step, question)
+            await _judge(used.models, step, question)
             used.end(step, time.monotonic() - began)
         else:
-            kept = await _choose(models, step, question, {index: texts[index] for index in kept})
+            kept = await _choose(used.models, step, question, {index: texts[index] for index in kept})
             used.end(step, time.monotonic() - began, kept)
     if not texts:
         return request

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from msgspec import UnsetType
 
     from penstock.server.ensembles.declared import Ensemble, Step
+    from penstock.server.registry import ModelRegistry
     from penstock.telemetry.metrics import Metrics
 
 
@@ -24,11 +25,13 @@ class EnsembleInUse:
 
     Args:
         ensemble: which.
+        models: do its steps.
         metrics: where times are counted; only those of steps that were finished.
     """
 
-    def __init__(self, ensemble: Ensemble, metrics: Metrics) -> None:
+    def __init__(self, ensemble: Ensemble, models: ModelRegistry, metrics: Metrics) -> None:
         self.ensemble = ensemble
+        self.models = models
         self.reports: list[StepReport] = []
         self._seconds = metrics.histogram(table.ENSEMBLE_STEP)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server import requests, responses, structured
+from penstock.server import requests, responses
 from penstock.server.manifest.api import Part
 from penstock.server.manifest.field import OURS, VLLM, Field, absent, no_effect, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
@@ -93,12 +93,12 @@ REQUEST_PARTS = (
         _ASKED,
     ),
     Part(
-        structured.ResponseFormat,
+        requests.ResponseFormat,
         supported(type="`text`, `json_object`, `json_schema`", json_schema=""),
         {"": _CREATE + "response_format"},
     ),
     Part(
-        structured.JsonSchemaFormat,
+        requests.JsonSchemaFormat,
         supported(
             schema="what can't be enforced is refused by name",
             name="of no account",
@@ -108,7 +108,7 @@ REQUEST_PARTS = (
         {"": _CREATE + "response_format"},
     ),
     Part(
-        structured.StructuredOutputs,
+        requests.StructuredOutputs,
         supported(
             json="a JSON schema, or a string that holds one",
             regex="",

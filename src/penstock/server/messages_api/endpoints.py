@@ -50,7 +50,7 @@ async def messages(http: Request) -> Response:
     model = await service.models.use_for_chat(request.model)
     name = f"msg_{uuid.uuid4().hex}"
     try:
-        chat = await after_steps(service.models, model, chat_request(request), http.receive)
+        chat = await after_steps(model, chat_request(request), http.receive)
         conversation = await converse(model, chat, request_id=name, arrived=arrived, shorten=True)
     except InvalidRequestError as error:
         raise in_own_words(error) from error

@@ -53,7 +53,7 @@ async def create_response(http: Request) -> Response:
         if request.store is not False:
             await service.responses.store.add(StoredResponse(request, stored.input, response))
 
-    answer = await start_answer(service, model, stored, keep, arrived=arrived, receive=http.receive)
+    answer = await start_answer(service.responses.store, model, stored, keep, arrived=arrived, receive=http.receive)
     headers |= model.timing
     if request.stream:
         return EventStream(

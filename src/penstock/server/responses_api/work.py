@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive
 
+    from penstock.server.registry import ModelRegistry
     from penstock.server.requests import ChatRequest
     from penstock.server.responses_api.objects import ResponseObject
     from penstock.server.responses_api.requests import InputItem
     from penstock.server.responses_api.store import StoredResponse
     from penstock.server.served_model import ModelInUse
-    from penstock.server.service import Service
     from penstock.server.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ MOST_CRASHES = 3  # of the engine under one response, which then has failed
 
 
 async def start_answer(
-    service: Service,
+    store: ResponseStore,
     model: ModelInUse,
     stored: StoredResponse,
     keep: Callable[[ResponseObject], Awaitable[None]],
@@ -52,11 +52,11 @@ async def start_answer(
     request = stored.request
     history: list[tuple[str, InputItem]] = []
     if request.previous_response_id is not None:
-        earlier = await service.responses.store.conversation(request.previous_response_id)
+        earlier = await store.conversation(request.previous_response_id)
         history = [("previous_response_id", item) for item in earlier]
     history += [(f"input[{index}]", item) for index, item in enumerate(stored.input)]
     try:
-        chat = await after_steps(service.models, model, chat_request(request, history), receive)
+        chat = await after_steps(model, chat_request(request, history), receive)
         if request.truncation == "auto":
             chat = await _shortened(model, chat)
         conversation = await converse(model, chat, request_id=stored.response.id, arrived=arrived)
@@ -107,13 +107,13 @@ class BackgroundResponses:
     """Makes responses that nobody waits for; `store` has those that are kept.
 
     Args:
-        service: whose models make them.
+        models: that make them.
         storage: where they are kept.
     """
 
-    def __init__(self, service: Service, storage: Storage) -> None:
+    def __init__(self, models: ModelRegistry, storage: Storage) -> None:
         self.store = ResponseStore(storage)
-        self._service = service
+        self._models = models
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, stored: StoredResponse) -> ResponseObject:
@@ -131,7 +131,7 @@ class BackgroundResponses:
 
     async def take_up(self) -> None:
         """Go on with what servers that are gone have left unfinished."""
-        for stored in await self.store.take_up(self._service.models.names):
+        for stored in await self.store.take_up(self._models.names):
             self._run(stored)
 
     def stop(self, name: str) -> None:
@@ -162,8 +162,8 @@ class BackgroundResponses:
         crashes = 0
         while True:
             try:
-                model = await self._service.models.use_for_chat(stored.request.model)
-                answer = await start_answer(self._service, model, stored, keep, arrived=time.monotonic())
+                model = await self._models.use_for_chat(stored.request.model)
+                answer = await start_answer(self.store, model, stored, keep, arrived=time.monotonic())
                 await answer.whole()
             except (OverloadedError, EngineDeadError) as error:
                 crashes += error.code == "engine_died"
