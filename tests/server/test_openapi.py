@@ -10,8 +10,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode, checks
 
+from penstock.server.endpoints import ENDPOINTS
 from penstock.server.manifest.reading import READING_APIS
-from penstock.server.routes import ENDPOINTS
 from support.asking import ask
 from support.encoder_server import serving
 from support.fake_engine import FakeEngine
