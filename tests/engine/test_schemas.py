@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -106,6 +107,14 @@ EDGES: list[Any] = [
     {"type": "object", "required": ["a", "b"], "minProperties": 2},
     {"type": "object", "properties": {"a": {}, "b": {}}, "additionalProperties": False, "minProperties": 1},
     {"type": "object", "patternProperties": {r"^\s": {"type": "integer"}}, "additionalProperties": False},
+    {
+        "type": "object",
+        "patternProperties": {
+            "^[&]$": {"type": "integer", "minimum": 5, "maximum": 90},
+            r"^[\&]$": {"type": "integer", "maximum": 9},
+        },
+        "additionalProperties": False,
+    },
     {"type": "array", "uniqueItems": False, "maxItems": 2},
     {"type": "object", "additionalProperties": {"$ref": "#"}, "maxProperties": 2},
     {"type": "integer", "format": "int64"},
@@ -242,3 +251,12 @@ def test_what_cant_be_enforced_is_left_out_where_the_caller_takes_note_of_it() -
     ]
     assert prepared["properties"] == {"a": {"type": "array", "items": {"type": "string"}}}
     assert schema["properties"] == {"a": odd}
+
+
+def test_many_references_by_name_beside_many_definitions_take_little_time() -> None:
+    count = 10_000
+    definitions = {f"p{at}": {"type": "string"} for at in range(count)}
+    named = {"$defs": definitions, "anyOf": [{"$ref": f"#q{at}"} for at in range(count)]}
+    began = time.process_time()
+    prepare(named, field="f")
+    assert time.process_time() - began < 5, "each with each would be minutes"
