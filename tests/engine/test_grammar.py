@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, AwaitingGrammars
-from penstock.engine.grammar import GrammarCompiler, GrammarTokenizer, Matcher
+from penstock.engine.grammar import Compilation, GrammarCompiler, GrammarTokenizer, Matcher
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import Request, SamplingParams
 from penstock.models.vocabulary import Vocabulary
@@ -29,7 +30,6 @@ from support.byte_vocabulary import (
 )
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
 PATIENCE = 30.0
@@ -233,6 +233,51 @@ def test_what_fails_unexpectedly_refuses_one_grammar_and_the_next_is_compiled(
     compiling.compiler.close()
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_a_lexer_that_many_texts_have_filled_is_replaced_and_none_of_them_notices(
+    monkeypatch: pytest.MonkeyPatch, drafts: int
+) -> None:
+    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    rng = Random(7)
+    compilation = Compilation("start: /(a|b)*a(a|b){10}/")
+    compilation.run(byte_tokenizer())
+    for _ in range(3):
+        matchers = [found for _ in range(4) if (found := compilation.matcher()) is not None]
+        for at in range(80):
+            for matcher in matchers:
+                assert allowed(matcher.mask()) - {END} == {ord("a"), ord("b")}
+                if drafts:
+                    assert matcher.fork().accept(rng.choices(b"ab", k=drafts)) == drafts
+                assert matcher.accept([b"ab"[(at + rng.randrange(2)) % 2]]) == 1
+        for matcher in matchers:
+            assert follows(matcher, "abbbbbbbbbb")
+            assert matcher.is_complete
+            assert END in allowed(matcher.mask())
+
+
+def test_a_text_that_fills_a_lexer_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    compilation = Compilation("start: /(a|b)*a(a|b){18}/")
+    compilation.run(byte_tokenizer())
+    matcher = compilation.matcher()
+    assert matcher is not None
+    with pytest.raises(InvalidRequestError, match="too many states"):
+        matcher.accept(Random(7).choices(b"ab", k=2000))
+
+
+def test_a_vocabulary_that_cant_be_prepared_refuses_grammars_and_keeps_nobody_waiting() -> None:
+    def make() -> GrammarTokenizer:
+        raise RuntimeError("out of luck")
+
+    compiling = Compiling(make)
+    for grammar in ('start: "a"', 'start: "b"'):
+        found = compiling.compiler.compile(grammar)
+        compiling.wait()
+        with pytest.raises(InvalidRequestError, match="this model's vocabulary"):
+            found.matcher()
+    compiling.compiler.close()
+
+
 class Clock:
     now = 100.0
 
@@ -265,7 +310,7 @@ def test_requests_wait_for_their_own_grammar_and_leave_in_the_order_they_came() 
     awaiting.drop("unknown")
     assert awaiting.ready() == []
     gate.set()
-    for _ in range(3):
+    for _ in range(2):
         assert done.acquire(timeout=PATIENCE)
     found = {each.request_id: outcome for each, outcome in awaiting.ready()}
     assert list(found) == ["first", "wrong", "last"]
@@ -275,6 +320,44 @@ def test_requests_wait_for_their_own_grammar_and_leave_in_the_order_they_came() 
     assert awaiting.open(request("again", 'start: "a"'), 'start: "a"') is not None
     with pytest.raises(InvalidRequestError):
         awaiting.open(request("wrong again", "nonsense"), "nonsense")
+    awaiting.close()
+
+
+def test_given_grammars_that_wait_for_their_turn_when_their_clients_leave_then_they_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    real = GrammarTokenizer.compile
+
+    def compile_(self: GrammarTokenizer, grammar: str) -> object:
+        compiled.append(grammar)
+        return real(self, grammar)
+
+    monkeypatch.setattr(GrammarTokenizer, "compile", compile_)
+    done = threading.Semaphore(0)
+    gate = threading.Event()
+
+    def make() -> GrammarTokenizer:
+        assert gate.wait(PATIENCE)
+        return byte_tokenizer()
+
+    clock = Clock()
+    awaiting = AwaitingGrammars(make, done.release, clock)
+    a, b, c, d = (f'start: "{letter}"' for letter in "abcd")
+    awaiting.open(request("late", d), d)
+    clock.now += 1
+    for name, grammar in (("one", a), ("two", b), ("also two", b), ("three", a), ("four", c)):
+        assert awaiting.open(request(name, grammar), grammar) is None
+    for name in ("one", "two", "three"):
+        awaiting.drop(name)
+    assert awaiting.open(request("one again", a), a) is None
+    clock.now += TIME_LIMIT_SECONDS - 1
+    assert [each.request_id for each, _ in awaiting.ready()] == ["late"]
+    gate.set()
+    for _ in range(3):
+        assert done.acquire(timeout=PATIENCE)
+    assert [each.request_id for each, _ in awaiting.ready()] == ["also two", "four", "one again"]
+    assert compiled == [b, c, a]
     awaiting.close()
 
 
@@ -299,8 +382,7 @@ def test_a_grammar_that_takes_too_long_fails_its_request_alone() -> None:
     assert isinstance(outcome, InvalidRequestError)
     assert "10 seconds" in outcome.message
     gate.set()
-    for _ in range(2):
-        assert done.acquire(timeout=PATIENCE)
+    assert done.acquire(timeout=PATIENCE)
     assert [each.request_id for each, _ in awaiting.ready()] == ["later"]
     assert awaiting.patience is None
     awaiting.close()
@@ -338,7 +420,7 @@ def test_a_vocabulary_is_what_the_model_has(tokenizer: GrammarTokenizer) -> None
     st.randoms(use_true_random=False),
 )
 def test_whatever_stop_strings_and_tokens_there_are_what_ends_in_stop_matches(
-    pattern: str, stops: list[str], include: bool, least: int, stop_tokens: set[int], rng: random.Random
+    pattern: str, stops: list[str], include: bool, least: int, stop_tokens: set[int], rng: Random
 ) -> None:
     tokenizer = byte_tokenizer_of_this_module()
     params = SamplingParams(

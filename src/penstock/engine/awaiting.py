@@ -77,13 +77,17 @@ class AwaitingGrammars:
                     code=CODE,
                 )
             if outcome is not None:
-                del self._waiting[request_id]
+                self.drop(request_id)
                 found.append((waiting.request, outcome))
         return found
 
     def drop(self, request_id: str) -> None:
-        """Forget a request; an unknown one is ignored."""
-        self._waiting.pop(request_id, None)
+        """Forget a request, and its grammar if that waits for its turn and no other request for it."""
+        dropped = self._waiting.pop(request_id, None)
+        if dropped is not None and all(
+            waiting.compilation is not dropped.compilation for waiting in self._waiting.values()
+        ):
+            self._compiler.abandon(dropped.compilation)
 
     @property
     def patience(self) -> float | None:

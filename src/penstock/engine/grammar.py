@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from copy import copy
 from functools import cached_property
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penstock.core.errors import InvalidRequestError
 
@@ -26,22 +27,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CODE = "invalid_grammar"
 _KEPT = 128  # compiled grammars that are remembered
 _MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
+_FULL = "too many states"  # what a matcher says whose lexer has that many
 
 
 class Matcher:
     """One sequence's place in its grammar. Not for several threads at once.
 
+    Copies of a matcher share its lexer, whose states only grow in number: where many texts have filled it, this one
+    goes on with a new lexer, which the others then share.
+
     Args:
-        matcher: llguidance's, at the beginning; this object's own from here on.
+        root: llguidance's, at the beginning, to be copied.
         tokenizer: of the same vocabulary.
+        renew: gives a matcher like `root` whose lexer has room, when it is told which one's is full; None: a full one
+            is an error.
     """
 
-    def __init__(self, matcher: LLMatcher, tokenizer: GrammarTokenizer) -> None:
-        self._matcher = matcher
+    def __init__(
+        self, root: LLMatcher, tokenizer: GrammarTokenizer, renew: Callable[[LLMatcher], LLMatcher] | None = None
+    ) -> None:
+        self._root = root
+        self._matcher = root.deep_copy()
         self._tokenizer = tokenizer
+        self._renew = renew
+        self._tokens: list[int] = []  # from the beginning to this place
         self._mask: bytes | None = None
 
     def mask(self) -> bytes:
@@ -51,23 +65,29 @@ class Matcher:
         Raises InvalidRequestError where the grammar allows nothing, or is too complex to tell.
         """
         if self._mask is None:
-            mask = self._matcher.compute_bitmask()
-            if self._matcher.is_error():
-                raise _refusal(self._matcher)
-            self._mask = mask
+            self._mask = self._ask(lambda matcher: matcher.compute_bitmask())
         return self._mask
 
     def accept(self, tokens: Sequence[int]) -> int:
         """Move on over `tokens` as far as the grammar allows them; how many it did."""
         self._mask = None
-        count = self._matcher.try_consume_tokens(list(tokens))
-        if self._matcher.is_error():
-            raise _refusal(self._matcher)
+        tokens = list(tokens)
+        count = self._ask(lambda matcher: matcher.try_consume_tokens(tokens))
+        self._tokens += tokens[:count]
+        if count < len(tokens):
+            # A full lexer takes no new text for allowed, and says why only when it is asked for a mask.
+            before = self._root
+            self.mask()
+            if self._root is not before:
+                count += self.accept(tokens[count:])
         return count
 
     def fork(self) -> Matcher:
         """Another at the same place."""
-        return Matcher(self._matcher.deep_copy(), self._tokenizer)
+        fork = copy(self)
+        fork._matcher = self._matcher.deep_copy()
+        fork._tokens = self._tokens.copy()
+        return fork
 
     @property
     def is_complete(self) -> bool:
@@ -85,6 +105,20 @@ class Matcher:
         tokens = self._tokenizer.tokens(data)
         # Accepting tokens and taking them back leaves no trace, an error would: hence the copy.
         return probe.rollback(count) and probe.try_consume_tokens(tokens) == len(tokens) and probe.is_accepting()
+
+    def _ask(self, question: Callable[[LLMatcher], T]) -> T:
+        """The matcher's answer, or that of one with a new lexer. Raises InvalidRequestError if neither has one."""
+        answer = question(self._matcher)
+        for _ in range(2):  # the first may have been filled by others already, the second is new
+            if self._renew is None or _FULL not in self._matcher.get_error():
+                break
+            self._root = self._renew(self._root)
+            self._matcher = self._root.deep_copy()
+            self._matcher.try_consume_tokens(self._tokens)
+            answer = question(self._matcher)
+        if self._matcher.is_error():
+            raise _refusal(self._matcher)
+        return answer
 
 
 class GrammarTokenizer:
@@ -165,8 +199,14 @@ class Compilation:
     """A grammar and what became of it."""
 
     def __init__(self, grammar: str) -> None:
-        self._grammar = grammar
+        self.grammar = grammar
+        self.is_wanted = True
         self._outcome: tuple[LLMatcher, GrammarTokenizer] | InvalidRequestError | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """It has been compiled or refused."""
+        return self._outcome is not None
 
     def matcher(self) -> Matcher | None:
         """A new matcher at the grammar's beginning; None while it is being compiled.
@@ -177,7 +217,7 @@ class Compilation:
         if isinstance(outcome, InvalidRequestError):
             # Anew each time: an exception that is raised again grows by each traceback.
             raise InvalidRequestError(outcome.message, param=outcome.param, code=outcome.code)
-        return None if outcome is None else Matcher(outcome[0].deep_copy(), outcome[1])
+        return None if outcome is None else Matcher(*outcome, self._renew)
 
     def run(self, tokenizer: GrammarTokenizer | InvalidRequestError) -> None:
         """Compile, or fail with what there is instead of a tokenizer; in another thread."""
@@ -185,12 +225,21 @@ class Compilation:
             self._outcome = tokenizer
             return
         try:
-            self._outcome = tokenizer.compile(self._grammar), tokenizer
+            self._outcome = tokenizer.compile(self.grammar), tokenizer
         except InvalidRequestError as error:
             self._outcome = error
         except Exception:
             log.exception("a grammar could not be compiled")
             self._outcome = InvalidRequestError("The grammar could not be compiled.", param="grammar", code=CODE)
+
+    def _renew(self, full: LLMatcher) -> LLMatcher:
+        """Compile again, in the step loop: rare, and whoever shares the full lexer can't go on before."""
+        assert isinstance(self._outcome, tuple)  # there are matchers of it
+        root, tokenizer = self._outcome
+        if root is full:
+            root = tokenizer.compile(self.grammar)
+            self._outcome = root, tokenizer
+        return root
 
 
 class GrammarCompiler:
@@ -231,6 +280,13 @@ class GrammarCompiler:
         self._known.move_to_end(grammar)
         return found
 
+    def abandon(self, compilation: Compilation) -> None:
+        """Nobody waits for it any more: if its turn hasn't come yet, it never will."""
+        if not compilation.is_settled:
+            compilation.is_wanted = False
+            if self._known.get(compilation.grammar) is compilation:
+                del self._known[compilation.grammar]
+
     def close(self) -> None:
         """End the thread when it is done with what it is at."""
         self._work.put(None)
@@ -242,9 +298,13 @@ class GrammarCompiler:
             _ = tokenizer.ends
         except InvalidRequestError as error:
             tokenizer = error
+        except Exception:
+            log.exception("the vocabulary could not be prepared for grammars")
+            tokenizer = InvalidRequestError("Grammars can't be enforced for this model's vocabulary.", code=CODE)
         while (work := self._work.get()) is not None:
-            work.run(tokenizer)
-            self._done()
+            if work.is_wanted:
+                work.run(tokenizer)
+                self._done()
 
 
 def _refusal(matcher: LLMatcher) -> InvalidRequestError:
