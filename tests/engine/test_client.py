@@ -224,6 +224,8 @@ def test_wrong_requests_are_refused_with_both_lengths_and_the_field(model: Path)
             ([320], GREEDY),
             ([-1], GREEDY),
             ([5], SamplingParams(logit_bias={320: 1.0})),
+            # Two at once: where every sequence of a step fails, the core takes its runner for broken.
+            ([5], SamplingParams(stop_token_ids=(2**40,), min_tokens=2, n=2)),
         ):
             with pytest.raises(InvalidRequestError):
                 client.generate(prompt, params, request_id="wrong")

@@ -192,6 +192,15 @@ def test_given_a_wrong_grammar_when_others_run_then_it_fails_alone(model: Path) 
     with_engine(model, work)
 
 
+@pytest.mark.parametrize("runner", ["native", "torch"])
+def test_a_grammar_that_asks_for_what_min_tokens_bans_is_the_requests_own_mistake(model: Path, runner: str) -> None:
+    async def work(client: EngineClient) -> None:
+        with pytest.raises(InvalidRequestError, match="no token to choose"):
+            await collect(client, "a", grammar=f'start: "abc" <[{EOS}]> "x"', min_tokens=20)
+
+    with_engine(model, work, runner=runner)
+
+
 def test_given_a_grammar_being_compiled_when_its_client_leaves_then_nothing_is_left_behind(model: Path) -> None:
     async def work(client: EngineClient) -> None:
         stream = client.generate(PROMPT, SamplingParams(grammar=WORDS), request_id="left")

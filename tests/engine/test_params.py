@@ -24,6 +24,7 @@ def test_given_fields_go_over_the_defaults() -> None:
     [
         ("temperature", -0.1), ("temperature", 2.1), ("temperature", math.nan), ("temperature", math.inf),
         ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("min_p", 1.1), ("repetition_penalty", 0.0),
+        ("top_k", 2**31), ("top_k", 10**400),
         ("frequency_penalty", 3.0), ("presence_penalty", -3.0), ("n", 0), ("n", 1000), ("max_tokens", 0),
         ("min_tokens", -1), ("min_tokens", 17), ("seed", 2**63), ("logprobs", 21), ("prompt_logprobs", -1),
         ("stop", ("",)), ("stop", tuple("abcdefghijklmnopq")),

@@ -98,6 +98,23 @@ def test_output_follows_the_budget(tokenizer: Tokenizer) -> None:
     assert only(stream.allowed) == params.thinking.end_token_ids[0] if params.thinking else False
 
 
+def test_given_a_spent_budget_when_the_end_of_thinking_is_a_stop_token_then_min_tokens_doesnt_ban_it(
+    tokenizer: Tokenizer,
+) -> None:
+    thinking = limit(tokenizer, 1)
+    stops = thinking.end_token_ids
+    stream = OutputStream(
+        tokenizer, SamplingParams(thinking=thinking, stop_token_ids=stops, min_tokens=12), [], [2], 20
+    )
+    assert set(stops) < set(stream.banned_token_ids)
+    stream.push(tokenizer.encode("a", add_special_tokens=False)[0])
+    for token in stops:
+        assert only(stream.allowed) == token
+        assert token not in stream.banned_token_ids
+        assert stream.push(token)[1] is None
+    assert set(stops) < set(stream.banned_token_ids)
+
+
 def test_control_tokens_that_are_shown_are_text_and_others_are_not(tokenizer: Tokenizer) -> None:
     begin, end = (tokenizer.encode(text, add_special_tokens=False)[0] for text in ("<|im_start|>", "<|im_end|>"))
     stream = OutputStream(tokenizer, SamplingParams(shown_token_ids=(begin,), max_tokens=9), [], [2], 9)

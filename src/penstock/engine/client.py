@@ -302,12 +302,13 @@ class EngineClient:
             raise InvalidRequestError(
                 f"Token ids must be from 0 to {self.spec.vocab_size - 1}.", param="prompt", code="invalid_token_id"
             )
-        beyond = [token for token in params.logit_bias if not 0 <= token < self.spec.vocab_size]
-        if beyond:
-            raise InvalidRequestError(
-                f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {self.spec.vocab_size - 1}.",
-                param="logit_bias",
-            )
+        for field, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            beyond = [token for token in tokens if not 0 <= token < self.spec.vocab_size]
+            if beyond:
+                raise InvalidRequestError(
+                    f"{field} names token {beyond[0]}; this model's tokens are 0 to {self.spec.vocab_size - 1}.",
+                    param=field,
+                )
 
     def _check_room(self, sequences: int) -> None:
         if len(self._mailboxes) + sequences > self.config.max_num_seqs + self.config.max_waiting:

@@ -367,17 +367,12 @@ class EngineCore:
 
     def _apply(self, item: Scheduled, share: SequenceStep, result: SequenceOutput) -> RequestOutput | None:
         sequence = item.sequence
-        request_id = sequence.request_id
         chosen = _chosen(share, result)
-        if result.error is not None or any(token.token_id is None for token in chosen[1:]):
-            self._end(sequence)
-            return RequestOutput(
-                request_id=request_id,
-                finish_reason="error",
-                error=result.error or NOTHING_TO_CHOOSE,
-                error_type="PenstockError",
-            )
-        live = self._live[request_id]
+        if any(token.token_id is None for token in chosen[1:]) or result.error == NOTHING_TO_CHOOSE:
+            return self._fail(sequence, InvalidRequestError(NOTHING_TO_CHOOSE))
+        if result.error is not None:
+            return self._fail(sequence, PenstockError(result.error))
+        live = self._live[sequence.request_id]
         if live.prompt_logprobs is not None:
             live.prompt_logprobs.extend(result.prompt_logprobs)
         generated_before = len(sequence.output_token_ids)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "n": (lambda x: 1 <= x <= 128, "from 1 to 128"),
     "temperature": (lambda x: 0 <= x <= 2, "from 0 to 2"),
-    "top_k": (lambda x: x >= 0, "0 (all) or more"),
+    "top_k": (lambda x: 0 <= x < 2**31, "from 0 (all) to 2147483647"),
     "top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
     "min_p": (lambda x: 0 <= x <= 1, "from 0 to 1"),
     "repetition_penalty": (lambda x: 0 < x <= 10, "above 0 and at most 10"),
     "frequency_penalty": (lambda x: -2 <= x <= 2, "from -2 to 2"),
     "presence_penalty": (lambda x: -2 <= x <= 2, "from -2 to 2"),
-    "min_tokens": (lambda x: x >= 0, "0 or more"),
-    "max_tokens": (lambda x: x >= 1, "1 or more"),
+    "min_tokens": (lambda x: 0 <= x < 2**31, "from 0 to 2147483647"),
+    "max_tokens": (lambda x: 1 <= x < 2**31, "from 1 to 2147483647"),
     "seed": (lambda x: -(2**63) <= x < 2**63, "a 64-bit integer"),
     "logprobs": (lambda x: 0 <= x <= 20, "from 0 to 20"),
     "prompt_logprobs": (lambda x: 0 <= x <= 20, "from 0 to 20"),
@@ -60,7 +60,7 @@ def check_params(params: SamplingParams) -> None:
     """Raises InvalidRequestError for the first parameter that is out of range."""
     for name, (fits, range_in_words) in _RANGES.items():
         value = getattr(params, name)
-        if value is not None and not (math.isfinite(value) and fits(value)):
+        if value is not None and not fits(value):
             raise InvalidRequestError(f"{name} must be {range_in_words}; it is {value}.", param=name)
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         raise InvalidRequestError(

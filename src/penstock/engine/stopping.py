@@ -136,6 +136,8 @@ class OutputStream:
     @property
     def banned_token_ids(self) -> Tokens[int]:
         """Tokens that the sampler must not choose next."""
+        if self._thinking is not None and self._thinking.room == 0:
+            return ()  # the one that is forced may be a stop token
         if self._matcher is not None and self._params.ignore_eos:
             return self._ignored
         return self._ending if self._count < self._params.min_tokens else ()
