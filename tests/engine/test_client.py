@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, ModelFileError, OverloadedError
-from penstock.engine.client import EngineClient, merge
+from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
+from penstock.engine.mailbox import merge
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import RequestOutput, SamplingParams
 from support.eventually import eventually

@@ -21,6 +21,7 @@ from penstock.core.errors import (
 )
 from penstock.engine import wire
 from penstock.engine.config import EngineStats
+from penstock.engine.mailbox import Mailbox
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.supervised import Supervised
 from penstock.engine.types import Request, RequestOutput, SamplingParams
@@ -36,36 +37,6 @@ if TYPE_CHECKING:
     from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
-
-
-class _Mailbox:
-    """Deltas of one request, merged while its reader is slow: never more than its whole output."""
-
-    def __init__(self, index: int, shared: asyncio.Event) -> None:
-        self.index = index
-        self.pending: RequestOutput | None = None
-        self._shared = shared
-
-    def put(self, output: RequestOutput) -> None:
-        self.pending = output if self.pending is None else merge(self.pending, output)
-        self._shared.set()
-
-    def take(self) -> RequestOutput | None:
-        output, self.pending = self.pending, None
-        return output
-
-
-def merge(first: RequestOutput, then: RequestOutput) -> RequestOutput:
-    """Two successive deltas of one request as one."""
-    then.text = first.text + then.text
-    then.token_ids = first.token_ids + then.token_ids
-    if first.logprobs is not None:
-        then.logprobs = first.logprobs + (then.logprobs or [])
-    if then.prompt_logprobs is None:
-        then.prompt_logprobs = first.prompt_logprobs
-    then.cached_tokens = then.cached_tokens or first.cached_tokens
-    then.scheduled_time = then.scheduled_time or first.scheduled_time
-    return then
 
 
 class EngineClient(Supervised[wire.FromCore]):
@@ -89,7 +60,7 @@ class EngineClient(Supervised[wire.FromCore]):
         self.chat_template: ChatTemplate | None = None
         self.adapters: dict[str, AdapterInfo] = {}
         self._spare = core
-        self._mailboxes: dict[str, _Mailbox] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._loading: dict[str, asyncio.Future[AdapterInfo]] = {}
 
     @property
@@ -199,7 +170,7 @@ class EngineClient(Supervised[wire.FromCore]):
     async def _stream(self, requests: list[Request]) -> AsyncGenerator[tuple[int, RequestOutput]]:
         self._check_state()
         arrived = asyncio.Event()
-        boxes = {request.request_id: _Mailbox(index, arrived) for index, request in enumerate(requests)}
+        boxes = {request.request_id: Mailbox(index, arrived) for index, request in enumerate(requests)}
         self._mailboxes.update(boxes)
         self._idle.clear()
         try:

@@ -10,39 +10,28 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
-from penstock.core.sizes import format_size
-from penstock.engine.adapters import AdapterTable, load_all
+from penstock.core.errors import InvalidRequestError, PenstockError
 from penstock.engine.awaiting import AwaitingGrammars
-from penstock.engine.config import EngineInfo, EngineStats
+from penstock.engine.config import EngineStats
 from penstock.engine.grammar import GrammarTokenizer
+from penstock.engine.loading import load_engine
 from penstock.engine.pooling import Pool
-from penstock.engine.runners.base import RunnerConfig
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
-from penstock.engine.runners.select import make_runner
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
-from penstock.engine.speculation.draft_model import DraftModel, check_vocabulary
-from penstock.engine.speculation.speculator import Decode, Speculator
+from penstock.engine.speculation.speculator import Decode
 from penstock.engine.stopping import OutputStream
 from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
-from penstock.models.load import load
-from penstock.models.vocabulary_files import load_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from penstock.engine.config import EngineConfig
     from penstock.engine.grammar import Matcher
-    from penstock.engine.runners.base import KVCapacity, ModelRunner, Pacing
     from penstock.engine.sequence import Scheduled, Sequence
     from penstock.engine.speculation.speculator import Drafting
     from penstock.engine.types import PositionLogprobs, Request
-    from penstock.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -72,52 +61,27 @@ class EngineCore:
     """
 
     def __init__(self, config: EngineConfig, wake: Callable[[], None] = lambda: None) -> None:
+        loaded = load_engine(config)
         self.config = config
-        path = Path(config.model_path)
-        spec, weights = load(path)
-        weights.close()
-        self.vocabulary = load_vocabulary(path)
-        max_model_len = _checked_model_len(config, spec)
-        self.runner: ModelRunner = make_runner(_runner_config(config, config.model_path, max_model_len))
-        self.spec = self.runner.load()
-        draft_runner = self._load_draft_runner(max_model_len)
-        capacity = self.runner.kv_capacity()
-        if draft_runner is not None:
-            capacity = _together(capacity, draft_runner.kv_capacity())
-        blocks = _kv_blocks(config, capacity, max_model_len)
-        self.max_model_len = min(max_model_len, blocks * config.block_size)
-        if config.max_model_len is not None and self.max_model_len < config.max_model_len:
-            raise ConfigError(
-                f"max_model_len {config.max_model_len} needs more KV memory than there is: the cache holds "
-                f"{blocks * config.block_size} tokens. Lower --max-model-len or raise --kv-memory.",
-                param="max_model_len",
-            )
-        self.runner.allocate(blocks)
-        pacing = self.runner.pacing()
-        self.speculator = self._make_speculator(draft_runner, blocks, pacing)
+        self.runner = loaded.runner
+        self.spec = loaded.spec
+        self.vocabulary = loaded.vocabulary
+        self.speculator = loaded.speculator
+        self.adapters = loaded.adapters
+        self.info = loaded.info
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
-                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding or pacing.prefill_tokens,
-                attention_span=pacing.attention_span,
-                max_model_len=self.max_model_len,
+                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding
+                or loaded.pacing.prefill_tokens,
+                attention_span=loaded.pacing.attention_span,
+                max_model_len=self.info.max_model_len,
                 block_size=config.block_size,
                 max_waiting=config.max_waiting,
                 enable_prefix_caching=config.enable_prefix_caching,
             ),
-            blocks,
-        )
-        self.adapters = AdapterTable(self.runner, self.spec, most=config.max_loras, max_rank=config.max_lora_rank)
-        adapters = load_all(self.adapters, config.lora_modules)
-        self.info = EngineInfo(
-            max_model_len=self.max_model_len,
-            kv_blocks=blocks,
-            block_size=config.block_size,
-            kv_bytes=blocks * capacity.bytes_per_block,
-            weight_bytes=capacity.weight_bytes,
-            runner=self.runner.describe(),
-            adapters=adapters,
+            self.info.kv_blocks,
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
@@ -128,40 +92,6 @@ class EngineCore:
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
-
-    def _load_draft_runner(self, max_model_len: int) -> ModelRunner | None:
-        config = self.config
-        if config.draft_model is None:
-            if config.speculation == "draft":
-                raise ConfigError("Guessing by a draft model needs one: give --draft-model.", param="draft_model")
-            return None
-        # Its own weights, wherever the model runs; a quantization is the model's.
-        own = msgspec.structs.replace(config, quantization=None)
-        runner = make_runner(_runner_config(own, config.draft_model, max_model_len))
-        spec = runner.load()
-        size = min(spec.vocab_size, self.spec.vocab_size)
-        check_vocabulary(load_vocabulary(Path(config.draft_model)), self.vocabulary, size)
-        if spec.context_length < max_model_len:
-            raise ConfigError(
-                f"The draft model was trained for {spec.context_length} tokens, fewer than the {max_model_len} of a "
-                f"request. Give --max-model-len {spec.context_length}, or another draft model.",
-                param="draft_model",
-            )
-        return runner
-
-    def _make_speculator(self, draft_runner: ModelRunner | None, blocks: int, pacing: Pacing) -> Speculator:
-        cost = self.runner.draft_cost()
-        if draft_runner is None:
-            return Speculator(cost, self.config.speculation)
-        draft_runner.allocate(blocks)
-        share = draft_runner.kv_capacity().weight_bytes / self.runner.kv_capacity().weight_bytes
-        model = DraftModel(
-            draft_runner,
-            block_size=self.config.block_size,
-            vocab_size=self.spec.vocab_size,
-            catch_up=max(self.config.max_num_seqs, int(pacing.prefill_tokens / share)),
-        )
-        return Speculator(cost, self.config.speculation, model, share)
 
     @property
     def has_work(self) -> bool:
@@ -213,7 +143,7 @@ class EngineCore:
         except PenstockError as error:
             self.adapters.release(adapter)
             return _failure(request.request_id, error)
-        room = self.max_model_len - len(request.prompt_token_ids)
+        room = self.info.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.vocabulary,
             params,
@@ -466,78 +396,3 @@ def _failure(request_id: str, error: PenstockError) -> RequestOutput:
         error_param=error.param,
         error_code=error.code,
     )
-
-
-def _runner_config(config: EngineConfig, model_path: str, max_model_len: int) -> RunnerConfig:
-    return RunnerConfig(
-        model_path=model_path,
-        runner=config.runner,
-        block_size=config.block_size,
-        device=config.device,
-        dtype=config.dtype,
-        kv_cache_dtype=config.kv_cache_dtype,
-        quantization=config.quantization,
-        threads=config.threads,
-        reserve_cores=config.reserve_cores,
-        pin_threads=config.pin_threads,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
-        max_model_len=max_model_len,
-        gpu_memory_utilization=config.gpu_memory_utilization,
-        runner_cache=config.runner_cache,
-        allow_unverified=config.allow_unverified,
-        max_loras=config.max_loras,
-        max_lora_rank=config.max_lora_rank,
-    )
-
-
-def _together(model: KVCapacity, draft: KVCapacity) -> KVCapacity:
-    """Of two models whose caches have the same number of blocks; both were asked once both were loaded."""
-    return replace(
-        model,
-        bytes_per_block=model.bytes_per_block + draft.bytes_per_block,
-        weight_bytes=model.weight_bytes + draft.weight_bytes,
-    )
-
-
-def _checked_model_len(config: EngineConfig, spec: ModelSpec) -> int:
-    if config.max_model_len is None:
-        return spec.context_length
-    if not 1 <= config.max_model_len <= spec.context_length:
-        raise ConfigError(
-            f"max_model_len {config.max_model_len} is outside 1 to {spec.context_length}, the context {spec.name} "
-            "was trained for.",
-            param="max_model_len",
-        )
-    return config.max_model_len
-
-
-def _kv_blocks(config: EngineConfig, capacity: KVCapacity, max_model_len: int) -> int:
-    """How many blocks the KV cache gets: what memory allows, but no more than max_num_seqs full contexts need."""
-    given = capacity.available_bytes if config.kv_memory is None else config.kv_memory
-    if config.memory is not None:
-        left = config.memory - capacity.weight_bytes
-        if left < 2 * capacity.bytes_per_block or (config.kv_memory is not None and left < config.kv_memory):
-            raise ConfigError(
-                f"The model may take {format_size(config.memory)}, of which its weights take "
-                f"{format_size(capacity.weight_bytes)}: too little is left for the KV cache. Raise --memory.",
-                param="memory",
-            )
-        given = left if config.kv_memory is None else config.kv_memory
-    blocks = given // capacity.bytes_per_block
-    useful = config.max_num_seqs * -(-max_model_len // config.block_size)
-    blocks = min(blocks, useful)
-    taken = blocks * capacity.bytes_per_block
-    if taken > capacity.free_bytes:
-        raise ConfigError(
-            f"A KV cache of {format_size(taken)} was asked for, and {format_size(capacity.free_bytes)} of memory are "
-            "free once the weights are loaded. Lower --kv-memory.",
-            param="kv_memory",
-        )
-    if blocks < 2:
-        raise ConfigError(
-            f"{given} bytes for the KV cache hold fewer than two blocks of {capacity.bytes_per_block} bytes. "
-            "Raise --kv-memory or free some memory.",
-            param="kv_memory",
-        )
-    return blocks
