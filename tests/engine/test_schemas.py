@@ -106,6 +106,14 @@ EDGES: list[Any] = [
     {"type": "object", "required": ["a", "b"], "minProperties": 2},
     {"type": "object", "properties": {"a": {}, "b": {}}, "additionalProperties": False, "minProperties": 1},
     {"type": "object", "patternProperties": {r"^\s": {"type": "integer"}}, "additionalProperties": False},
+    {
+        "type": "object",
+        "patternProperties": {
+            "^[&]$": {"type": "integer", "minimum": 5, "maximum": 90},
+            r"^[\&]$": {"type": "integer", "maximum": 9},
+        },
+        "additionalProperties": False,
+    },
     {"type": "array", "uniqueItems": False, "maxItems": 2},
     {"type": "object", "additionalProperties": {"$ref": "#"}, "maxProperties": 2},
     {"type": "integer", "format": "int64"},

@@ -1,7 +1,7 @@
 """The engine core: owns the scheduler and the runner, and turns steps into deltas.
 
 Plain and synchronous: `add`, `abort`, `step`; only grammars are compiled in a thread of their own, for which `poll`
-looks. The process around it is `engine/process.py`; tests drive it
+looks. `engine/assembly.py` loads what it works with; the process around it is `engine/process.py`; tests drive it
 directly.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.engine.assembly import assemble
 from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineStats
 from penstock.engine.grammar import GrammarTokenizer
-from penstock.engine.loading import load_engine
 from penstock.engine.pooling import Pool
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
@@ -61,21 +61,21 @@ class EngineCore:
     """
 
     def __init__(self, config: EngineConfig, wake: Callable[[], None] = lambda: None) -> None:
-        loaded = load_engine(config)
+        parts = assemble(config)
         self.config = config
-        self.runner = loaded.runner
-        self.spec = loaded.spec
-        self.vocabulary = loaded.vocabulary
-        self.speculator = loaded.speculator
-        self.adapters = loaded.adapters
-        self.info = loaded.info
+        self.runner = parts.runner
+        self.spec = parts.spec
+        self.vocabulary = parts.vocabulary
+        self.speculator = parts.speculator
+        self.adapters = parts.adapters
+        self.info = parts.info
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
                 max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding
-                or loaded.pacing.prefill_tokens,
-                attention_span=loaded.pacing.attention_span,
+                or parts.pacing.prefill_tokens,
+                attention_span=parts.pacing.attention_span,
                 max_model_len=self.info.max_model_len,
                 block_size=config.block_size,
                 max_waiting=config.max_waiting,

@@ -236,7 +236,11 @@ def _settle_patterns(node: dict[str, Any], place: str) -> None:
         if isinstance(pattern, str):
             node["pattern"] = rewrite(pattern)
         if isinstance(by_name, dict):
-            node["patternProperties"] = {rewrite(name): inner for name, inner in by_name.items()}
+            rewritten: dict[str, Any] = {}
+            for name, inner in by_name.items():
+                same = rewrite(name)  # two spellings may become one
+                rewritten[same] = {"allOf": [rewritten[same], inner]} if same in rewritten else inner
+            node["patternProperties"] = rewritten
     except ValueError as error:
         keyword = "patternProperties" if isinstance(by_name, dict) else "pattern"
         raise UnenforceableError(place, keyword, f"has {error}") from error

@@ -220,6 +220,11 @@ def test_a_draft_model_that_breaks_leaves_requests_as_they_are(
     drafts = core.speculator._draft_model
     assert drafts is not None
     monkeypatch.setattr(drafts.runner, "execute", lambda _: 1 / 0)
+    closed: list[bool] = []
+    shutdown = drafts.runner.shutdown
+    monkeypatch.setattr(drafts.runner, "shutdown", lambda: (closed.append(True), shutdown()))
     assert run(core, asking("a", temperature=0, max_tokens=30))["a"].text == expected
     assert "the draft model failed" in caplog.text
+    assert closed, "its memory is given back"
     core.shutdown()
+    assert len(closed) == 1

@@ -137,6 +137,7 @@ class Speculator:
             return self._draft_model.draft(asked)
         except Exception:
             log.exception("the draft model failed; it drafts no more")
+            self.close()
             self._draft_model = None
             self._default = "off"
             return nothing

@@ -1,4 +1,4 @@
-"""What the engine core steps with, as the settings and the machine allow: model, memory, guesses, adapters."""
+"""What an engine core is made of, as its settings and the machine allow: model, memory, drafts, adapters."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedEngine:
-    """A model in memory, with its KV cache allocated, and what goes with it."""
+class CoreParts:
+    """A model in memory, its KV cache allocated, and what goes with it."""
 
     runner: ModelRunner
     spec: ModelSpec
@@ -39,7 +39,7 @@ class LoadedEngine:
     info: EngineInfo
 
 
-def load_engine(config: EngineConfig) -> LoadedEngine:
+def assemble(config: EngineConfig) -> CoreParts:
     """Load what `config` names. Raises ModelFileError, or ConfigError for what doesn't fit the model or the machine."""
     path = Path(config.model_path)
     spec, weights = load(path)
@@ -68,7 +68,7 @@ def load_engine(config: EngineConfig) -> LoadedEngine:
         runner=runner.describe(),
         adapters=configured,
     )
-    return LoadedEngine(runner, spec, vocabulary, pacing, speculator, adapters, info)
+    return CoreParts(runner, spec, vocabulary, pacing, speculator, adapters, info)
 
 
 def _checked_model_len(config: EngineConfig, spec: ModelSpec) -> int:
