@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError, PenstockError
 from penstock.engine.assembly import assemble
-from penstock.engine.awaiting import AwaitingGrammars
 from penstock.engine.config import EngineStats
-from penstock.engine.grammar import GrammarTokenizer
 from penstock.engine.pooling import Pool
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
 from penstock.engine.speculation.speculator import Decode
 from penstock.engine.stopping import OutputStream
+from penstock.engine.structured.awaiting import AwaitingGrammars
+from penstock.engine.structured.grammar import GrammarTokenizer
 from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from penstock.engine.config import EngineConfig
-    from penstock.engine.grammar import Matcher
     from penstock.engine.sequence import Scheduled, Sequence
     from penstock.engine.speculation.speculator import Drafting
+    from penstock.engine.structured.grammar import Matcher
     from penstock.engine.types import PositionLogprobs, Request
 
 log = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError, InvariantError
-from penstock.engine.thinking import ThinkingBudget
+from penstock.engine.structured.thinking_budget import ThinkingBudget
 from penstock.models.detokenizer import IncrementalDetokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Sequence as Tokens
 
-    from penstock.engine.grammar import Matcher
+    from penstock.engine.structured.grammar import Matcher
     from penstock.engine.types import FinishReason, SamplingParams
     from penstock.models.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine import lark, schemas
+from penstock.engine.structured import lark, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine import schemas
+from penstock.engine.structured import schemas
 from penstock.models.answer_grammar import Function
 from penstock.server.requests import ToolChoice
 
