@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,7 +21,7 @@ from support.eventually import eventually
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from penstock.engine.config import EngineConfig
@@ -33,6 +34,7 @@ class Workshop:
         self.directory = directory
         self.declared: Sequence[DeclaredModel] = declared
         self.made: list[_Engine] = []
+        self.hold: asyncio.Event | None = None  # a start waits for it
         self.broken: set[int] = set()  # by max_num_seqs, which tells the configurations apart
         self.observer = Observer()
         self.registry = ModelRegistry(self.observer, self._make, lambda: self.declared)
@@ -55,6 +57,8 @@ class _Engine(FakeEngine):
 
     async def start(self) -> None:
         await asyncio.sleep(0)
+        if self._workshop.hold is not None:
+            await self._workshop.hold.wait()
         if self.config.max_num_seqs in self._workshop.broken:
             raise ModelFileError("The file is broken.")
         self.state = "ready"
@@ -222,7 +226,9 @@ def test_a_model_nobody_uses_leaves_memory_and_is_back_for_the_next_request(work
     with_models(workshop, work)
 
 
-def test_a_model_that_cannot_be_woken_says_why_and_is_tried_again(workshop: Workshop) -> None:
+def test_a_model_that_cannot_be_woken_says_so_and_is_tried_again(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
     workshop.declared = [workshop.model("a"), workshop.model("b", 2, preload=False)]
 
     async def work(client: httpx.AsyncClient) -> None:
@@ -230,7 +236,8 @@ def test_a_model_that_cannot_be_woken_says_why_and_is_tried_again(workshop: Work
         workshop.broken = {2}
         refused = await chat(client, model="b")
         assert (refused.status_code, error_of(refused)["code"]) == (503, "model_not_loaded")
-        assert "The file is broken" in error_of(refused)["message"]
+        assert "The file is broken" not in error_of(refused)["message"], "a reason may name files"
+        assert "The file is broken" in caplog.text
         workshop.broken = set()
         waking = asyncio.create_task(chat(client, model="b"))
         await eventually(lambda: workshop.made[-1].running == 1, "it is there")
@@ -276,12 +283,214 @@ def test_a_request_that_ends_before_its_answer_begins_does_not_keep_its_model(wo
     with_models(workshop, work)
 
 
-def test_use_of_a_model_that_fails_to_load_names_the_reason(workshop: Workshop) -> None:
+def test_use_of_a_model_that_fails_to_load_says_so(workshop: Workshop) -> None:
     async def run() -> None:
         workshop.broken = {1}
         with pytest.raises(ModelFileError):
             await workshop.registry.serve([workshop.model("a")])
-        with pytest.raises(EngineDeadError, match="The file is broken"):
+        with pytest.raises(EngineDeadError, match="log says why"):
             await workshop.registry.entries[0].use("a")
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """What only a garbage collector would find stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("prompt", ["hello", ["hello", "there"]])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.usefixtures("without_collector")
+def test_a_request_that_fails_does_not_keep_its_model_until_the_collector_comes_by(
+    workshop: Workshop, prompt: str | list[str], *, stream: bool
+) -> None:
+    workshop.declared = [workshop.model("a")]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        (engine,) = workshop.made
+        engine.release(100)
+        engine.failure = ModelFileError("Something broke.")
+        failed = await client.post(COMPLETIONS, json={"prompt": prompt, "stream": stream})
+        assert "Something broke" in failed.text
+        served = workshop.registry.entries[0].served
+        assert served is not None
+        await eventually(lambda: served.uses == 0, "nobody holds it", within=2)
+
+    with_models(workshop, work)
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_client_that_hangs_up_does_not_keep_its_model_until_the_collector_comes_by(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a")]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        (engine,) = workshop.made
+        gone = asyncio.create_task(client.post(COMPLETIONS, json={"prompt": ["hello", "there"]}))
+        await eventually(lambda: engine.running == 2, "it runs")
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        del gone
+        served = workshop.registry.entries[0].served
+        assert served is not None
+        await eventually(lambda: served.uses == 0, "nobody holds it", within=2)
+
+    with_models(workshop, work)
+
+
+def test_a_server_that_drains_wakes_and_loads_nothing(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("b", 2, preload=False)]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        assert await workshop.registry.drain(1)
+        refused = await chat(client, model="b")
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "engine_draining")
+        ready = await client.get("/ready", params={"model": "b"})
+        assert (ready.status_code, error_of(ready)["code"]) == (503, "engine_draining")
+        for change in (workshop.registry.reload("a"), workshop.registry.refresh()):
+            with pytest.raises(EngineDeadError):
+                await change
+        assert len(workshop.made) == 1
+
+    with_models(workshop, work)
+
+
+def test_a_load_that_ends_after_the_drain_began_is_given_up(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("b", 2, preload=False)]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        workshop.hold = asyncio.Event()
+        waking = asyncio.create_task(chat(client))
+        await eventually(lambda: len(workshop.made) == 1, "it is being loaded")
+        await workshop.registry.drain(1)
+        workshop.hold.set()
+        refused = await waking
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "engine_draining")
+        assert workshop.made[0].state == "stopped"
+
+    with_models(workshop, work)
+
+
+def test_a_caller_who_gives_up_does_not_end_the_load_that_others_wait_for(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("b", 2, preload=False)]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        workshop.hold = asyncio.Event()
+        hasty = asyncio.create_task(workshop.registry.use("b"))
+        patient = asyncio.create_task(chat(client))
+        await eventually(lambda: len(workshop.made) == 1, "it is being loaded")
+        hasty.cancel()
+        await asyncio.gather(hasty, return_exceptions=True)
+        workshop.hold.set()
+        await eventually(lambda: workshop.made[-1].running == 1, "the other's request runs")
+        workshop.made[-1].release(100)
+        assert (await patient).status_code == 200
+        assert len(workshop.made) == 1
+
+    with_models(workshop, work)
+
+
+def test_requests_of_a_model_that_is_gone_are_drained_and_its_engine_is_closed(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("gone", 2)]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        running = asyncio.create_task(client.post(COMPLETIONS, json={"prompt": "hi", "model": "gone", "stream": True}))
+        gone = workshop.made[1]
+        await eventually(lambda: gone.running == 1, "the request runs")
+        workshop.declared = [workshop.declared[0]]
+        await workshop.registry.refresh()
+        assert not await workshop.registry.drain(0.01), "one is in flight"
+        await workshop.registry.close()
+        assert gone.state == "stopped"
+        await running
+
+    with_models(workshop, work)
+
+
+def test_a_refresh_tries_again_what_failed_and_leaves_out_of_memory_what_is_out_of_it(workshop: Workshop) -> None:
+    workshop.declared = [
+        workshop.model("asleep", 2, preload=False), workshop.model("unloaded", 3), workshop.model("a"),
+    ]  # fmt: skip
+
+    async def work(_client: httpx.AsyncClient) -> None:
+        await workshop.registry.unload("unloaded")
+        workshop.declared = [
+            workshop.model("asleep", 5, preload=False), workshop.model("unloaded", 6), workshop.model("new", 7),
+        ]  # fmt: skip
+        workshop.broken = {7}
+        await workshop.registry.refresh()
+        states = {entry.name: entry.state for entry in workshop.registry.entries}
+        assert states == {"asleep": "asleep", "unloaded": "unloaded", "new": "failed"}
+        workshop.broken = set()
+        await workshop.registry.refresh()
+        states = {entry.name: entry.state for entry in workshop.registry.entries}
+        assert states == {"asleep": "asleep", "unloaded": "unloaded", "new": "ready"}
+        await workshop.registry.use("asleep")
+        assert workshop.made[-1].config.max_num_seqs == 5, "as it is declared now"
+
+    with_models(workshop, work)
+
+
+def test_a_reload_of_a_sleeping_model_that_fails_leaves_it_asleep(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("b", 2, preload=False)]
+
+    async def work(_client: httpx.AsyncClient) -> None:
+        workshop.broken = {2}
+        with pytest.raises(ModelFileError):
+            await workshop.registry.reload("b")
+        workshop.broken = set()
+        assert (await workshop.registry.use("b")).name == "b"
+
+    with_models(workshop, work)
+
+
+def test_the_card_of_an_unloaded_model_is_as_little_there_as_its_name(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("b", 2)]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        await workshop.registry.unload("b")
+        card = await client.get("/v1/models/b")
+        assert (card.status_code, error_of(card)["code"]) == (404, "model_not_found")
+        unknown = await chat(client, model="c")
+        assert "b" not in error_of(unknown)["message"].partition("there is")[2]
+
+    with_models(workshop, work)
+
+
+def test_a_reload_of_a_name_that_another_model_bears_is_refused(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a")]
+
+    async def work(_client: httpx.AsyncClient) -> None:
+        workshop.declared = [workshop.model("a"), workshop.model("b", 2, aliases=("a",))]
+        with pytest.raises(ConfigError, match="served as 'a'"):
+            await workshop.registry.reload("b")
+        assert len(workshop.made) == 1
+
+    with_models(workshop, work)
+
+
+def test_the_figures_of_two_versions_are_told_apart(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("a", 2, version="2")]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        metrics = (await client.get("/metrics")).text
+        for label in ("a", "a@2"):
+            assert f'penstock_engine_state{{model="{label}",state="ready"}} 1.0' in metrics
+
+    with_models(workshop, work)
+
+
+def test_an_alias_of_one_version_reaches_another_by_its_number(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a"), workshop.model("a", 2, version="2", aliases=("x",))]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for engine in workshop.made:
+            engine.release(100)
+        answer = await client.post("/v2/models/x/versions/1/generate", json={"text_input": "hi"})
+        assert (answer.status_code, answer.json().get("model_version")) == (200, "1"), answer.text
+
+    with_models(workshop, work)

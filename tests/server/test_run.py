@@ -163,6 +163,23 @@ def test_a_signal_lets_running_streams_end_and_refuses_new_work(model: Path, num
         assert running.wait() == 0
 
 
+def test_a_hang_up_during_the_start_or_the_drain_ends_nothing(model: Path) -> None:
+    with server_process(engine_options(model)) as running, httpx.Client(timeout=60) as client:
+        while not children_of(running):
+            assert running.process.poll() is None, running.lines
+        running.process.send_signal(signal.SIGHUP)
+        with client.stream("POST", running.url + COMPLETIONS, json={**ENDLESS, "max_tokens": 3800}) as response:
+            parts = response.iter_text()
+            text = next(parts)
+            running.process.send_signal(signal.SIGTERM)
+            while client.get(running.url + "/ready").status_code == 200:
+                pass
+            running.process.send_signal(signal.SIGHUP)
+            text += "".join(parts)
+        assert events(text)[-1] == "[DONE]"
+        assert running.wait() == 0
+
+
 def test_a_second_signal_stops_at_once(model: Path) -> None:
     with server_process(engine_options(model), drain_timeout=600) as running:
         with httpx.stream("POST", running.url + COMPLETIONS, json=ENDLESS, timeout=60) as response:

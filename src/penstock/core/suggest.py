@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LONGEST = 256  # characters of what may be a slip
+
 
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
     """The member of `known` most like `wrong`, letter case aside, or None if none is near."""
+    if len(wrong) > LONGEST:  # clients choose it, and comparing takes time
+        return None
     from difflib import get_close_matches
 
     by_folded = {name.casefold(): name for name in known}

@@ -159,10 +159,10 @@ class SequenceStep:
     start: int
     block_table: Sequence[int]
     sample: SampleSpec | None
-    drafts: Sequence[SampleSpec] = ()
     prompt_logprobs: int | None = None
-    adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     next_prompt_ids: Sequence[int] = ()  # with prompt_logprobs: the token that follows each position, where known
+    drafts: Sequence[SampleSpec] = ()
+    adapter: int = 0  # the number that `ModelRunner.load_adapter` was given; 0: none
     pooling: Pooling | None = None  # give the last of these tokens' hidden state, or the sum of all of theirs
 
 

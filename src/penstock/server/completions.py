@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -17,6 +18,7 @@ from penstock.server.responses import Completion, CompletionChoice, CompletionLo
 from penstock.server.sampling import check_room, sampling_params
 from penstock.server.service import check_stream_options
 from penstock.server.sse import DONE, event
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -49,13 +51,15 @@ async def completions(http: Request) -> Response:
     wanted = [] if request.prompt_logprobs is None else [request.prompt_logprobs]
     if request.echo and request.logprobs is not None:
         wanted.append(request.logprobs)
-    params = sampling_params(
+    read = partial(
+        sampling_params,
         request,
         max_tokens=max_tokens,
         logprobs=request.logprobs,
         prompt_logprobs=max(wanted, default=None),
         vocab_size=model.engine.spec.vocab_size,
     )
+    params = await model.prompts.aside(read, quick=field_of(request) is None)  # a schema may be long
     prompts = await model.prompts.from_prompt(
         request.prompt, add_special_tokens=request.add_special_tokens is not False
     )

@@ -16,6 +16,7 @@ from penstock.core.errors import InvalidRequestError
 from penstock.engine.types import ThinkingLimit
 from penstock.models.message_reader import MessageReader
 from penstock.server.sampling import check_room, sampling_params
+from penstock.server.structured import field_of
 from penstock.server.tool_choice import tool_use
 
 if TYPE_CHECKING:
@@ -59,14 +60,19 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
         )
     field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     max_tokens = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    params = sampling_params(
-        request,
-        max_tokens=max_tokens,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        prompt_logprobs=request.prompt_logprobs,
-        vocab_size=model.engine.spec.vocab_size,
-    )
-    use = tool_use(request)
+
+    def read() -> tuple[SamplingParams, ToolUse | None]:
+        params = sampling_params(
+            request,
+            max_tokens=max_tokens,
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            prompt_logprobs=request.prompt_logprobs,
+            vocab_size=model.engine.spec.vocab_size,
+        )
+        return params, tool_use(request)
+
+    plain = not request.tools and field_of(request) is None  # schemas may be long
+    params, use = await model.prompts.aside(read, quick=plain)
     prompt = await model.prompts.from_messages(request, request.messages)
     check_room(len(prompt.token_ids), max_tokens, model.context, prompt_field="messages", max_tokens_field=field)
     thinking = _thinking(model.dialect, request, prompt.text)
@@ -75,7 +81,9 @@ async def prepare_chat(model: ModelInUse, request: ChatRequest) -> PreparedChat:
     spelling = None if use is None else model.dialect.tools
     if params.grammar is not None and use is not None and spelling is not None:
         _check_together(use, spelling)
-    params = _with_rules(model.dialect, params, use, spelling, thinking)
+    params = await model.prompts.aside(
+        partial(_with_rules, model.dialect, params, use, spelling, thinking), quick=plain
+    )
     budget = request.thinking_token_budget
     if thinking is not None and budget is not None and budget >= 0:
         params = _with_budget(model, params, thinking, budget)

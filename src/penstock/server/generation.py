@@ -154,6 +154,7 @@ class Generation:
             raise
         finally:
             self._observer.ended(error)
+            error = None  # it holds this frame: together they would keep the model until the collector comes by
 
     async def collect(self) -> list[Choice]:
         """All choices, whole, by index. Raises as `deltas` does."""
@@ -195,6 +196,7 @@ async def _merged(streams: list[Deltas], n: int) -> Deltas:
                 await places.acquire()
                 arrived.put_nowait((first + index, output))
 
+    item: tuple[int, RequestOutput] | asyncio.Task[None] | None = None
     tasks = [asyncio.create_task(pump(at * n, stream)) for at, stream in enumerate(streams)]
     for task in tasks:
         task.add_done_callback(arrived.put_nowait)
@@ -212,3 +214,5 @@ async def _merged(streams: list[Deltas], n: int) -> Deltas:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()  # one that failed holds its error, and the error this frame
+        del task, item

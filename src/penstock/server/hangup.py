@@ -37,6 +37,7 @@ async def while_connected(
     """
     worker = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_hang_up(receive))
+    done: set[asyncio.Future[T] | asyncio.Future[None]] = set()
     try:
         while True:
             done, _ = await asyncio.wait({worker, watcher}, timeout=every, return_when=asyncio.FIRST_COMPLETED)
@@ -50,6 +51,7 @@ async def while_connected(
         worker.cancel()
         watcher.cancel()
         await asyncio.gather(worker, watcher, return_exceptions=True)
+        del worker, watcher, done  # work that failed holds its error, and the error this frame
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 NOT_LOADED = "model_not_loaded"
 
 Place = Literal["unloaded", "asleep", "loading", "failed"]
+_ON_THE_WAY = frozenset({"asleep", "loading"})
+
+log = logging.getLogger(__name__)
 
 
 class ModelEntry:
@@ -39,7 +43,7 @@ class ModelEntry:
 
     Attributes:
         served: the model, if it is in memory.
-        reason: why it is not, if it failed to load.
+        reason: why it is not, if it failed to load; for those who run the server, since it may name files.
     """
 
     def __init__(self, declared: DeclaredModel, make_engine: MakeEngine, observer: Observer) -> None:
@@ -56,6 +60,8 @@ class ModelEntry:
         self._observer = observer
         self._lock = asyncio.Lock()
         self._retiring: dict[ServedModel | ServedEncoder, asyncio.Task[None]] = {}
+        self._waking: asyncio.Task[None] | None = None
+        self._ending = False
 
     @property
     def name(self) -> str:
@@ -70,7 +76,9 @@ class ModelEntry:
     @property
     def state(self) -> State | Place:
         """Its engine's, or where it is instead."""
-        return self._place if self.served is None else self.served.engine.state
+        if self.served is not None:
+            return self.served.engine.state
+        return "draining" if self._ending and self._place in _ON_THE_WAY else self._place
 
     @property
     def can_serve(self) -> bool:
@@ -85,6 +93,18 @@ class ModelEntry:
         """
         async with self._lock:
             await self._load(declared or self.declared)
+
+    async def redeclare(self, declared: DeclaredModel) -> None:
+        """Be what `declared` says: swap what is in memory if it is another, try again to load what failed.
+
+        What is asleep or unloaded stays so. Raises as `load` does.
+        """
+        async with self._lock:
+            changed = declared.config != self.declared.config
+            if self.state == "failed" or (changed and self.served is not None):
+                await self._load(declared)
+            else:
+                self.declared = declared
 
     def adopt(self, engine: Engine) -> None:
         """Serve an engine that has been started."""
@@ -103,18 +123,24 @@ class ModelEntry:
 
     async def use_any(self, name: str) -> ModelInUse | EncoderInUse:
         """As `use`, whatever the model does."""
-        if self.served is None and self._place in {"asleep", "loading"}:
-            async with self._lock:
-                if self.served is None and self._place == "asleep":
-                    await self._wake()
+        if self.served is None and self._place in _ON_THE_WAY:
+            await asyncio.shield(self._wake_once())
         if isinstance(self.served, ServedModel):
             own = (self.name, *self.declared.aliases, f"{self.name}@{self.declared.version}")
             return self.served.use(name, adapter="" if name in own else name)
         if self.served is not None:
             return self.served.use(name)
-        if self._place == "failed":
-            raise EngineDeadError(f"The model {self.name!r} could not be loaded: {self.reason}", code=NOT_LOADED)
+        self._check_open()
+        if self.reason:
+            raise EngineDeadError(
+                f"The model {self.name!r} could not be loaded; the server's log says why.", code=NOT_LOADED
+            )
         raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    @property
+    def retires(self) -> bool:
+        """Whether what it served before still has requests to finish."""
+        return bool(self._retiring)
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Serve an adapter of this model, which is loaded first if it is asleep. Raises what it can't be loaded for."""
@@ -151,8 +177,9 @@ class ModelEntry:
         async with self._lock:
             served = self.served
             if served is not None and not served.uses:
-                self._place, self.served = "asleep", None
-                await served.close()
+                self._place = "asleep"
+                self._retire()
+                await asyncio.shield(self._retiring[served])  # whoever wakes it needs the memory
 
     def sleep_from_the_start(self) -> None:
         """Wait for the first request."""
@@ -160,11 +187,16 @@ class ModelEntry:
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - as EngineClient has it
         """Refuse new requests and wait for those in flight; False if some were left."""
+        self._ending = True
         models = [*self._retiring, *([self.served] if self.served else [])]
         return all(await asyncio.gather(*(model.engine.drain(timeout) for model in models)))
 
     async def close(self) -> None:
         """End at once, with what is in flight."""
+        self._ending = True
+        if self._waking is not None:
+            self._waking.cancel()
+            await asyncio.gather(self._waking, return_exceptions=True)
         retiring = dict(self._retiring)
         for task in retiring.values():
             task.cancel()
@@ -175,16 +207,24 @@ class ModelEntry:
         self._place = "unloaded"
 
     async def _load(self, declared: DeclaredModel) -> None:
+        self._check_open()
         before, self._place = self._place, "loading"
+        self.reason = ""
         try:
             adapters = {**self._added(), **dict(declared.config.lora_modules)}
             engine = self._make_engine(msgspec.structs.replace(declared.config, lora_modules=tuple(adapters.items())))
             await engine.start()
         except PenstockError as error:
-            self._place, self.reason = "failed", error.message
+            self._place, self.reason = "asleep" if before == "asleep" else "failed", error.message
             raise
         except BaseException:
             self._place = before
+            raise
+        try:
+            self._check_open()
+        except EngineDeadError:
+            self._place = before
+            await engine.close()
             raise
         self._put(engine, declared)
 
@@ -198,16 +238,30 @@ class ModelEntry:
         self.runner = engine.info.runner
         self.created = int(time.time())
         self._retire()
-        self.served = serve(engine, self.name, declared.version, self._observer)
+        self.served = serve(engine, self.label, declared.version, self._observer)
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise EngineDeadError("The server is shutting down and takes no new requests.", code="engine_draining")
+
+    def _wake_once(self) -> asyncio.Task[None]:
+        """The waking of all who wait for it; one of them who gives up doesn't end it."""
+        if self._waking is None:
+            self._waking = asyncio.create_task(self._wake())
+            self._waking.add_done_callback(self._woken)
+        return self._waking
+
+    def _woken(self, _task: asyncio.Task[None]) -> None:
+        self._waking = None
 
     async def _wake(self) -> None:
-        try:
-            await self._load(self.declared)
-        except PenstockError as error:
-            self._place = "asleep"  # what it lacks may be there for the next request
-            raise EngineDeadError(
-                f"The model {self.name!r} could not be loaded: {error.message}", code=NOT_LOADED
-            ) from error
+        async with self._lock:
+            if self.served is not None or self._place != "asleep" or self._ending:
+                return
+            try:
+                await self._load(self.declared)  # if it fails it stays asleep: what it lacks may be there next time
+            except PenstockError as error:
+                log.error("%s could not be loaded: %s", self.label, error.message)  # noqa: TRY400
 
     def _retire(self) -> None:
         old, self.served = self.served, None

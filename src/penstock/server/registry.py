@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, NotFoundError, PenstockError
 from penstock.server.figures import figures
 from penstock.server.model_entry import ModelEntry
 from penstock.server.responses import ModelCard
@@ -43,6 +43,8 @@ class ModelRegistry:
         self._make_engine = make_engine
         self._declare = declare
         self.entries: list[ModelEntry] = []
+        self._gone: list[ModelEntry] = []  # not declared any more, with requests that may still run
+        self._ending = False
         self._names: dict[str, ModelEntry] = {}
         self._listed: list[str] = []
         self._changes = asyncio.Lock()
@@ -108,6 +110,8 @@ class ModelRegistry:
     def card(self, name: str) -> ModelCard:
         """What /v1/models says of one name. Raises NotFoundError."""
         entry = self.find(name)
+        if entry.state == "unloaded":
+            raise NotFoundError(f"The model {name[:256]!r} is not loaded.", param="model", code="model_not_found")
         if name in entry.adapters:
             return ModelCard(
                 id=name,
@@ -147,16 +151,20 @@ class ModelRegistry:
     async def reload(self, name: str) -> None:
         """Load a model as it is declared now: one that is there already is swapped, without a request lost.
 
-        Raises NotFoundError if nothing of that name is declared, and what an engine fails to start with; the model
-        that was there then stays.
+        Raises NotFoundError if nothing of that name is declared, ConfigError for declarations that can't be, and what
+        an engine fails to start with; the model that was there then stays.
         """
         async with self._changes:
-            found = [model for model in await self._declared() if self._name_of(model) == name]
+            declared = await self._declared()
+            self._check_names(declared)
+            found = [model for model in declared if self._name_of(model) == name]
             if not found:
                 raise NotFoundError(f"No model {name[:256]!r} is declared.", param="model", code="model_not_found")
-            for model in found:
-                await (self._entry_of(model) or self._new(model)).load(model)
-            self._name_all()
+            try:
+                for model in found:
+                    await (self._entry_of(model) or self._new(model)).load(model)
+            finally:
+                self._name_all()
 
     async def unload(self, name: str) -> None:
         """Take a model, all its versions, out of memory once its requests are done. Raises NotFoundError."""
@@ -182,14 +190,13 @@ class ModelRegistry:
                         entry = self._new(model)
                         if model.preload:
                             await entry.load()
-                    elif model.config == entry.declared.config:
-                        entry.declared = model
                     else:
-                        await entry.load(model)
+                        await entry.redeclare(model)
                 except PenstockError as error:
                     log.error("%s could not be loaded: %s", model.name, error.message)  # noqa: TRY400
             for entry in gone:
                 await entry.unload()
+            self._gone = [entry for entry in (*self._gone, *gone) if entry.retires]
             self.entries = [entry for model in declared if (entry := self._entry_of(model)) is not None]
             self._name_all()
 
@@ -209,19 +216,29 @@ class ModelRegistry:
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - as EngineClient has it
         """Refuse new requests and wait for those in flight; False if some were left."""
-        return all(await asyncio.gather(*(entry.drain(timeout) for entry in self.entries)))
+        self._ending = True
+        return all(await asyncio.gather(*(entry.drain(timeout) for entry in (*self.entries, *self._gone))))
 
     async def close(self) -> None:
         """Close every model."""
-        for entry in self.entries:
+        self._ending = True
+        for entry in (*self.entries, *self._gone):
             await entry.close()
 
     async def _declared(self) -> Sequence[DeclaredModel]:
         if self._declare is None:
-            return [entry.declared for entry in self.entries]
-        return await asyncio.to_thread(self._declare)
+            declared: Sequence[DeclaredModel] = [entry.declared for entry in self.entries]
+        else:
+            declared = await asyncio.to_thread(self._declare)
+        self._check_open()
+        return declared
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise EngineDeadError("The server is shutting down and loads no models.", code="engine_draining")
 
     def _new(self, model: DeclaredModel) -> ModelEntry:
+        self._check_open()
         entry = ModelEntry(model, self._make_engine, self._observer)
         if not model.preload:
             entry.sleep_from_the_start()

@@ -77,7 +77,7 @@ async def serve(
     stop = _StopSignals()
     try:
         grpc = _grpc_listener(settings)
-        with stop.watched():
+        with stop.watched(), _hangups() as hangup:
             starting = asyncio.create_task(registry.serve(models))
             if not await stop.or_done(starting):
                 starting.cancel()
@@ -97,12 +97,15 @@ async def serve(
             seconds, grpc_url = time.monotonic() - began, None if grpc is None else grpc.url
             for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url):
                 _say(line)
-            watching = asyncio.create_task(registry.watch_idle())
-            with _on_hangup(registry):
-                if await stop.or_done(serving):
-                    serving.result()
-                    return
-            watching.cancel()
+            keeping = [
+                asyncio.create_task(registry.watch_idle()),
+                asyncio.create_task(_refresh_at_each(hangup, registry)),
+            ]
+            if await stop.or_done(serving):
+                serving.result()
+                return
+            for task in keeping:
+                task.cancel()
             await _drain(registry, settings, stop)
             await registry.close()
             server.should_exit = True
@@ -235,32 +238,30 @@ class _StopSignals:
 
 
 @contextlib.contextmanager
-def _on_hangup(registry: ModelRegistry) -> Iterator[None]:
-    """Serve what is declared whenever SIGHUP comes, one refresh after the other."""
-    refreshes: set[asyncio.Task[None]] = set()
-
-    def refresh() -> None:
-        task = asyncio.create_task(_refresh(registry))
-        refreshes.add(task)
-        task.add_done_callback(refreshes.discard)
-
+def _hangups() -> Iterator[asyncio.Event]:
+    """Set by SIGHUP, from before the start to after the drain: what it does by default is end the process."""
+    hangup = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, refresh)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     try:
-        yield
+        yield hangup
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-        for task in refreshes:
-            task.cancel()
 
 
-async def _refresh(registry: ModelRegistry) -> None:
-    try:
-        await registry.refresh()
-    except PenstockError as error:
-        log.error("the models stay as they are: %s", error.message)  # noqa: TRY400
-    else:
-        _say(f"Serves {', '.join(entry.label for entry in registry.entries)}.")
+async def _refresh_at_each(hangup: asyncio.Event, registry: ModelRegistry) -> None:
+    """Serve what is declared whenever the event is set, one refresh after the other; never returns."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            await registry.refresh()
+        except PenstockError as error:
+            log.error("the models stay as they are: %s", error.message)  # noqa: TRY400
+        except Exception:
+            log.exception("the models stay as they are")
+        else:
+            _say(f"Serves {', '.join(entry.label for entry in registry.entries)}.")
 
 
 async def _drain(registry: ModelRegistry, settings: ServerSettings, stop: _StopSignals) -> None:

@@ -322,12 +322,12 @@ def test_a_panic_is_an_error_and_the_runner_works_on(tiny: Path) -> None:
         good = SequenceStep("good", [5, 6, 7], 0, (3,), SampleSpec(GREEDY, 0, [5, 6, 7], [], ()))
         expected = runner.execute(StepBatch([good])).sequences
         for share in (
-            ([VOCAB], 0, [0], None, [], 0),  # no such token
-            ([1], 0, [256], None, [], 0),  # no such block
-            ([1], 16, [0], None, [], 0),  # a table too short
-            ([1], 256, [0] * 17, None, [], 0),  # behind the last position
-            ([], 0, [0], None, [], 0),
-            ([1], 0, [0], None, [VOCAB], 0),  # a token to score that there isn't
+            ([VOCAB], 0, [0], [], [], 0),  # no such token
+            ([1], 0, [256], [], [], 0),  # no such block
+            ([1], 16, [0], [], [], 0),  # a table too short
+            ([1], 256, [0] * 17, [], [], 0),  # behind the last position
+            ([], 0, [0], [], [], 0),
+            ([1], 0, [0], [], [VOCAB], 0),  # a token to score that there isn't
         ):
             with pytest.raises(_native.NativeError, match="panicked"):
                 runner._runner.execute([share])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -250,3 +251,12 @@ def test_what_cant_be_enforced_is_left_out_where_the_caller_takes_note_of_it() -
     ]
     assert prepared["properties"] == {"a": {"type": "array", "items": {"type": "string"}}}
     assert schema["properties"] == {"a": odd}
+
+
+def test_many_references_by_name_beside_many_definitions_take_little_time() -> None:
+    count = 10_000
+    definitions = {f"p{at}": {"type": "string"} for at in range(count)}
+    named = {"$defs": definitions, "anyOf": [{"$ref": f"#q{at}"} for at in range(count)]}
+    began = time.process_time()
+    prepare(named, field="f")
+    assert time.process_time() - began < 5, "each with each would be minutes"

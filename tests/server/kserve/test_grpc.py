@@ -17,16 +17,19 @@ from tritonclient.utils import InferenceServerException
 
 import penstock
 from penstock.core.errors import ConfigError
+from penstock.server.kserve import inference_pb2 as pb
+from penstock.server.kserve.grpc_calls import MAX_ON_A_STREAM, Calls
 from penstock.server.kserve.grpc_server import GrpcListener
 from penstock.server.kserve.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from penstock.server.settings import ServerSettings
 from support.eventually import eventually
 from support.fake_engine import FakeEngine
 from support.kserve_server import KServeServer, kserve_server
+from support.listening import app_over
 from support.triton import of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 MODEL = "Echo-1B"
@@ -572,3 +575,29 @@ def test_given_a_unix_socket_for_http_when_grpc_faces_other_machines_then_a_key_
         ServerSettings(host="0.0.0.0", uds="s", grpc_port=8001).check_exposure()
     ServerSettings(host="0.0.0.0", uds="s").check_exposure()
     ServerSettings(uds="s", grpc_port=8001).check_exposure()
+
+
+def test_given_a_client_that_reads_nothing_when_it_goes_on_asking_then_it_has_to_wait(echo_model: Path) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[pb.ModelInferRequest]:
+        nonlocal read
+        while True:
+            read += 1
+            yield pb.ModelInferRequest(model_name="nobody", id=str(read))
+            await asyncio.sleep(0)
+
+    async def never(_message: object) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        calls = Calls(app_over(FakeEngine(echo_model), ServerSettings()).state.kserve.kserve)
+        asking = asyncio.create_task(calls.stream_infer(endless(), never, strict=False))
+        await eventually(lambda: read > MAX_ON_A_STREAM, "it has asked as often as it may")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert read == MAX_ON_A_STREAM + 1
+
+    asyncio.run(run())

@@ -96,3 +96,16 @@ def test_given_what_a_client_takes_when_compressed_then_it_gets_one_of_them(acce
     assert chosen == encoding
     restored = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}[chosen](body)
     assert restored == b"abc" * 50
+
+
+@pytest.mark.parametrize(("sent", "read"), [("mine", "mine"), (7, "7"), (None, ""), ("", "")])
+def test_given_an_id_when_read_then_it_is_text(sent: object, read: str) -> None:
+    raw = json.dumps({"text_input": "abc", "id": sent}).encode()
+    assert read_generate(raw, model="m", version="", arrived=0.0).id == read
+
+
+@pytest.mark.parametrize("sent", [{"a": 1}, [], True, 1.5, 10**30])
+def test_given_an_id_that_is_no_text_when_read_then_it_is_refused(sent: object) -> None:
+    raw = json.dumps({"text_input": "abc", "id": sent}).encode()
+    with pytest.raises(PenstockError, match="'id' must be a string"):
+        read_generate(raw, model="m", version="", arrived=0.0)

@@ -118,6 +118,7 @@ def _reachable(root: dict[str, Any], field: str) -> Iterator[tuple[str, dict[str
     """Every schema that a text may be held to, once, and where it stands."""
     seen: set[int] = set()
     open_ = [(field, root)]
+    root_opened = False
     while open_:
         place, node = open_.pop()
         if not isinstance(node, dict) or id(node) in seen:
@@ -131,7 +132,9 @@ def _reachable(root: dict[str, Any], field: str) -> Iterator[tuple[str, dict[str
             if found is not None:
                 open_.append((f"{field}{reference.removeprefix('#').replace('/', '.')}", found))
             else:  # by another name than its place: it may be any
-                open_ += _definitions(root, field)
+                if not root_opened:  # once: a client may send a great many of both
+                    open_ += _definitions(root, field)
+                    root_opened = True
                 open_ += _definitions(node, place)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Write = Callable[[object], Awaitable[None]]
 
 
+MAX_ON_A_STREAM = 1024  # requests at once; a client that reads no answers waits then, and its next ones with it
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
@@ -118,17 +119,22 @@ class Calls:
     async def stream_infer(self, requests: AsyncIterator[pb.ModelInferRequest], write: Write, *, strict: bool) -> None:
         """Requests as they come, and their responses as they come, each with its request's id."""
         writing = asyncio.Lock()  # a stream takes one message at a time
+        places = asyncio.Semaphore(MAX_ON_A_STREAM)
 
         async def answer_one(request: pb.ModelInferRequest, arrived: float) -> None:
-            async with aclosing(self._responses(request, arrived, strict=strict)) as responses:
-                async for message in responses:
-                    async with writing:
-                        await write(message)
+            try:
+                async with aclosing(self._responses(request, arrived, strict=strict)) as responses:
+                    async for message in responses:
+                        async with writing:
+                            await write(message)
+            finally:
+                places.release()
 
         try:
             async with asyncio.TaskGroup() as running:
                 async for request in requests:
                     running.create_task(answer_one(request, time.monotonic()))
+                    await places.acquire()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 

@@ -162,7 +162,10 @@ def read_generate(raw: bytes, *, model: str, version: str, arrived: float) -> In
     nested = body.pop("parameters", None)
     if not isinstance(nested, dict | None):
         raise InvalidRequestError("'parameters' must be an object.", param="parameters", code="invalid_value")
-    request_id = body.pop("id", "")
+    request_id = body.pop("id", None)
+    small = isinstance(request_id, int) and not isinstance(request_id, bool) and abs(request_id) < 2**64
+    if not (small or request_id is None or isinstance(request_id, str)):
+        raise InvalidRequestError("'id' must be a string.", param="id", code="invalid_value")
     for name in body.keys() & (nested or {}).keys():
         raise InvalidRequestError(
             f"'{name[:256]}' is there twice, in 'parameters' and beside it.", param=name[:256], code="invalid_value"
@@ -177,7 +180,8 @@ def read_generate(raw: bytes, *, model: str, version: str, arrived: float) -> In
         datatype = INPUTS[name].datatype if name in INPUTS else ""
         check_input(name, datatype, [len(values)])
         inputs[name] = from_json(name, datatype, [len(values)], values).values
-    return InferRequest(model, version, str(request_id), given, inputs, (), batched=False, arrived=arrived)
+    request_id = "" if request_id is None else str(request_id)
+    return InferRequest(model, version, request_id, given, inputs, (), batched=False, arrived=arrived)
 
 
 def write_infer(response: InferResponse, wanted: Wanted) -> tuple[bytes, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +30,7 @@ from penstock.server.kserve.types import (
 from penstock.server.prompts import INLINE_CHARACTERS
 from penstock.server.sampling import check_room, sampling_params
 from penstock.server.status import NOT_READY
+from penstock.server.structured import field_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,7 +117,7 @@ class KServe:
             state, reason = "READY", ""
             if not entry.can_serve:
                 state = "LOADING" if entry.state in {"starting", "loading"} else "UNAVAILABLE"
-                reason = entry.reason or NOT_READY[entry.state]
+                reason = NOT_READY[entry.state]  # no more: why a load failed may name files of this machine
             if entry.can_serve or not ready:
                 rows.append(ModelIndex(entry.name, entry.declared.version, state, reason))
         return rows
@@ -163,16 +165,19 @@ class KServe:
                 param="stream",
                 code="invalid_value",
             )
-        model = await entry.use(request.model)
+        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
+        model = await entry.use(request.model if named else entry.name)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
-        params = sampling_params(
+        read = partial(
+            sampling_params,
             completion,
             max_tokens=max_tokens,
             logprobs=completion.logprobs,
             prompt_logprobs=None,
             vocab_size=model.engine.spec.vocab_size,
         )
+        params = await model.prompts.aside(read, quick=field_of(completion) is None)  # a schema may be long
         params = _with_end(model, asked.end_token, params)
         characters = sum(map(len, asked.bad_words)) + sum(len(word) for word, _ in asked.biased_words)
         params = await model.prompts.aside(
