@@ -28,7 +28,8 @@ HEAVY = {
     "penstock.server.endpoints", "penstock.server.websocket", "penstock.server.served_encoder",
     "penstock.server.scoring", "penstock.server.adapters", "penstock.server.tokens",
     "penstock.server.responses_api", "penstock.server.messages_api", "penstock.server.batches",
-    "penstock.engine.schemas", "penstock.engine.lark", "penstock.engine.thinking", "penstock.models.encoder_spec",
+    "penstock.engine.structured.schemas", "penstock.engine.structured.lark",
+    "penstock.engine.structured.thinking_budget", "penstock.models.encoder_spec",
     "penstock.models.answer_grammar", "penstock.models.tool_formats",
     *(group.module for group in GROUPS),
 }  # fmt: skip

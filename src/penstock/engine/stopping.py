@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Sequence as Tokens
 
-    from penstock.engine.grammar import Matcher
-    from penstock.engine.thinking import ThinkingBudget
+    from penstock.engine.structured.grammar import Matcher
+    from penstock.engine.structured.thinking_budget import ThinkingBudget
     from penstock.engine.types import FinishReason, SamplingParams
     from penstock.models.vocabulary import Vocabulary
 
@@ -118,7 +118,8 @@ class OutputStream:
         self._params = params
         self._thinking: ThinkingBudget | None = None
         if params.thinking is not None:
-            from penstock.engine.thinking import ThinkingBudget  # of few requests, and a start must not wait for it
+            # Of few requests, and a start must not wait for it.
+            from penstock.engine.structured.thinking_budget import ThinkingBudget
 
             self._thinking = ThinkingBudget(params.thinking, vocabulary.pieces)
         self._eos = frozenset(() if params.ignore_eos else eos_token_ids)

@@ -69,7 +69,7 @@ def _asked(request: GenerationRequest) -> Iterator[tuple[str, str, Any]]:
 
 
 def _grammar(field: str, kind: str, value: Any, *, compact: bool) -> str:
-    from penstock.engine import lark, schemas  # of few requests, and a start must not wait for it
+    from penstock.engine.structured import lark, schemas  # of few requests, and a start must not wait for it
 
     match kind:
         case "json":

@@ -97,7 +97,7 @@ def shown_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 def _functions(shown: Sequence[dict[str, Any]], strict: Sequence[bool], unenforced: list[str]) -> dict[str, Function]:
     """By name, with schemas made ready to be enforced; what can't be is refused where strictness is asked for, and else
     added to `unenforced`. Raises InvalidRequestError."""
-    from penstock.engine import schemas  # of few requests, and a start must not wait for it
+    from penstock.engine.structured import schemas  # of few requests, and a start must not wait for it
     from penstock.models.answer_grammar import Function
 
     functions = {}
