@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, ModelFileError, OverloadedError
-from penstock.engine.client import EngineClient, merge
+from penstock.engine import wire
+from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
+from penstock.engine.mailbox import merge
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import RequestOutput, SamplingParams
 from support.eventually import eventually
@@ -178,6 +180,47 @@ def test_a_killed_core_fails_its_requests_and_is_started_again(model: Path) -> N
         await eventually(lambda: client.state == "ready", "ready again", within=60)
         assert client.restarts == 1
         assert (await collect(client, prompt_of(5), GREEDY))[0].finish_reason == "length"
+
+    with_engine(model, work)
+
+
+def no_room(client: EngineClient) -> CoreProcess:
+    raise BlockingIOError("no room for another process")
+
+
+def speaks_too_soon(client: EngineClient) -> CoreProcess:
+    core = CoreProcess()
+    core.tell(wire.frame(wire.Start(client.config)))
+    client._greet = lambda _: False  # type: ignore[method-assign]
+    return core
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(no_room, "no room for another process"), (speaks_too_soon, "sent Ready before it was ready")]
+)
+def test_given_a_core_that_died_when_the_next_one_fails_too_then_another_is_started(
+    model: Path, fault: Callable[[EngineClient], CoreProcess], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(client: EngineClient) -> None:
+        family = psutil.Process().children
+        before = len(family())
+        spawn, greet = client._spawn, client._greet
+        failed: list[bool] = []
+
+        def spawn_after_a_failure() -> CoreProcess:
+            client._greet = greet  # type: ignore[method-assign]
+            if failed:
+                return spawn()
+            failed.append(True)
+            return fault(client)
+
+        client._spawn = spawn_after_a_failure  # type: ignore[method-assign]
+        assert client.core_pid is not None
+        os.kill(client.core_pid, signal.SIGKILL)
+        await eventually(lambda: client.restarts == 1, "up again", within=60)
+        assert said in caplog.text
+        assert (await collect(client, prompt_of(5), GREEDY))[0].finish_reason == "length"
+        assert len(family()) == before, "the one that failed was left behind"
 
     with_engine(model, work)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import pytest
 
-from penstock.engine.grammar import GrammarTokenizer, Matcher
+from penstock.engine.structured.grammar import GrammarTokenizer, Matcher
 from penstock.models.answer_grammar import Function, ThinkingRules, ToolRules, answer_grammar
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.message_parts import WholeMessage

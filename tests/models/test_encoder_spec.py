@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.core.errors import ModelFileError
-from penstock.models.encoder_spec import is_encoder, load_encoder_spec
+from penstock.models.encoder_files import is_encoder
+from penstock.models.encoder_spec import load_encoder_spec
 from penstock.models.pooling import pooling_of
 from support.gguf_files import write_tiny_gguf
 from support.tiny_encoders import write_pooling

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.engine import schemas
+from penstock.engine.structured import schemas
 from support.asking import CHAT, COMPLETIONS
 from support.eventually import eventually
 from support.fake_engine import FakeEngine

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from penstock.server.body import BodyReader
+from penstock.server.endpoints import ENDPOINTS
 from penstock.server.manifest.kserve import TENSORS
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
 from penstock.server.responses import ErrorBody
-from penstock.server.routes import ENDPOINTS
 from support.asking import ask, error_of
 from support.fake_engine import FakeEngine
 from support.proofs import proofs

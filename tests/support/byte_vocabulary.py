@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.engine.grammar import GrammarTokenizer
+from penstock.engine.structured.grammar import GrammarTokenizer
 from penstock.models.token_pieces import BYTE_ALPHABET, TokenPieces
 from penstock.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from penstock.engine.grammar import Matcher
+    from penstock.engine.structured.grammar import Matcher
 
 END, MARK = 256, 257  # special tokens: the end of text, and another
 LONGER = ("abc", "bca", "true", "false", "null", '{"', '":', '",', "}}", "00", "e5", "\\n", "é☃")

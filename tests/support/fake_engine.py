@@ -14,7 +14,7 @@ import random
 import time
 from array import array
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -69,13 +69,6 @@ def write_model(directory: Path, template: str = TEMPLATE, control: Sequence[str
     return directory
 
 
-class _Wire:
-    """Stands where the core's socket is."""
-
-    def is_closing(self) -> bool:
-        return False
-
-
 class FakeEngine(EngineClient):
     """An engine whose core is a task here.
 
@@ -101,7 +94,6 @@ class FakeEngine(EngineClient):
         self.aborted: list[str] = []
         self.failure: PenstockError | None = None  # what every sequence fails with, after its first token
         self.cached_tokens = 0
-        self._writer = cast("asyncio.StreamWriter", _Wire())
         self._allowance = 0 if held else None
         self._more = asyncio.Event()
         self._sequences: dict[str, asyncio.Task[None]] = {}
@@ -134,6 +126,10 @@ class FakeEngine(EngineClient):
             task.cancel()
         self._sequences.clear()
         self._fail_all("The engine core died while it worked on this request; it is being started again.")
+
+    @property
+    def _is_connected(self) -> bool:
+        return True
 
     def _send(self, message: wire.ToCore) -> None:
         wire.to_core_decoder.decode(wire.frame(message)[4:])  # what can't cross the socket fails here too

@@ -38,7 +38,7 @@ def _serve(
 ) -> None:
     from penstock.core.settings import unknown_variables
     from penstock.engine.settings import EngineSettings
-    from penstock.models.encoder_spec import is_encoder
+    from penstock.models.encoder_files import is_encoder
     from penstock.models.store import resolve
     from penstock.server.declared import DeclaredModel, ModelSettings
     from penstock.server.ensembles.declared import read_ensembles

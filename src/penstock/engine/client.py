@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import subprocess
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.core import errors
 from penstock.core.errors import (
     EngineDeadError,
     InvalidRequestError,
@@ -23,7 +21,9 @@ from penstock.core.errors import (
 )
 from penstock.engine import wire
 from penstock.engine.config import EngineStats
+from penstock.engine.mailbox import Mailbox
 from penstock.engine.spawn import CoreProcess
+from penstock.engine.supervised import Supervised
 from penstock.engine.types import Request, RequestOutput, SamplingParams
 from penstock.models.chat_template import ChatTemplate
 from penstock.models.gguf import GGUFFile
@@ -38,88 +38,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-State = Literal["starting", "ready", "restarting", "draining", "stopped"]
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0
-CLOSE_SECONDS = 10.0  # how long a core may take to end by itself
 
-
-class _Mailbox:
-    """Deltas of one request, merged while its reader is slow: never more than its whole output."""
-
-    def __init__(self, index: int, shared: asyncio.Event) -> None:
-        self.index = index
-        self.pending: RequestOutput | None = None
-        self._shared = shared
-
-    def put(self, output: RequestOutput) -> None:
-        self.pending = output if self.pending is None else merge(self.pending, output)
-        self._shared.set()
-
-    def take(self) -> RequestOutput | None:
-        output, self.pending = self.pending, None
-        return output
-
-
-def merge(first: RequestOutput, then: RequestOutput) -> RequestOutput:
-    """Two successive deltas of one request as one."""
-    then.text = first.text + then.text
-    then.token_ids = first.token_ids + then.token_ids
-    if first.logprobs is not None:
-        then.logprobs = first.logprobs + (then.logprobs or [])
-    if then.prompt_logprobs is None:
-        then.prompt_logprobs = first.prompt_logprobs
-    then.cached_tokens = then.cached_tokens or first.cached_tokens
-    then.scheduled_time = then.scheduled_time or first.scheduled_time
-    return then
-
-
-class EngineClient:
-    """Owns one engine core process.
-
-    A core that dies takes its requests with it (they raise EngineDeadError) and is started again, at once
-    and then with growing pauses; meanwhile `state` is "restarting" and new requests raise EngineDeadError.
+class EngineClient(Supervised[wire.FromCore]):
+    """Owns one engine core process. A core that is started again loads the adapters that the one before it had.
 
     Args:
         config: the model and the engine's limits.
         core: a core that is loading `config` already, to become the first one; it is the client's from here on.
     """
 
+    whole = "engine"
+    part = "engine core"
     spec: ModelSpec
     info: EngineInfo
+    tokenizer: Tokenizer
 
     def __init__(self, config: EngineConfig, core: CoreProcess | None = None) -> None:
+        super().__init__(wire.from_core_decoder)
         self.config = config
-        self._spare = core
-        self.state: State = "starting"
         self.stats = EngineStats()
-        self.restarts = 0
-        self.tokenizer: Tokenizer
         self.chat_template: ChatTemplate | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self._mailboxes: dict[str, _Mailbox] = {}
         self.adapters: dict[str, AdapterInfo] = {}
+        self._spare = core
+        self._mailboxes: dict[str, Mailbox] = {}
         self._loading: dict[str, asyncio.Future[AdapterInfo]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    async def start(self) -> None:
-        """Start the core and wait until it can serve. Raises ConfigError or ModelFileError."""
-        path = Path(self.config.model_path)
-        launched = asyncio.create_task(self._launch())
-        try:
-            self.tokenizer, self.chat_template = await asyncio.to_thread(_read_text_parts, path)
-            reader = await launched
-        except BaseException:
-            launched.cancel()
-            await asyncio.gather(launched, return_exceptions=True)
-            await self.close()
-            raise
-        self.adapters = {adapter.name: adapter for adapter in self.info.adapters}
-        self.state = "ready"
-        self._supervisor = asyncio.create_task(self._supervise(reader))
 
     @property
     def core_pid(self) -> int | None:
@@ -216,34 +158,19 @@ class EngineClient:
         if name not in self.adapters:
             raise _no_adapter(name)
         del self.adapters[name]
-        if self._writer is not None and not self._writer.is_closing():
+        if self._is_connected:
             self._send(wire.UnloadAdapter(name))
 
-    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the bound is part of the operation
-        """Refuse new requests and wait for those in flight; False if some were left after `timeout` seconds."""
-        if self.state == "ready":
-            self.state = "draining"
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
-
     async def close(self) -> None:
-        """End the core; what is still in flight raises EngineDeadError."""
-        self.state = "stopped"
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
-            self._supervisor = None
-        self._fail_all("the engine was stopped")
-        self._fail_loading()
-        await self._end_core()
+        await super().close()
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
 
     async def _stream(self, requests: list[Request]) -> AsyncGenerator[tuple[int, RequestOutput]]:
         self._check_state()
         arrived = asyncio.Event()
-        boxes = {request.request_id: _Mailbox(index, arrived) for index, request in enumerate(requests)}
+        boxes = {request.request_id: Mailbox(index, arrived) for index, request in enumerate(requests)}
         self._mailboxes.update(boxes)
         self._idle.clear()
         try:
@@ -267,24 +194,13 @@ class EngineClient:
             left = [request_id for request_id in boxes if self._mailboxes.get(request_id) is boxes[request_id]]
             for request_id in left:
                 self._forget(request_id)
-            if left and self._writer is not None and not self._writer.is_closing():
+            if left and self._is_connected:
                 self._send(wire.Abort(left))
 
     def _forget(self, request_id: str) -> None:
         self._mailboxes.pop(request_id, None)
         if not self._mailboxes:
             self._idle.set()
-
-    def _check_state(self) -> None:
-        if self.state == "ready":
-            return
-        sentence = {
-            "starting": "The engine is starting; try again in a few seconds.",
-            "restarting": "The engine core died and is being started again; try again in a few seconds.",
-            "draining": "The server is shutting down and takes no new requests.",
-            "stopped": "The engine was stopped.",
-        }[self.state]
-        raise EngineDeadError(sentence, code=f"engine_{self.state}")
 
     def _check_prompt(self, prompt_token_ids: list[int], params: SamplingParams) -> None:
         if not prompt_token_ids:
@@ -318,79 +234,49 @@ class EngineClient:
             )
 
     def _send(self, message: wire.ToCore) -> None:
-        if self._writer is None:
-            raise EngineDeadError("The engine core is not running.", code="engine_stopped")
-        self._writer.write(wire.frame(message))
+        self._write(wire.frame(message))
 
-    async def _launch(self) -> asyncio.StreamReader:
-        """Spawn a core and wait for its Ready. Raises what the core failed with, or EngineDeadError."""
-        core, self._spare = self._spare or _loading(self.config), None
-        self._process = core.process
-        reader, self._writer = await asyncio.open_connection(sock=core.socket)
+    async def _open(self) -> asyncio.StreamReader:
+        launched = asyncio.create_task(self._launch())
         try:
-            message = wire.from_core_decoder.decode(await wire.read_frame(reader))
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise EngineDeadError(
-                f"The engine core ended while it was loading (exit status {await self._end_core()}); "
-                "its message is above."
-            ) from error
-        if isinstance(message, wire.Failed):
-            await self._end_core()
-            raise _error_class(message.error_type)(message.message, param=message.param)
-        if not isinstance(message, wire.Ready):
-            raise EngineDeadError(f"The engine core sent {type(message).__name__} before it was ready.")
-        self.spec, self.info = message.spec, message.info
+            texts = await asyncio.to_thread(_read_text_parts, Path(self.config.model_path))
+            reader = await launched
+        except BaseException:
+            launched.cancel()
+            await asyncio.gather(launched, return_exceptions=True)
+            raise
+        self.tokenizer, self.chat_template = texts
+        self.adapters = {adapter.name: adapter for adapter in self.info.adapters}
         return reader
 
-    async def _supervise(self, reader: asyncio.StreamReader) -> None:
-        """Pass deltas on for as long as the core lives, and start another when it dies."""
-        backoff = 0.0
-        while True:
-            since = time.monotonic()
-            reason = await self._pump(reader)
-            if time.monotonic() - since > LONGEST_BACKOFF_SECONDS:
-                backoff = 0.0
-            self.state = "draining" if self.state == "draining" else "restarting"
-            status = await self._end_core()
-            log.error("the engine core died (exit status %s, %s); starting it again", status, reason)
-            self._fail_all("The engine core died while it worked on this request; it is being started again.")
-            self.stats = EngineStats()
-            self._fail_loading()
-            self.config = msgspec.structs.replace(self.config, lora_modules=())  # they come one by one, leniently
-            while True:
-                await asyncio.sleep(backoff)
-                backoff = min(max(2 * backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
-                try:
-                    reader = await self._launch()
-                except PenstockError as error:
-                    log.error("the engine core could not be started again: %s", error.message)  # noqa: TRY400
-                else:
-                    break
-            for adapter in self.adapters.values():  # before any request for one
-                self._send(wire.LoadAdapter(adapter.name, adapter.path))
-            self.restarts += 1
-            self.state = "draining" if self.state == "draining" else "ready"
-            log.warning("the engine core is up again")
+    def _spawn(self) -> CoreProcess:
+        core, self._spare = self._spare, None
+        if core is None:
+            core = CoreProcess()
+            core.load(self.config)
+        return core
 
-    async def _pump(self, reader: asyncio.StreamReader) -> str:
-        """Deliver deltas until the socket ends; returns why it did."""
-        try:
-            while True:
-                message = wire.from_core_decoder.decode(await wire.read_frame(reader))
-                if isinstance(message, wire.AdapterLoaded | wire.AdapterFailed):
-                    self._heard_of_adapter(message)
-                    continue
-                if not isinstance(message, wire.Outputs):
-                    return f"unexpected {type(message).__name__}"
-                self.stats = message.stats
-                for output in message.outputs:
+    def _greet(self, message: wire.FromCore) -> bool:
+        if not isinstance(message, wire.Ready):
+            return False
+        self.spec, self.info = message.spec, message.info
+        for adapter in self.adapters.values():  # of the core before this one; before any request for them
+            self._send(wire.LoadAdapter(adapter.name, adapter.path))
+        return True
+
+    def _receive(self, message: wire.FromCore) -> bool:
+        match message:
+            case wire.Outputs(outputs, stats):
+                self.stats = stats
+                for output in outputs:
                     box = self._mailboxes.get(output.request_id)
                     if box is not None:
                         box.put(output)
-        except asyncio.IncompleteReadError:
-            return "its socket closed"
-        except (ConnectionError, msgspec.DecodeError) as error:
-            return str(error)
+            case wire.AdapterLoaded() | wire.AdapterFailed():
+                self._heard_of_adapter(message)
+            case _:
+                return False
+        return True
 
     def _heard_of_adapter(self, message: wire.AdapterLoaded | wire.AdapterFailed) -> None:
         """An adapter that somebody waits for was loaded or wasn't, or one that the core before this one had."""
@@ -400,18 +286,13 @@ class EngineClient:
             if isinstance(message, wire.AdapterLoaded):
                 waiting.set_result(message.info)
             else:
-                error = _error_class(message.error_type)(message.message, param=message.param, code=message.code)
+                error = wire.error_class(message.error_type)(message.message, param=message.param, code=message.code)
                 waiting.set_exception(error)
         elif isinstance(message, wire.AdapterFailed):
             log.error("the adapter %s could not be loaded again: %s", name, message.message)
             self.adapters.pop(name, None)
         elif name not in self.adapters:  # whoever wanted it has gone
             self._send(wire.UnloadAdapter(name))
-
-    def _fail_loading(self) -> None:
-        for waiting in self._loading.values():
-            if not waiting.done():
-                waiting.set_exception(EngineDeadError("The engine core died while it loaded the adapter."))
 
     def _fail_all(self, sentence: str) -> None:
         for request_id, box in list(self._mailboxes.items()):
@@ -420,23 +301,13 @@ class EngineClient:
                     request_id=request_id, finish_reason="error", error=sentence, error_type=EngineDeadError.__name__
                 )
             )
+        for waiting in self._loading.values():
+            if not waiting.done():
+                waiting.set_exception(EngineDeadError(sentence, code="engine_died"))
 
-    async def _end_core(self) -> int | None:
-        """Close the socket and reap the core, by force if it doesn't end by itself; its exit status."""
-        if self._spare is not None:
-            self._spare.discard()
-            self._spare = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        try:
-            return await asyncio.to_thread(process.wait, CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return await asyncio.to_thread(process.wait)
+    def _died(self) -> None:
+        self.stats = EngineStats()
+        self.config = msgspec.structs.replace(self.config, lora_modules=())  # they come one by one, leniently
 
 
 def _read_text_parts(path: Path) -> tuple[Tokenizer, ChatTemplate | None]:
@@ -448,23 +319,12 @@ def _read_text_parts(path: Path) -> tuple[Tokenizer, ChatTemplate | None]:
         return tokenizer, ChatTemplate.of(file, tokenizer)
 
 
-def _loading(config: EngineConfig) -> CoreProcess:
-    core = CoreProcess()
-    core.load(config)
-    return core
-
-
 def _no_adapter(name: str) -> NotFoundError:
     return NotFoundError(f"No adapter {name[:256]!r} is loaded.", param="model", code="model_not_found")
 
 
-def _error_class(name: str) -> type[PenstockError]:
-    found = getattr(errors, name, PenstockError)
-    return found if isinstance(found, type) and issubclass(found, PenstockError) else PenstockError
-
-
 def _as_exception(output: RequestOutput) -> PenstockError:
     code = "engine_died" if output.error_type == EngineDeadError.__name__ else output.error_code
-    return _error_class(output.error_type or "")(
+    return wire.error_class(output.error_type or "")(
         output.error or "The request failed.", param=output.error_param, code=code
     )

@@ -1,7 +1,8 @@
 """The engine core: owns the scheduler and the runner, and turns steps into deltas.
 
 Plain and synchronous: `add`, `abort`, `step`; only grammars are compiled in a thread of their own, for which `poll`
-looks. `engine/assembly.py` puts it together; the process around it is `engine/process.py`; tests drive it directly.
+looks. `engine/assembly.py` loads what it works with; the process around it is `engine/process.py`; tests drive it
+directly.
 """
 
 from __future__ import annotations
@@ -9,32 +10,27 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
-from penstock.engine.adapters import AdapterTable, load_all
-from penstock.engine.assembly import kv_blocks, load_draft_runner, make_speculator, model_length, runner_for, together
-from penstock.engine.awaiting import AwaitingGrammars
-from penstock.engine.config import EngineInfo, EngineStats
-from penstock.engine.grammar import GrammarTokenizer
+from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.engine.assembly import assemble
+from penstock.engine.config import EngineStats
 from penstock.engine.pooling import Pool
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
 from penstock.engine.speculation.speculator import Decode
 from penstock.engine.stopping import OutputStream
+from penstock.engine.structured.awaiting import AwaitingGrammars
+from penstock.engine.structured.grammar import GrammarTokenizer
 from penstock.engine.types import RequestOutput, Sampled, SampleSpec, SequenceOutput, SequenceStep, StepBatch
-from penstock.models.load import load
-from penstock.models.vocabulary_files import load_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from penstock.engine.config import EngineConfig
-    from penstock.engine.grammar import Matcher
-    from penstock.engine.runners.base import ModelRunner
     from penstock.engine.sequence import Scheduled, Sequence
     from penstock.engine.speculation.speculator import Drafting
+    from penstock.engine.structured.grammar import Matcher
     from penstock.engine.types import PositionLogprobs, Request
 
 log = logging.getLogger(__name__)
@@ -65,52 +61,27 @@ class EngineCore:
     """
 
     def __init__(self, config: EngineConfig, wake: Callable[[], None] = lambda: None) -> None:
+        parts = assemble(config)
         self.config = config
-        path = Path(config.model_path)
-        spec, weights = load(path)
-        weights.close()
-        self.vocabulary = load_vocabulary(path)
-        max_model_len = model_length(config, spec)
-        self.runner: ModelRunner = runner_for(config, max_model_len)
-        self.spec = self.runner.load()
-        draft_runner = load_draft_runner(config, self.spec, self.vocabulary, max_model_len)
-        capacity = self.runner.kv_capacity()
-        if draft_runner is not None:
-            capacity = together(capacity, draft_runner.kv_capacity())
-        blocks = kv_blocks(config, capacity, max_model_len)
-        self.max_model_len = min(max_model_len, blocks * config.block_size)
-        if config.max_model_len is not None and self.max_model_len < config.max_model_len:
-            raise ConfigError(
-                f"max_model_len {config.max_model_len} needs more KV memory than there is: the cache holds "
-                f"{blocks * config.block_size} tokens. Lower --max-model-len or raise --kv-memory.",
-                param="max_model_len",
-            )
-        self.runner.allocate(blocks)
-        pacing = self.runner.pacing()
-        self.speculator = make_speculator(config, self.runner, draft_runner, blocks, self.spec.vocab_size)
+        self.runner = parts.runner
+        self.spec = parts.spec
+        self.vocabulary = parts.vocabulary
+        self.speculator = parts.speculator
+        self.adapters = parts.adapters
+        self.info = parts.info
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=config.max_num_batched_tokens,
-                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding or pacing.prefill_tokens,
-                attention_span=pacing.attention_span,
-                max_model_len=self.max_model_len,
+                max_prefill_tokens_while_decoding=config.max_prefill_tokens_while_decoding
+                or parts.pacing.prefill_tokens,
+                attention_span=parts.pacing.attention_span,
+                max_model_len=self.info.max_model_len,
                 block_size=config.block_size,
                 max_waiting=config.max_waiting,
                 enable_prefix_caching=config.enable_prefix_caching,
             ),
-            blocks,
-        )
-        self.adapters = AdapterTable(self.runner, self.spec, most=config.max_loras, max_rank=config.max_lora_rank)
-        adapters = load_all(self.adapters, config.lora_modules)
-        self.info = EngineInfo(
-            max_model_len=self.max_model_len,
-            kv_blocks=blocks,
-            block_size=config.block_size,
-            kv_bytes=blocks * capacity.bytes_per_block,
-            weight_bytes=capacity.weight_bytes,
-            runner=self.runner.describe(),
-            adapters=adapters,
+            self.info.kv_blocks,
         )
         # A file may name fewer ends of text than its tokenizer or chat template uses.
         self._eos_token_ids = sorted({*self.spec.eos_token_ids, *self.vocabulary.eos_token_ids})
@@ -172,7 +143,7 @@ class EngineCore:
         except PenstockError as error:
             self.adapters.release(adapter)
             return _failure(request.request_id, error)
-        room = self.max_model_len - len(request.prompt_token_ids)
+        room = self.info.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.vocabulary,
             params,

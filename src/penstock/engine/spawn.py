@@ -43,11 +43,15 @@ class CoreProcess:
             theirs.close()
 
     def load(self, config: EngineConfig) -> None:
-        """Tell it, once; `Ready` or `Failed` comes over the socket. One that has died says so there too."""
+        """Tell it, once; `Ready` or `Failed` comes over the socket."""
         from penstock.engine import wire
 
+        self.tell(wire.frame(wire.Start(config)))
+
+    def tell(self, frame: bytes) -> None:
+        """Send it its first message. One that has died says so over the socket too."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.socket.sendall(wire.frame(wire.Start(config)))
+            self.socket.sendall(frame)
 
     def __enter__(self) -> Self:
         return self

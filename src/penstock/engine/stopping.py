@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError, InvariantError
-from penstock.engine.thinking import ThinkingBudget
 from penstock.models.detokenizer import IncrementalDetokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Sequence as Tokens
 
-    from penstock.engine.grammar import Matcher
+    from penstock.engine.structured.grammar import Matcher
+    from penstock.engine.structured.thinking_budget import ThinkingBudget
     from penstock.engine.types import FinishReason, SamplingParams
     from penstock.models.vocabulary import Vocabulary
 
@@ -116,7 +116,12 @@ class OutputStream:
             may_cut=None if matcher is None else self._is_complete_without,
         )
         self._params = params
-        self._thinking = None if params.thinking is None else ThinkingBudget(params.thinking, vocabulary.pieces)
+        self._thinking: ThinkingBudget | None = None
+        if params.thinking is not None:
+            # Of few requests, and a start must not wait for it.
+            from penstock.engine.structured.thinking_budget import ThinkingBudget
+
+            self._thinking = ThinkingBudget(params.thinking, vocabulary.pieces)
         self._eos = frozenset(() if params.ignore_eos else eos_token_ids)
         self._stop_tokens = frozenset(params.stop_token_ids)
         self._max_tokens = max_tokens

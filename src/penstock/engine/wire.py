@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from penstock.core import errors
+from penstock.core.errors import PenstockError
 from penstock.engine.config import EngineConfig, EngineInfo, EngineStats
 from penstock.engine.types import AdapterInfo, Request, RequestOutput
 from penstock.models.spec import ModelSpec
@@ -103,6 +105,12 @@ from_core_decoder = msgspec.msgpack.Decoder(FromCore)
 def frame(message: ToCore | FromCore) -> bytes:
     """The bytes of one message on the wire."""
     return framed(_encoder.encode(message))
+
+
+def error_class(name: str) -> type[PenstockError]:
+    """The class that an `error_type` names."""
+    found = getattr(errors, name, PenstockError)
+    return found if isinstance(found, type) and issubclass(found, PenstockError) else PenstockError
 
 
 def framed(body: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from penstock.core.errors import ModelFileError
+from penstock.models.encoder_files import DRAWN, onnx_file
 from penstock.models.model_files import model_name
 from penstock.models.strict_json import parse_object, read_object
 
@@ -22,10 +23,6 @@ EncoderKind = Literal["embedder", "reranker", "classifier"]
 EncoderPooling = Literal["mean", "cls", "last", "max"]
 Activation = Literal["sigmoid", "softmax", "none"]
 
-# Architectures whose graph is drawn here. All other encoders come as ONNX.
-DRAWN = ("bert", "roberta", "xlm-roberta")
-# Known to read whole texts, so that such a directory is never taken for a generator's.
-_ENCODERS = (*DRAWN, "albert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "nomic_bert")
 _POOLING: dict[str, EncoderPooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -70,23 +67,10 @@ class EncoderSpec(Struct, frozen=True, kw_only=True):
         return self.file.endswith(".safetensors")
 
 
-def is_encoder(path: Path) -> bool:
-    """Whether what lies at `path` is a directory with an encoder. Raises ModelFileError for a broken config.json."""
-    if not path.is_dir() or not (path / "config.json").is_file():
-        return False
-    config = read_object(path / "config.json")
-    if config.get("model_type") in _ENCODERS:
-        return True
-    # Repositories of generators may hold ONNX files too.
-    architectures = str(config.get("architectures"))
-    generates = "ForCausalLM" in architectures or "ForConditionalGeneration" in architectures
-    return _onnx_file(path) is not None and not generates
-
-
 def load_encoder_spec(directory: Path) -> EncoderSpec:
     """Read what the directory says. Raises ModelFileError for what is missing, wrong or not supported."""
     config = _Config(directory / "config.json")
-    file = _onnx_file(directory)
+    file = onnx_file(directory)
     architecture = config.text("model_type")
     if file is None:
         if architecture not in DRAWN:
@@ -164,10 +148,6 @@ class _Config:
 
     def _wrong(self, name: str) -> ModelFileError:
         return ModelFileError(f"{self._path}: {name} is {str(self.raw.get(name))[:100]!r}, which can't be.")
-
-
-def _onnx_file(directory: Path) -> str | None:
-    return next((name for name in ("model.onnx", "onnx/model.onnx") if (directory / name).is_file()), None)
 
 
 def _head(config: _Config) -> tuple[EncoderKind, tuple[str, ...], Activation]:

@@ -16,14 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from penstock.core.errors import PenstockError
+from penstock.server.endpoint import routes_of
 from penstock.server.errors import KSERVE, UnexpectedErrors, on_http_error, on_penstock_error
 from penstock.server.guards import PROBES, LimitHead, LocalPagesOnly, RequireKey
 from penstock.server.kserve.mount import KServeMount
 from penstock.server.observe import CountRequests
-from penstock.server.routes import ENDPOINTS
+from penstock.server.routes import GROUPS, READY_ENDPOINTS
 from penstock.server.service import Service
 from penstock.server.static import Page
-from penstock.server.websocket import stream
+from penstock.server.websocket_protocol import stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -46,13 +47,8 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
     """
     page = Page()
     handlers = {PenstockError: on_penstock_error, HTTPException: on_http_error}
-    posts = [
-        Route(path, each.handler, methods=["POST"])
-        for each in ENDPOINTS
-        if each.method == "POST"
-        for path in (each.path, *each.aliases)
-    ]
-    inside = Starlette(routes=posts, middleware=[Middleware(UnexpectedErrors)], exception_handlers=handlers)
+    endpoints = [*routes_of(READY_ENDPOINTS), *(route for group in GROUPS for route in group.routes())]
+    inside = Starlette(routes=endpoints, middleware=[Middleware(UnexpectedErrors)], exception_handlers=handlers)
     service = Service(models, settings, observer, inside)
     kserve = KServeMount(service)
 
@@ -68,11 +64,7 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
 
     app = Starlette(
         routes=[
-            *(
-                Route(path, endpoint.handler, methods=[endpoint.method])
-                for endpoint in ENDPOINTS
-                for path in (endpoint.path, *endpoint.aliases)
-            ),
+            *endpoints,
             Route(KSERVE, kserve),
             Route(KSERVE + "/{rest:path}", kserve),
             Route("/openapi.json", openapi),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.client import EngineClient
-from penstock.models.encoder_spec import is_encoder
+from penstock.models.encoder_files import is_encoder
 
 if TYPE_CHECKING:
     from penstock.engine.config import EngineConfig

@@ -16,8 +16,8 @@ from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.engine.client import State
     from penstock.engine.config import EngineConfig
+    from penstock.engine.supervised import State
     from penstock.server.declared import DeclaredModel
     from penstock.server.engines import Engine
     from penstock.server.observe import Observer

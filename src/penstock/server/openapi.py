@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import penstock
+from penstock.server.endpoints import ENDPOINTS
 from penstock.server.responses import ErrorBody
-from penstock.server.routes import ENDPOINTS
 
 if TYPE_CHECKING:
     from penstock.server.endpoint import Endpoint

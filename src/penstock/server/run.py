@@ -22,7 +22,7 @@ from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
 from penstock.server.uvicorn_parts import Config, Server
-from penstock.server.websocket import OVERHEAD_BYTES, websocket_protocol
+from penstock.server.websocket_protocol import OVERHEAD_BYTES, websocket_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

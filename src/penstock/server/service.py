@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,10 +10,7 @@ from starlette.responses import Response
 
 from penstock.core.errors import InvalidRequestError
 from penstock.core.paths import data_dir
-from penstock.server.batches.files import FileStore
-from penstock.server.batches.runner import BatchRunner
 from penstock.server.hangup import while_connected
-from penstock.server.responses_api.work import BackgroundResponses
 from penstock.server.sse import EventStream
 from penstock.server.storage import Storage
 
@@ -22,10 +20,13 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
+    from penstock.server.batches.files import FileStore
+    from penstock.server.batches.runner import BatchRunner
     from penstock.server.generation import Choice, Generation
     from penstock.server.observe import Observer
     from penstock.server.registry import ModelRegistry
     from penstock.server.requests import GenerationRequest
+    from penstock.server.responses_api.work import BackgroundResponses
     from penstock.server.settings import ServerSettings
 
 _encode = msgspec.json.Encoder().encode
@@ -46,10 +47,30 @@ class Service:
         self.settings = settings
         self.observer = observer
         self.storage = Storage(settings.data_dir or data_dir())
-        self.responses = BackgroundResponses(models, self.storage)
-        self.files = FileStore(self.storage)
-        self.batches = BatchRunner(inside, models, self.storage, places=settings.batch_concurrency)
         self.inside = inside
+
+    # What is kept is of a few servers only: its code is imported at the first use.
+
+    @cached_property
+    def responses(self) -> BackgroundResponses:
+        """Responses that are kept, and made in the background."""
+        from penstock.server.responses_api.work import BackgroundResponses
+
+        return BackgroundResponses(self.models, self.storage)
+
+    @cached_property
+    def files(self) -> FileStore:
+        """Files of clients and of batches."""
+        from penstock.server.batches.files import FileStore
+
+        return FileStore(self.storage)
+
+    @cached_property
+    def batches(self) -> BatchRunner:
+        """Batches that are kept and run."""
+        from penstock.server.batches.runner import BatchRunner
+
+        return BatchRunner(self.inside, self.models, self.storage, places=self.settings.batch_concurrency)
 
     async def resume(self) -> None:
         """Take up what servers that are gone have left unfinished."""
@@ -59,8 +80,10 @@ class Service:
 
     async def close(self) -> None:
         """Leave what is unfinished to the next server."""
-        await self.batches.close()
-        await self.responses.close()
+        if "batches" in self.__dict__:
+            await self.batches.close()
+        if "responses" in self.__dict__:
+            await self.responses.close()
         self.storage.close()
 
     async def answer(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine import lark, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +69,8 @@ def _asked(request: GenerationRequest) -> Iterator[tuple[str, str, Any]]:
 
 
 def _grammar(field: str, kind: str, value: Any, *, compact: bool) -> str:
+    from penstock.engine.structured import lark, schemas  # of few requests, and a start must not wait for it
+
     match kind:
         case "json":
             schema = _decoded(value, field) if isinstance(value, str) else value

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine import schemas
-from penstock.models.answer_grammar import Function
 from penstock.server.requests import ToolChoice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from penstock.models.answer_grammar import Function
     from penstock.server.requests import ChatRequest, Tool
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -98,6 +97,9 @@ def shown_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 def _functions(shown: Sequence[dict[str, Any]], strict: Sequence[bool], unenforced: list[str]) -> dict[str, Function]:
     """By name, with schemas made ready to be enforced; what can't be is refused where strictness is asked for, and else
     added to `unenforced`. Raises InvalidRequestError."""
+    from penstock.engine.structured import schemas  # of few requests, and a start must not wait for it
+    from penstock.models.answer_grammar import Function
+
     functions = {}
     for index, tool in enumerate(shown):
         name, schema = tool["function"]["name"], tool["function"]["parameters"]

@@ -16,11 +16,10 @@ What isn't JSON ends the connection with code 1007, what is binary with 1003, wh
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
 from penstock.core.errors import InvalidRequestError, NotFoundError, OverloadedError, PenstockError
@@ -29,17 +28,15 @@ from penstock.server.inside import post
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
-    from starlette.types import Message
     from starlette.websockets import WebSocket
 
     from penstock.server.inside import InsideAnswer
     from penstock.server.service import Service
 
 MOST_REQUESTS = 128  # in flight over one connection
-OVERHEAD_BYTES = 4096  # of a frame beyond the body that it carries
 NOT_JSON, NOT_TEXT = 1007, 1003
 
-_ENDPOINTS = frozenset(
+WEBSOCKET_ENDPOINTS = frozenset(
     {
         "/v1/chat/completions",
         "/v1/completions",
@@ -106,7 +103,6 @@ class _Connection:
     def __init__(self, socket: WebSocket, inside: Starlette) -> None:
         self._socket = socket
         self._inside = inside
-        self._paths = _ENDPOINTS & {route.path for route in inside.routes if isinstance(route, Route)}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()  # the transport takes one message at a time
 
@@ -146,8 +142,8 @@ class _Connection:
         if frame.id in self._tasks:
             message = f"A request with the id {frame.id!r} is still running over this connection."
             problem = InvalidRequestError(message, param="id", code="duplicate_request_id")
-        elif frame.endpoint not in self._paths:
-            known = ", ".join(sorted(self._paths))
+        elif frame.endpoint not in WEBSOCKET_ENDPOINTS:
+            known = ", ".join(sorted(WEBSOCKET_ENDPOINTS))
             message = f"'endpoint' is {frame.endpoint[:128]!r}; over this connection there are {known}."
             problem = NotFoundError(message, param="endpoint", code="invalid_endpoint")
         elif len(self._tasks) >= MOST_REQUESTS:
@@ -242,20 +238,3 @@ def _name_in(text: str) -> str | None:
     except msgspec.DecodeError:
         return None
     return name[:256] if isinstance(name, str) else None
-
-
-def websocket_protocol(**arguments: Any) -> asyncio.Protocol:
-    """uvicorn's WebSocket protocol, imported when the first connection asks for it."""
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
-    protocol: Any = WebSocketsSansIOProtocol(**arguments)
-    send = protocol.send
-
-    async def send_and_note(message: Message) -> None:
-        """A handshake that is refused with an answer has ended; uvicorn would log an error for each."""
-        await send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            protocol.handshake_complete = True
-
-    protocol.send = send_and_note
-    return cast("asyncio.Protocol", protocol)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.engine.client import merge
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import EngineCore
+from penstock.engine.mailbox import merge
 from penstock.engine.types import Request, RequestOutput, SamplingParams, ThinkingLimit
 from penstock.models.tokenizer import Tokenizer
 from support.tiny_chat import write_tiny_chat

@@ -45,14 +45,6 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     runner: dict[str, str]  # as `EngineInfo.runner`
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
-    """It could not be loaded; the process ends after this. `error_type` names a class of core.errors."""
-
-    error_type: str
-    message: str
-    param: str | None = None
-
-
 class Encoded(msgspec.Struct, frozen=True, tag=True):
     """A request's vectors, float32 [size] each in the machine's byte order; or why there are none."""
 
@@ -72,7 +64,7 @@ class Batch(msgspec.Struct, frozen=True, tag=True):
 
 
 ToEncoder = EncoderConfig | Encode | Cancel
-FromEncoder = Ready | Failed | Encoded | Batch
+FromEncoder = Ready | wire.Failed | Encoded | Batch
 
 _encoder = msgspec.msgpack.Encoder()
 to_encoder_decoder = msgspec.msgpack.Decoder(ToEncoder)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import ConfigError, PenstockError
+from penstock.engine import wire
 from penstock.engine.encoders import messages
 from penstock.engine.encoders.batches import Job, WaitingJobs, cut
 from penstock.models.encoder_spec import load_encoder_spec
@@ -164,7 +165,7 @@ def serve_encoder(sock: socket.socket) -> None:
     try:
         spec, session, runner = _load(config)
     except PenstockError as error:
-        sock.sendall(messages.frame(messages.Failed(type(error).__name__, error.message, error.param)))
+        sock.sendall(messages.frame(wire.Failed(type(error).__name__, error.message, error.param)))
         return
     weight_bytes = (Path(config.directory) / spec.file).stat().st_size
     sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))

@@ -67,7 +67,8 @@ def _verify_stored(model: StoredModel, progress: Progress) -> Verification:
 
 def _read(path: Path, progress: Progress) -> tuple[tuple[str, ...], dict[Path, str]]:
     """What is wrong with the structure, and the SHA-256 of each file that was read for it."""
-    from penstock.models.encoder_spec import is_encoder, load_encoder_spec
+    from penstock.models.encoder_files import is_encoder
+    from penstock.models.encoder_spec import load_encoder_spec
     from penstock.models.verify import verify as read_whole
 
     try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.models.encoder_spec import is_encoder, load_encoder_spec
+from penstock.models.encoder_files import is_encoder
+from penstock.models.encoder_spec import load_encoder_spec
 from penstock.models.spec import ModelSpec
 from penstock.models.store.names import parse_name
 from penstock.models.store.store import resolve, show

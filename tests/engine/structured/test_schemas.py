@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine import lark
-from penstock.engine.grammar import Matcher
-from penstock.engine.patterns import EXACT_FORMATS, FORMATS
-from penstock.engine.schemas import prepare
+from penstock.engine.structured import lark
+from penstock.engine.structured.grammar import Matcher
+from penstock.engine.structured.patterns import EXACT_FORMATS, FORMATS
+from penstock.engine.structured.schemas import prepare
 from support.byte_vocabulary import END, allowed, byte_tokenizer, byte_vocabulary
 
 _PIECES = byte_vocabulary().pieces

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine.client import EngineClient, merge
+from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
+from penstock.engine.mailbox import merge
 from penstock.engine.types import RequestOutput, SamplingParams
 from support.tiny_chat import SPECIALS, write_tiny_chat
 

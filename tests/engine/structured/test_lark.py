@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine import lark
-from penstock.engine.grammar import Matcher
+from penstock.engine.structured import lark
+from penstock.engine.structured.grammar import Matcher
 from support.byte_vocabulary import MARK, byte_tokenizer
 
 tokenizer = cache(byte_tokenizer)

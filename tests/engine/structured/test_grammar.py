@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, AwaitingGrammars
-from penstock.engine.grammar import Compilation, GrammarCompiler, GrammarTokenizer, Matcher
 from penstock.engine.stopping import OutputStream
+from penstock.engine.structured.awaiting import TIME_LIMIT_SECONDS, WARM_UP_SECONDS, AwaitingGrammars
+from penstock.engine.structured.grammar import Compilation, GrammarCompiler, GrammarTokenizer, Matcher
 from penstock.engine.types import Request, SamplingParams
 from penstock.models.vocabulary import Vocabulary
 from support.byte_vocabulary import (
@@ -189,7 +189,7 @@ def test_a_grammar_is_compiled_once_and_each_matcher_begins_at_its_beginning() -
 
 
 def test_the_least_recently_used_grammars_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engine.grammar._KEPT", 2)
+    monkeypatch.setattr("penstock.engine.structured.grammar._KEPT", 2)
     compiling = Compiling()
     compile_ = compiling.compiler.compile
     a, b = compile_('start: "a"'), compile_('start: "b"')
@@ -237,7 +237,7 @@ def test_what_fails_unexpectedly_refuses_one_grammar_and_the_next_is_compiled(
 def test_a_lexer_that_many_texts_have_filled_is_replaced_and_none_of_them_notices(
     monkeypatch: pytest.MonkeyPatch, drafts: int
 ) -> None:
-    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    monkeypatch.setattr("penstock.engine.structured.grammar._MAX_LEXER_STATES", 400)
     rng = Random(7)
     compilation = Compilation("start: /(a|b)*a(a|b){10}/")
     compilation.run(byte_tokenizer())
@@ -256,7 +256,7 @@ def test_a_lexer_that_many_texts_have_filled_is_replaced_and_none_of_them_notice
 
 
 def test_a_text_that_fills_a_lexer_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engine.grammar._MAX_LEXER_STATES", 400)
+    monkeypatch.setattr("penstock.engine.structured.grammar._MAX_LEXER_STATES", 400)
     compilation = Compilation("start: /(a|b)*a(a|b){18}/")
     compilation.run(byte_tokenizer())
     matcher = compilation.matcher()

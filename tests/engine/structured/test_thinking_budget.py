@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.stopping import OutputStream
-from penstock.engine.thinking import ThinkingBudget
+from penstock.engine.structured.thinking_budget import ThinkingBudget
 from penstock.engine.types import SamplingParams, ThinkingLimit
 from penstock.models.tokenizer import Tokenizer
 from support.fake_engine import write_model

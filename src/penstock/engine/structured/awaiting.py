@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine.grammar import CODE, GrammarCompiler
+from penstock.engine.structured.grammar import CODE, GrammarCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.engine.grammar import Compilation, GrammarTokenizer, Matcher
+    from penstock.engine.structured.grammar import Compilation, GrammarTokenizer, Matcher
     from penstock.engine.types import Request
 
 TIME_LIMIT_SECONDS = 10.0  # fuel ends a compilation long before, but for a queue of the worst

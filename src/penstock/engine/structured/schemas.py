@@ -6,7 +6,7 @@ is settled here before it sees the schema:
 - a member's name has one spelling: `\\u0061` for `a` could pass for another member, so there are no such escapes;
 - a name could come twice among those that no schema names, so `minProperties` is taken only where it can't be met so;
 - `number` gets bounds and so no exponent: 1e999 would be one too, and most who read JSON can't take it;
-- `pattern` and some formats are rewritten (`engine/patterns.py`);
+- `pattern` and some formats are rewritten (`engine/structured/patterns.py`);
 - white space is a space or a line's end with an indentation, since a model may add to it for ever.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from penstock.core.errors import InvalidRequestError
-from penstock.engine.patterns import EXACT_FORMATS, FORMATS, rewrite
+from penstock.engine.structured.patterns import EXACT_FORMATS, FORMATS, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
