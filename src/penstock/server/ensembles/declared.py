@@ -10,7 +10,7 @@ from penstock.core.errors import ConfigError
 from penstock.core.setting_kinds import integer, names, number
 from penstock.core.settings import config_file, read_tables
 from penstock.core.suggest import did_you_mean
-from penstock.models.encoder_spec import is_encoder, load_encoder_spec
+from penstock.models.encoder_files import is_encoder
 from penstock.server.settings import model_name, model_names
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _check_step(step: Step, place: str, models: Mapping[str, DeclaredModel]) -> 
     if step.model not in models:
         hint = did_you_mean(step.model, models)
         raise ConfigError(f"{place}: no model {step.model!r} is declared.{hint}", param=step.kind)
+    from penstock.models.encoder_spec import load_encoder_spec  # few servers have ensembles
+
     path = Path(models[step.model].config.model_path)
     spec = load_encoder_spec(path) if is_encoder(path) else None
     kind = "generator" if spec is None else spec.kind
