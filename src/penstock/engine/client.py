@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import secrets
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -93,7 +93,7 @@ class EngineClient(Supervised[wire.FromCore]):
         if adapter and adapter not in self.adapters:
             raise _no_adapter(adapter)
         self._check_room(params.n)
-        seed = random.getrandbits(62) if params.seed is None else params.seed
+        seed = secrets.randbits(62) if params.seed is None else params.seed
         requests = [
             Request(
                 request_id=f"{request_id}/{index}",

@@ -119,7 +119,7 @@ class ModelRegistry:
             return await self.use(name)
         model = await self.use(ensemble.generator)
         model.name = name
-        model.ensemble = EnsembleInUse(ensemble, self, self._observer.metrics)
+        model.ensemble = EnsembleInUse(ensemble, self.use_any, self._observer.metrics)
         return model
 
     async def use_any(self, name: str | None) -> ModelInUse | EncoderInUse:

@@ -18,12 +18,14 @@ from penstock.server.served_model import ModelInUse, wrong_kind
 from penstock.server.vectors import check_count, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from penstock.server.ensembles.declared import Step
     from penstock.server.ensembles.in_use import EnsembleInUse
-    from penstock.server.registry import ModelRegistry
     from penstock.server.requests import ChatDocument, ChatRequest
+    from penstock.server.served_encoder import EncoderInUse
+
+    Use = Callable[[str], Awaitable[ModelInUse | EncoderInUse]]
 
 BLOCKED = "content_filter"  # as hosted APIs call it when a prompt is filtered
 _CITING = "Documents that may help, each under its number. Where you use one, cite it by its number, such as [{}]."
@@ -55,10 +57,10 @@ async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
     for step in ensemble.steps[:-1]:
         began = time.monotonic()
         if step.kind == "guard":
-            await _judge(used.models, step, question)
+            await _judge(used.use, step, question)
             used.end(step, time.monotonic() - began)
         else:
-            kept = await _choose(used.models, step, question, {index: texts[index] for index in kept})
+            kept = await _choose(used.use, step, question, {index: texts[index] for index in kept})
             used.end(step, time.monotonic() - began, kept)
     if not texts:
         return request
@@ -70,13 +72,13 @@ def no_documents(why: str) -> InvalidRequestError:
     return InvalidRequestError(f"'documents' is not supported: {why}.", param="documents", code="unsupported_parameter")
 
 
-async def _judge(models: ModelRegistry, step: Step, question: str) -> None:
+async def _judge(use: Use, step: Step, question: str) -> None:
     """Raises InvalidRequestError if any part of the question is what the step refuses.
 
     A question that is longer than the classifier reads is judged in pieces that overlap, so that nothing hides behind
     a long beginning.
     """
-    model = await models.use_any(step.model)
+    model = await use(step.model)
     if isinstance(model, ModelInUse) or model.kind != "classifier":  # swapped since it was checked
         raise wrong_kind(model, "This takes a classifier.")
     inputs = await model.read_pieces(question, "messages")
@@ -101,9 +103,9 @@ async def _judge(models: ModelRegistry, step: Step, question: str) -> None:
             )
 
 
-async def _choose(models: ModelRegistry, step: Step, question: str, documents: dict[int, str]) -> list[int]:
+async def _choose(use: Use, step: Step, question: str, documents: dict[int, str]) -> list[int]:
     """Which documents go on, the most relevant first. Texts too long for the model are cut to what it reads."""
-    model = await models.use_any(step.model)
+    model = await use(step.model)
     texts = [*documents.values()]
     pairs = Pairs(
         [question] * len(texts), texts, ["messages"] * len(texts), [f"documents[{index}]" for index in documents]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -11,12 +11,11 @@ from penstock.server.responses import StepReport
 from penstock.telemetry import metrics as table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from msgspec import UnsetType
 
     from penstock.server.ensembles.declared import Ensemble, Step
-    from penstock.server.registry import ModelRegistry
     from penstock.telemetry.metrics import Metrics
 
 
@@ -25,13 +24,13 @@ class EnsembleInUse:
 
     Args:
         ensemble: which.
-        models: do its steps.
+        use: gives the model of a step by its name.
         metrics: where times are counted; only those of steps that were finished.
     """
 
-    def __init__(self, ensemble: Ensemble, models: ModelRegistry, metrics: Metrics) -> None:
+    def __init__(self, ensemble: Ensemble, use: Callable[[str], Awaitable[Any]], metrics: Metrics) -> None:
         self.ensemble = ensemble
-        self.models = models
+        self.use = use
         self.reports: list[StepReport] = []
         self._seconds = metrics.histogram(table.ENSEMBLE_STEP)
 
