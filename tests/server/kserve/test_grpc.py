@@ -26,7 +26,7 @@ from support.eventually import eventually
 from support.fake_engine import FakeEngine
 from support.kserve_server import KServeServer, kserve_server
 from support.listening import app_over
-from support.triton import of
+from support.triton_clients import of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -22,7 +22,7 @@ from support.eventually import eventually
 from support.fake_engine import FakeEngine
 from support.kserve_server import KServeServer, kserve_server
 from support.listening import client_of as http_client_of
-from support.triton import of
+from support.triton_clients import of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from support.tiny_chat import write_tiny_chat
-from support.triton import of
+from support.triton_clients import of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
