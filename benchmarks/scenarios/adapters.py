@@ -42,6 +42,10 @@ def measure(setting: Setting) -> list[Record]:
                 _write(Path(directory) / name, spec, rank, seed=i)
             options = [word for name in names for word in ("--lora", f"{name}={directory}/{name}")]
             with penstock(setting, "--no-enable-prefix-caching", "--max-loras", str(most), *options) as engine:
+                # A record tells what was run, not where this machine keeps its temporary files.
+                engine.configuration["options"] = [
+                    word.replace(f"{directory}/", "") for word in engine.configuration["options"]
+                ]
                 for streams in _STREAMS:
                     rates: tuple[list[float], list[float]] = ([], [])
                     for number in range(-1, setting.repeats):  # the first pair warms up
