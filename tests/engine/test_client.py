@@ -18,8 +18,8 @@ from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import RequestOutput, SamplingParams
-from support.merging import merge
 from support.eventually import eventually
+from support.merging import merge
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:
