@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +21,8 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0  # how long the work at hand may go on after the client has gone
 
-M = TypeVar("M")
 
-
-def read_in_thread(receive: Callable[[], M | None], put: Callable[[M | None], None]) -> None:
+def read_in_thread(receive: Callable[[], object], put: Callable[[Any], None]) -> None:
     """Put every message that is received, then None: the client has gone, and the process soon will be.
 
     Args:
@@ -57,7 +55,7 @@ def keep_what_is_there() -> None:
     gc.enable()
 
 
-def _read(receive: Callable[[], M | None], put: Callable[[M | None], None]) -> None:
+def _read(receive: Callable[[], object], put: Callable[[Any], None]) -> None:
     try:
         while (message := receive()) is not None:
             put(message)
