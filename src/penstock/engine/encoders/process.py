@@ -106,6 +106,7 @@ class EncoderLoop:
                 [request.token_ids[item.index] for request, item in zip(requests, batch, strict=True)],
                 [request.type_ids[item.index] for request, item in zip(requests, batch, strict=True)],
             )
+            found = list(zip(batch, vectors, strict=True))  # a graph may have been drawn for one text
         except Exception:
             log.exception("a batch of %d texts failed", len(batch))
             if len(batch) > 1:  # only the culprit is to fail
@@ -125,7 +126,7 @@ class EncoderLoop:
         self._socket.sendall(messages.frame(done))
         import numpy as np
 
-        for item, vector in zip(batch, vectors, strict=True):
+        for item, vector in found:
             if np.isfinite(vector).all():
                 self._take(item, vector.tobytes())
             else:

@@ -105,6 +105,8 @@ class Speculator:
             if decode is None or room <= 0:
                 continue
             drafting = decode.drafting
+            if drafting.index is None and self._draft_model is None:
+                continue  # it has failed meanwhile: no blocks for drafts that nobody makes
             count = min(drafting.governor.drafts(len(decodes)), decode.most, room)
             guesses = drafting.index.draft(count) if drafting.index is not None and count > 0 else []
             if drafting.index is not None and not guesses:
