@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import ModelFileError
 from penstock.models.ggml_types import GGML_TYPES, WITHDRAWN_TYPES, GGMLType
-from penstock.models.mapped_file import MappedFile
+from penstock.models.mapped_file import MappedTensors
 from penstock.models.spec import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
+
+    from penstock.models.mapped_file import MappedFile
 
 BOOL, STRING, ARRAY = 7, 8, 9
 # Value types of fixed size, by number: their codes in `struct` and `array`.
@@ -52,7 +51,7 @@ MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
 DAMAGED = "The file is damaged or was cut short: download it again."
 
 
-class GGUFFile:
+class GGUFFile(MappedTensors):
     """One GGUF file (or one part of a split one), memory-mapped.
 
     >>> with GGUFFile.open(path) as file:
@@ -64,43 +63,12 @@ class GGUFFile:
     """
 
     def __init__(self, file: MappedFile) -> None:
+        super().__init__(file)
         header = _Header(file)
-        self.path: Path = file.path
         self.version: int = header.version
         self.metadata: Mapping[str, Any] = header.metadata
         self.tensors: Mapping[str, TensorInfo] = header.tensors
         self._offsets = header.offsets
-        self._file = file
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Raises NotFoundError if there is no such file, ModelFileError for whatever is wrong with it."""
-        file = MappedFile(path)
-        try:
-            return cls(file)
-        except BaseException:
-            file.close()
-            raise
-
-    def data(self, name: str) -> memoryview:
-        """The stored bytes of one tensor: a view, read-only."""
-        start, stop = self._extent(name)
-        return self._file.view(start, stop)
-
-    def release_pages(self, name: str) -> None:
-        """Give back the physical memory that reading this tensor took."""
-        self._file.release_pages(*self._extent(name))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _extent(self, name: str) -> tuple[int, int]:
         start = self._offsets[name]
