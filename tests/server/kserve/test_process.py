@@ -109,6 +109,25 @@ def test_given_a_running_stream_when_the_server_is_told_to_stop_then_it_ends_and
         client.stop_stream()
 
 
+def test_given_a_stream_that_is_left_open_when_the_server_is_told_to_stop_then_it_ends_without_an_error(
+    model: Path,
+) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    with penstock_serve(model) as (process, _, grpc), triton.InferenceServerClient(grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("tiny", of(triton, text_input="hello", max_tokens=2))
+        result, error = answers.get(timeout=PATIENCE)
+        assert error is None
+        assert result.as_numpy("text_output").size == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert "Stopped." in said
+        assert "Traceback" not in said
+        client.stop_stream()
+    assert answers.empty()  # a stream that is cut off is an error
+
+
 def test_given_leave_to_when_a_client_unloads_and_loads_the_model_then_it_goes_and_comes_back(model: Path) -> None:
     with penstock_serve(model, "--model-control", "--alias", "other") as (_, http, grpc):
         over_http = triton_http.InferenceServerClient(http)
