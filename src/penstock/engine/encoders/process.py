@@ -62,6 +62,7 @@ class EncoderLoop:
         self._socket = sock
         self._waiting = WaitingJobs()
         self._requests: dict[int, _Request] = {}
+        self._unsent = bytearray()
 
     def run(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
         """Until None comes: the client has gone."""
@@ -120,6 +121,7 @@ class EncoderLoop:
                         self._compute([item])
             else:
                 self._fail(batch[0].job, FAILED)
+                self._send()
             return
         done = messages.Batch(
             texts=len(batch),
@@ -128,14 +130,15 @@ class EncoderLoop:
             seconds=time.monotonic() - began,
             queued=[began - request.message.arrived for request in requests],
         )
-        self._socket.sendall(messages.frame(done))
+        self._say(done)
         import numpy as np
 
-        for item, vector in zip(batch, vectors, strict=True):
-            if np.isfinite(vector).all():
+        for item, vector, is_finite in zip(batch, vectors, np.isfinite(vectors).all(axis=1).tolist(), strict=True):
+            if is_finite:
                 self._take(item, vector.tobytes())
             else:
                 self._fail(item.job, NOT_FINITE)
+        self._send()
 
     def _take(self, item: Item, vector: bytes) -> None:
         request = self._requests.get(item.job.request_id)
@@ -145,12 +148,20 @@ class EncoderLoop:
         item.job.left -= 1
         if item.job.left == 0:
             del self._requests[item.job.request_id]
-            self._socket.sendall(messages.frame(messages.Encoded(item.job.request_id, request.vectors)))
+            self._say(messages.Encoded(item.job.request_id, request.vectors))
 
     def _fail(self, job: Job, sentence: str) -> None:
         if self._requests.pop(job.request_id, None) is not None:
             self._waiting.cancel(job.request_id)
-            self._socket.sendall(messages.frame(messages.Encoded(job.request_id, [], sentence)))
+            self._say(messages.Encoded(job.request_id, [], sentence))
+
+    def _say(self, message: messages.FromEncoder) -> None:
+        self._unsent += messages.frame(message)
+
+    def _send(self) -> None:
+        """All that was said at once: the other end wakes up once."""
+        self._socket.sendall(self._unsent)
+        self._unsent.clear()
 
 
 def serve_encoder(sock: socket.socket) -> None:
