@@ -3,10 +3,12 @@
 What: dynamic batching. While a round is computed, requests queue; the next round takes from all of them in turn, one
     text each, until it holds `ROUND_TOKENS`, and is cut into batches of texts of like length.
 Inputs: requests with the lengths of their texts.
-Config: none; the constants follow from what a call costs, measured in tokens.
+Config: the longest wait for company; the constants follow from what a call costs, measured in tokens.
 Trade-offs:
-    - Nothing waits for company: an idle model begins at once, and a busy one's queue fills the next batch. What waits
-      does so for one round at most before its first text is computed.
+    - Nothing waits for company unless it is told to: an idle model begins at once, and a busy one's queue fills the
+      next batch. What waits does so for one round at most before its first text is computed.
+    - With a delay, a round begins when it is full or the first text of the queue has waited that long: larger batches
+      for requests that come one by one, at the price of the delay for each that finds the model idle.
     - In turn, a request of a thousand texts and one of a single text get the same share: the small one is not held up.
     - A batch is padded to its longest text; a new one begins where the padding would cost more than a call does.
 """
@@ -31,6 +33,7 @@ class Job:
 
     request_id: int
     lengths: Sequence[int]
+    arrived: float = 0.0  # seconds, on any one clock
     dealt: int = 0  # texts that a round has taken
     left: int = field(init=False)  # texts whose vectors are not there yet
 
@@ -51,10 +54,17 @@ class Item:
 
 
 class WaitingJobs:
-    """Requests with texts that no round has taken."""
+    """Requests with texts that no round has taken.
 
-    def __init__(self) -> None:
+    Args:
+        delay: seconds that a text may wait for others while the model is idle.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
         self._jobs: deque[Job] = deque()
+        self._delay = delay
+        self._tokens = 0  # of texts that wait
+        self._since = 0.0  # arrival of the job that found nobody waiting
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -62,11 +72,21 @@ class WaitingJobs:
     def add(self, job: Job) -> None:
         """Queue a job; one without texts is nothing to wait for."""
         if job.lengths:
+            if not self._jobs:
+                self._since = job.arrived
             self._jobs.append(job)
+            self._tokens += sum(job.lengths)
 
     def cancel(self, request_id: int) -> None:
         """Forget a job; an unknown one is ignored."""
         self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+        self._tokens = sum(sum(job.lengths[job.dealt :]) for job in self._jobs)
+
+    def seconds_left(self, now: float) -> float | None:
+        """How long the next round may still wait for more; None if nobody waits for it."""
+        if not self._jobs:
+            return None
+        return 0.0 if self._tokens >= ROUND_TOKENS else max(self._since + self._delay - now, 0.0)
 
     def next_round(self, most: int = ROUND_TOKENS) -> list[Item]:
         """The texts of a round: of each job one in turn, while there are tokens left; at least one."""
@@ -77,6 +97,7 @@ class WaitingJobs:
             if items and length > most:
                 break
             most -= length
+            self._tokens -= length
             items.append(Item(job, job.dealt))
             job.dealt += 1
             self._jobs.popleft()

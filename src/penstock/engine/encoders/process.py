@@ -30,6 +30,8 @@ from penstock.engine.encoders.batches import Job, WaitingJobs, cut
 from penstock.models.encoder_spec import load_encoder_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -55,12 +57,26 @@ class _Request:
 
 
 class EncoderLoop:
-    """Takes messages, computes round after round, and sends what is ready."""
+    """Takes messages, computes round after round, and sends what is ready.
 
-    def __init__(self, session: EncoderSession, sock: socket.socket) -> None:
+    Args:
+        session: what computes.
+        sock: to the client.
+        max_queue_delay: seconds that a text may wait for others.
+        clock: the one that requests' arrivals are told by.
+    """
+
+    def __init__(
+        self,
+        session: EncoderSession,
+        sock: socket.socket,
+        max_queue_delay: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._session = session
         self._socket = sock
-        self._waiting = WaitingJobs()
+        self._clock = clock
+        self._waiting = WaitingJobs(max_queue_delay)
         self._requests: dict[int, _Request] = {}
         self._unsent = bytearray()
 
@@ -74,9 +90,10 @@ class EncoderLoop:
         return bool(self._waiting)
 
     def once(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> bool:
-        """Take a message, or compute a round if none is there; waits for either. False: the client has gone."""
+        """Take a message, or compute a round if none comes in time; waits for either. False: the client has gone."""
+        left = self._waiting.seconds_left(self._clock())
         try:
-            message = inbox.get(block=not self._waiting)
+            message = inbox.get(block=left != 0, timeout=left)
         except queue.Empty:
             self._round()
             return True
@@ -95,7 +112,7 @@ class EncoderLoop:
 
         token_ids = [np.frombuffer(ids, np.int32) for ids in message.token_ids]
         type_ids = [np.frombuffer(ids, np.int32) for ids in message.type_ids]
-        job = Job(message.request_id, [len(ids) for ids in token_ids])
+        job = Job(message.request_id, [len(ids) for ids in token_ids], message.arrived)
         self._requests[message.request_id] = _Request(job, message, token_ids, type_ids, [b""] * len(token_ids))
         self._waiting.add(job)
 
@@ -107,7 +124,7 @@ class EncoderLoop:
 
     def _compute(self, batch: list[Item]) -> None:
         requests = [self._requests[item.job.request_id] for item in batch]
-        began = time.monotonic()
+        began = self._clock()
         try:
             vectors = self._session.run(
                 [request.token_ids[item.index] for request, item in zip(requests, batch, strict=True)],
@@ -127,7 +144,7 @@ class EncoderLoop:
             texts=len(batch),
             tokens=sum(item.length for item in batch),
             padded_tokens=len(batch) * max(item.length for item in batch),
-            seconds=time.monotonic() - began,
+            seconds=self._clock() - began,
             queued=[began - request.message.arrived for request in requests],
         )
         self._say(done)
@@ -174,28 +191,29 @@ def serve_encoder(sock: socket.socket) -> None:
     inbox: queue.SimpleQueue[messages.ToEncoder | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), name="encoder-reader", daemon=True).start()
     try:
-        spec, session, runner = _load(config)
+        spec, session, runner, weight_bytes = _load(config)
     except PenstockError as error:
         sock.sendall(messages.frame(wire.Failed(type(error).__name__, error.message, error.param)))
         return
-    weight_bytes = (Path(config.directory) / spec.file).stat().st_size
     sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))
     gc.freeze()
     gc.enable()
-    EncoderLoop(session, sock).run(inbox)
+    EncoderLoop(session, sock, config.max_queue_delay).run(inbox)
 
 
-def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str]]:
+def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str], int]:
     directory = Path(config.directory)
     spec = _bounded(load_encoder_spec(directory), config.max_length)
     try:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(f"Serving {spec.name} needs onnxruntime: pip install 'penstock[encoders]'.") from error
+    from penstock.engine.encoders.memory import check_memory
     from penstock.engine.encoders.session import EncoderSession
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.runners.threads import place_threads
 
+    weight_bytes = check_memory(spec, directory, config.memory)
     placed = place_threads(RunnerConfig(model_path=config.directory, threads=config.threads, pin_threads="off"))
     runner = {
         "runner": f"onnxruntime {onnxruntime.__version__}",
@@ -205,7 +223,7 @@ def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, 
         "verified": "yes",
         "threads": str(placed.threads),
     }
-    return spec, EncoderSession(spec, directory, placed.threads), runner
+    return spec, EncoderSession(spec, directory, placed.threads), runner, weight_bytes
 
 
 def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
