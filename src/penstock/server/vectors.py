@@ -11,6 +11,7 @@ from operator import mul
 from typing import TYPE_CHECKING, TypeVar
 
 from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.engine.types import BACKGROUND_PRIORITY
 from penstock.models.encoder_tokenizer import EncoderInput, too_long
 from penstock.server.reading import MAX_INPUTS
 from penstock.server.served_model import ModelInUse, wrong_kind
@@ -107,7 +108,7 @@ async def embed(
     Raises what the engine refuses them with, and EngineDeadError if it dies.
     """
     if not isinstance(model, ModelInUse):
-        return await model.engine.encode(inputs)
+        return await model.engine.encode(inputs, background=priority >= BACKGROUND_PRIORITY)
     pooling = await model.pooling()
     tasks = [
         asyncio.create_task(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.encoders.batches import ROUND_TOKENS, Item, Job, WaitingJobs, cut
+from penstock.engine.encoders.batches import BACKGROUND_TOKENS, ROUND_TOKENS, Item, Job, WaitingJobs, cut
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=20)
 
@@ -66,7 +66,8 @@ def test_given_lengths_far_apart_then_padding_is_not_computed() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 600)), min_size=1, max_size=10), st.floats(0, 0.5),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 600)), min_size=1, max_size=10),
+    st.floats(0, 0.5),
 )
 def test_given_a_delay_then_nobody_waits_longer_for_company_and_a_full_round_not_at_all(
     arrivals: list[tuple[float, int]], delay: float
@@ -98,3 +99,19 @@ def test_given_a_request_that_is_canceled_then_its_tokens_fill_no_round() -> Non
     assert queue.seconds_left(5.5) == 0.5  # as the first came
     queue.cancel(1)
     assert queue.seconds_left(5.5) is None
+
+
+@given(st.lists(st.tuples(LENGTHS, st.booleans()), max_size=8), st.integers(1, 3000))
+def test_given_requests_in_the_background_then_they_wait_for_all_others_and_their_rounds_are_small(
+    given_jobs: list[tuple[list[int], bool]], most: int
+) -> None:
+    queue = WaitingJobs()
+    jobs = [Job(i, lengths, background=background) for i, (lengths, background) in enumerate(given_jobs)]
+    for job in jobs:
+        queue.add(job)
+    while queue:
+        left = any(job.dealt < len(job.lengths) for job in jobs if not job.background)
+        items = queue.next_round(most)
+        assert {item.job.background for item in items} == {not left}
+        assert left or len(items) == 1 or sum(item.length for item in items) <= min(most, BACKGROUND_TOKENS)
+    assert all(job.dealt == len(job.lengths) for job in jobs)

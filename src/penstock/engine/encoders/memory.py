@@ -29,7 +29,8 @@ def planned_bytes(spec: EncoderSpec, directory: Path) -> int:
         return sum(each.stat().st_size for each in path.parent.glob(path.name + "*"))
     with SafetensorsFile.open(path) as file:
         sizes = {name: _FLOAT_BYTES * math.prod(tensor.shape) for name, tensor in file.tensors.items()}
-        packed = sum(sizes[name] for name, tensor in file.tensors.items() if ".layer." in name and len(tensor.shape) > 1)
+        matrices = [name for name, tensor in file.tensors.items() if ".layer." in name and len(tensor.shape) > 1]
+        packed = sum(sizes[name] for name in matrices)
     return sum(sizes.values()) + packed
 
 
@@ -44,8 +45,8 @@ def check_memory(spec: EncoderSpec, directory: Path, most: int | None) -> int:
     free = available_memory()
     if needed > free:
         raise ConfigError(
-            f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. Free some, "
-            "or raise the container's limit.",
+            f"The weights of {spec.name} take {format_size(needed)} of memory; {format_size(free)} are free. Free "
+            "some, or raise the container's limit.",
             param="model",
         )
     return needed

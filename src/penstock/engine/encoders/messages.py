@@ -31,6 +31,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     token_ids: list[bytes]
     type_ids: list[bytes]
     arrived: float  # time.monotonic(), one clock per machine
+    background: bool = False  # compute them while nobody else waits
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

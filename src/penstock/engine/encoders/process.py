@@ -112,7 +112,7 @@ class EncoderLoop:
 
         token_ids = [np.frombuffer(ids, np.int32) for ids in message.token_ids]
         type_ids = [np.frombuffer(ids, np.int32) for ids in message.type_ids]
-        job = Job(message.request_id, [len(ids) for ids in token_ids], message.arrived)
+        job = Job(message.request_id, [len(ids) for ids in token_ids], message.arrived, message.background)
         self._requests[message.request_id] = _Request(job, message, token_ids, type_ids, [b""] * len(token_ids))
         self._waiting.add(job)
 
@@ -150,7 +150,7 @@ class EncoderLoop:
         self._say(done)
         import numpy as np
 
-        for item, vector, is_finite in zip(batch, vectors, np.isfinite(vectors).all(axis=1).tolist(), strict=True):
+        for item, vector, is_finite in zip(batch, vectors, np.isfinite(vectors).all(axis=1), strict=True):
             if is_finite:
                 self._take(item, vector.tobytes())
             else:

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from penstock.core.errors import PenstockError
-    from penstock.server.kserve.answer import Answer
-    from penstock.server.kserve.protocol import KServe
+    from penstock.server.kserve.protocol import AnyAnswer, KServe
     from penstock.server.settings import ServerSettings
 
 _encode = msgspec.json.Encoder().encode
@@ -148,7 +147,14 @@ class HttpEndpoints:
         arrived = time.monotonic()
         name, version = _named(http)
         raw = await self._body(http)
-        request, wanted = read_infer(raw, http.headers.get(HEADER_LENGTH), model=name, version=version, arrived=arrived)
+        request, wanted = read_infer(
+            raw,
+            http.headers.get(HEADER_LENGTH),
+            model=name,
+            version=version,
+            arrived=arrived,
+            signature=self._kserve.signature(name, version),
+        )
         answer = await self._kserve.infer(request, streams_by="generate_stream, or ModelStreamInfer over gRPC")
         response = await while_connected(http.receive, answer.whole())
         body, headers = write_infer(response, wanted)
@@ -169,10 +175,12 @@ class HttpEndpoints:
             _events(answer), headers={}, keepalive_seconds=self._settings.keepalive_seconds, failure=_failure
         )
 
-    async def _generate(self, http: Request, *, streams_by: str = "") -> Answer:
+    async def _generate(self, http: Request, *, streams_by: str = "") -> AnyAnswer:
         arrived = time.monotonic()
         name, version = _named(http)
-        request = read_generate(await self._body(http), model=name, version=version, arrived=arrived)
+        raw = await self._body(http)
+        signature = self._kserve.signature(name, version)
+        request = read_generate(raw, model=name, version=version, arrived=arrived, signature=signature)
         return await self._kserve.infer(request, streams_by=streams_by)
 
     async def _control(self, http: Request) -> dict[str, Any]:
@@ -185,7 +193,7 @@ class HttpEndpoints:
         return uncompressed(await read_bytes(http, limit), http.headers.get("content-encoding", ""), limit)
 
 
-async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:
+async def _events(answer: AnyAnswer) -> AsyncGenerator[bytes, None]:
     if not answer.stream:
         yield event(generated(await answer.whole()))
         return
