@@ -48,7 +48,10 @@ def serving(
     """
     with (
         start_blocking_portal(name="live-server") as portal,
-        portal.wrap_async_context_manager(_listening(generator, encoders, name, ensembles, settings)) as (url, registry),
+        portal.wrap_async_context_manager(_listening(generator, encoders, name, ensembles, settings)) as (
+            url,
+            registry,
+        ),
     ):
         yield Live(url, portal), registry
 
