@@ -150,8 +150,8 @@ class EncoderLoop:
         self._say(done)
         import numpy as np
 
-        for item, vector, is_finite in zip(batch, vectors, np.isfinite(vectors).all(axis=1), strict=True):
-            if is_finite:
+        for item, vector in zip(batch, vectors, strict=True):
+            if np.isfinite(vector).all():
                 self._take(item, vector.tobytes())
             else:
                 self._fail(item.job, NOT_FINITE)
