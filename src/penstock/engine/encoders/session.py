@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ids = NDArray[np.int32]
 
-SPIN_MICROSECONDS = 100
+SPIN_MICROSECONDS = 30
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _DTYPES: dict[str, type[np.integer[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 # What a graph calls its result, by what the model is for, in the order of preference.
