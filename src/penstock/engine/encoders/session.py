@@ -77,12 +77,7 @@ class EncoderSession:
             type_ids: of each text, of the same lengths.
         """
         lengths = np.array([len(ids) for ids in token_ids])
-        shape = (len(token_ids), int(lengths.max()))
-        ids, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        for row, (own, own_types) in enumerate(zip(token_ids, type_ids, strict=True)):
-            ids[row, : len(own)] = own
-            types[row, : len(own)] = own_types
-        mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
+        ids, types, mask = _padded(token_ids, type_ids, lengths)
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {name: given[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
         output: Floats = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
@@ -125,6 +120,19 @@ class EncoderSession:
                     return name, dims == 3
         wanted = "last_hidden_state or sentence_embedding" if self._spec.kind == "embedder" else "logits"
         raise ModelFileError(f"{path} gives {', '.join(found)}, and the model is a {self._spec.kind}: {wanted} is due.")
+
+
+def _padded(token_ids: Sequence[Ids], type_ids: Sequence[Ids], lengths: NDArray[Any]) -> tuple[Ids, Ids, Ids]:
+    """Token ids, type ids and the mask, each [texts, longest]."""
+    if len(token_ids) == 1:
+        ids = token_ids[0][None]
+        return ids, type_ids[0][None], np.ones_like(ids)
+    shape = (len(token_ids), int(lengths.max()))
+    ids, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for row, (own, own_types) in enumerate(zip(token_ids, type_ids, strict=True)):
+        ids[row, : len(own)] = own
+        types[row, : len(own)] = own_types
+    return ids, types, (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
 
 
 def _activate(logits: Floats, activation: str) -> Floats:
