@@ -66,8 +66,8 @@ def test_without_flags_the_defaults_start(penstock: Callable[..., Any], model: P
 def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Path, started: Started) -> None:
     flags = (
         "--max-model-len 100 --max-num-seqs 3 --max-num-batched-tokens 64 --max-prefill-tokens-while-decoding 32 "
-        "--max-waiting 9 --block-size 8 --kv-memory 1MiB --memory 1GiB --gpu-memory-utilization 0.5 "
-        "--no-enable-prefix-caching "
+        "--max-waiting 9 --max-queue-delay-ms 2.5 --block-size 8 --kv-memory 1MiB --memory 1GiB "
+        "--gpu-memory-utilization 0.5 --no-enable-prefix-caching "
         "--speculation ngram --draft-model model.gguf --runner native --device cpu "
         "--dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
@@ -82,9 +82,9 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
     (declared,), settings = started[0]
     assert declared.config == EngineConfig(
         model_path=str(model), max_model_len=100, max_num_seqs=3, max_num_batched_tokens=64,
-        max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20, memory=1 << 30,
-        gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram", draft_model="model.gguf",
-        runner="native", device="cpu", dtype="float32",
+        max_prefill_tokens_while_decoding=32, max_waiting=9, max_queue_delay_ms=2.5, block_size=8, kv_memory=1 << 20,
+        memory=1 << 30, gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram",
+        draft_model="model.gguf", runner="native", device="cpu", dtype="float32",
         kv_cache_dtype="int8", quantization="int4", threads=2, reserve_cores=1, pin_threads="on",
         runner_cache=False, allow_unverified=True, lora_modules=(("one", "/a"), ("two", "/b=c")), max_loras=3,
         max_lora_rank=16,

@@ -60,6 +60,7 @@ ENGINE = Flags(
             "as the device can",
         ),
         Flag("max_waiting", int, "Requests that may queue before new ones are refused.", "4096"),
+        Flag("max_queue_delay_ms", float, "Longest wait of a text for others that an encoder computes with it.", "0"),
         Flag("block_size", int, "Tokens per block of the KV cache.", "16"),
         Flag("kv_memory", str, "Memory for the KV cache on a CPU, such as 2GiB.", "a quarter of what is free",
              metavar="SIZE"),

@@ -21,7 +21,7 @@ def make_engine(config: EngineConfig, cores: list[CoreProcess]) -> Engine:
     """An engine for what lies at the configured path, not started.
 
     Args:
-        config: of an encoder only the threads, the queue's bound and the length count.
+        config: of an encoder only the threads, the memory, the queue's bounds and the length count.
         cores: that are loading this very configuration, or none; a generator takes one.
 
     Raises ModelFileError for a model directory whose config.json is broken, and ConfigError for adapters of an
@@ -37,6 +37,11 @@ def make_engine(config: EngineConfig, cores: list[CoreProcess]) -> Engine:
 
     return EncoderClient(
         EncoderConfig(
-            directory=str(path), threads=config.threads, max_waiting=config.max_waiting, max_length=config.max_model_len
+            directory=str(path),
+            threads=config.threads,
+            memory=config.memory,
+            max_waiting=config.max_waiting,
+            max_queue_delay=config.max_queue_delay_ms / 1000,
+            max_length=config.max_model_len,
         )
     )

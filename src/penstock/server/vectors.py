@@ -11,6 +11,7 @@ from operator import mul
 from typing import TYPE_CHECKING, TypeVar
 
 from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.engine.types import BACKGROUND_PRIORITY
 from penstock.models.encoder_tokenizer import EncoderInput, too_long
 from penstock.server.reading import MAX_INPUTS
 from penstock.server.served_model import ModelInUse, wrong_kind
@@ -107,7 +108,7 @@ async def embed(
     Raises what the engine refuses them with, and EngineDeadError if it dies.
     """
     if not isinstance(model, ModelInUse):
-        return await model.engine.encode(inputs)
+        return await encode(model, inputs, priority)
     pooling = await model.pooling()
     tasks = [
         asyncio.create_task(
@@ -121,6 +122,11 @@ async def embed(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def encode(model: EncoderInUse, inputs: Sequence[EncoderInput], priority: int = 0) -> list[bytes]:
+    """What an encoder makes of each input; a priority of the background gives way to every other."""
+    return await model.engine.encode(inputs, background=priority >= BACKGROUND_PRIORITY)
 
 
 async def _one(model: ModelInUse, token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int) -> bytes:

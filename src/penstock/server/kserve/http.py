@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from penstock.core.errors import PenstockError
-    from penstock.server.kserve.answer import Answer
-    from penstock.server.kserve.protocol import KServe
+    from penstock.server.kserve.protocol import AnyAnswer, KServe
     from penstock.server.settings import ServerSettings
 
 CALLS = ("infer", "generate", "generate_stream")
@@ -153,7 +152,14 @@ class HttpEndpoints:
         arrived = time.monotonic()
         name, version = _named(http)
         raw = await self._body(http)
-        request, wanted = read_infer(raw, http.headers.get(HEADER_LENGTH), model=name, version=version, arrived=arrived)
+        request, wanted = read_infer(
+            raw,
+            http.headers.get(HEADER_LENGTH),
+            model=name,
+            version=version,
+            arrived=arrived,
+            signature=self._kserve.signature(name, version),
+        )
         answer = await self._kserve.infer(request, streams_by="generate_stream, or ModelStreamInfer over gRPC")
         response = await while_connected(http.receive, answer.whole())
         body, headers = write_infer(response, wanted)
@@ -174,10 +180,12 @@ class HttpEndpoints:
             _events(answer), headers={}, keepalive_seconds=self._settings.keepalive_seconds, failure=_failure
         )
 
-    async def _generate(self, http: Request, *, streams_by: str = "") -> Answer:
+    async def _generate(self, http: Request, *, streams_by: str = "") -> AnyAnswer:
         arrived = time.monotonic()
         name, version = _named(http)
-        request = read_generate(await self._body(http), model=name, version=version, arrived=arrived)
+        raw = await self._body(http)
+        signature = self._kserve.signature(name, version)
+        request = read_generate(raw, model=name, version=version, arrived=arrived, signature=signature)
         return await self._kserve.infer(request, streams_by=streams_by)
 
     async def _control(self, http: Request) -> dict[str, Any]:
@@ -192,7 +200,7 @@ class HttpEndpoints:
         return await asyncio.to_thread(uncompressed, raw, encoding, limit) if encoding else raw
 
 
-async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:
+async def _events(answer: AnyAnswer) -> AsyncGenerator[bytes, None]:
     if not answer.stream:
         yield event(generated(await answer.whole()))
         return

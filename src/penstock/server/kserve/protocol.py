@@ -6,14 +6,16 @@ import logging
 import uuid
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 import penstock
-from penstock.core.errors import InvalidRequestError, NotFoundError, PenstockError
+from penstock.core.errors import EngineDeadError, InvalidRequestError, ModelFileError, NotFoundError, PenstockError
+from penstock.models.encoder_files import is_encoder
 from penstock.server.kserve.answer import Answer
-from penstock.server.kserve.signature import INPUTS, OUTPUTS
+from penstock.server.kserve.signature import TEXT
 from penstock.server.kserve.statistics import ModelCounts
 from penstock.server.kserve.text_request import read_text_request
 from penstock.server.kserve.types import (
@@ -28,8 +30,10 @@ from penstock.server.kserve.types import (
     TensorMetadata,
     TransactionPolicy,
 )
+from penstock.server.model_entry import NOT_LOADED
 from penstock.server.prompts import INLINE_CHARACTERS
 from penstock.server.sampling import check_room, sampling_params
+from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
 from penstock.server.status import NOT_READY
 from penstock.server.structured import field_of
 
@@ -37,10 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.engine.types import SamplingParams
+    from penstock.server.kserve.encoder import EncoderAnswer
+    from penstock.server.kserve.signature import Signature
     from penstock.server.kserve.text_request import InferRequest, TextRequest
     from penstock.server.model_entry import ModelEntry
-    from penstock.server.served_model import ModelInUse
     from penstock.server.service import Service
+
+    AnyAnswer = Answer | EncoderAnswer
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +85,7 @@ class KServe:
     def model_metadata(self, name: str, version: str) -> ModelMetadata:
         """What goes in and what comes out. Raises NotFoundError."""
         found = self._find(name, version)
+        signature = self.signature(name, version)
         versions = [
             each.declared.version
             for each in self._models.entries
@@ -87,13 +95,14 @@ class KServe:
             name=name,
             versions=versions,
             platform=PLATFORM,
-            inputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in INPUTS.items()],
-            outputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in OUTPUTS.items()],
+            inputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in signature.inputs.items()],
+            outputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in signature.outputs.items()],
         )
 
     def model_config(self, name: str, version: str) -> ModelConfig:
         """The model's configuration. Raises NotFoundError."""
         entry = self._find(name, version)
+        signature = self.signature(name, version)
         facts = {"max_model_len": entry.context, **entry.runner}  # nothing while it has never been in memory
         return ModelConfig(
             name=name,
@@ -101,12 +110,37 @@ class KServe:
             backend=PLATFORM,
             max_batch_size=0,  # requests are batched as they come, never by their sender
             input=[
-                ConfigInput(each, _config_type(of.datatype), [*of.shape], of.optional) for each, of in INPUTS.items()
+                ConfigInput(each, _config_type(of.datatype), [*of.shape], of.optional)
+                for each, of in signature.inputs.items()
             ],
-            output=[ConfigOutput(each, _config_type(of.datatype), [*of.shape]) for each, of in OUTPUTS.items()],
-            model_transaction_policy=TransactionPolicy(decoupled=True),
+            output=[
+                ConfigOutput(each, _config_type(of.datatype), [*of.shape]) for each, of in signature.outputs.items()
+            ],
+            model_transaction_policy=TransactionPolicy(decoupled=signature is TEXT),
             parameters={each: ConfigParameter(str(value)) for each, value in facts.items() if value is not None},
         )
+
+    def signature(self, name: str, version: str) -> Signature:
+        """The tensors of a model, be it in memory or asleep.
+
+        Raises NotFoundError, and EngineDeadError for one whose files don't tell.
+        """
+        entry = self._find(name, version)
+        if isinstance(entry.served, ServedModel):
+            return TEXT
+        from penstock.models.encoder_spec import load_encoder_spec  # few servers have an encoder
+        from penstock.server.kserve.encoder import signature_of
+
+        if entry.served is not None:
+            return signature_of(entry.served.engine.spec)
+        path = Path(entry.declared.config.model_path)
+        try:
+            return signature_of(load_encoder_spec(path)) if is_encoder(path) else TEXT
+        except ModelFileError as error:
+            log.error("%s can't be read: %s", entry.label, error.message)  # noqa: TRY400
+            raise EngineDeadError(
+                f"The model {name[:256]!r} can't be loaded; the server's log says why.", code=NOT_LOADED
+            ) from error
 
     def statistics(self, name: str, version: str) -> Statistics:
         """Of one model, or of all under "". Raises NotFoundError."""
@@ -158,7 +192,7 @@ class KServe:
             )
         await self._models.unload(entry.name)
 
-    async def infer(self, request: InferRequest, *, streams_by: str = "") -> Answer:
+    async def infer(self, request: InferRequest, *, streams_by: str = "") -> AnyAnswer:
         """Hand a request to its model's engine.
 
         Args:
@@ -172,6 +206,11 @@ class KServe:
             EngineDeadError: the engine's core is down.
         """
         entry = self._find(request.model, request.version)
+        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
+        known_as = request.model if named else entry.name
+        signature = self.signature(request.model, request.version)
+        if signature is not TEXT:
+            return await self._encode(entry, known_as, request, signature)
         asked = read_text_request(request)
         if asked.stream and streams_by:
             raise InvalidRequestError(
@@ -179,8 +218,7 @@ class KServe:
                 param="stream",
                 code="invalid_value",
             )
-        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
-        model = await entry.use(request.model if named else entry.name)
+        model = await entry.use(known_as)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
         read = partial(
@@ -217,6 +255,17 @@ class KServe:
             batched=request.batched,
             arrived=request.arrived,
         )
+
+    async def _encode(
+        self, entry: ModelEntry, known_as: str, request: InferRequest, signature: Signature
+    ) -> EncoderAnswer:
+        from penstock.server.kserve.encoder import EncoderAnswer
+
+        model = await entry.use_any(known_as)
+        if isinstance(model, ModelInUse):  # swapped meanwhile
+            raise wrong_kind(model, "This takes an encoder.")
+        outputs = request.outputs or tuple(signature.outputs)
+        return EncoderAnswer(model, entry.declared.version, request, outputs, self._counts_of(entry))
 
     def _find(self, name: str, version: str) -> ModelEntry:
         """The last version of a model, or this one; an alias may come with a version too. Raises NotFoundError."""

@@ -27,7 +27,7 @@ EMBEDDINGS: Manifest = {
         VLLM,
         truncate_prompt_tokens=_CUT,
         add_special_tokens="default true",
-        priority="a generator's; lower runs first",
+        priority="a generator's; lower runs first; of an encoder 1048576 or more is the background",
     ),
     **no_effect(user=""),
     **no_effect(VLLM, request_id="the server makes its own"),
