@@ -18,9 +18,9 @@ _SIZE = 3  # tokens that must agree: two often do by chance, four find copies la
 class NgramIndex:
     """Where the last `_SIZE` tokens of a sequence stood before, the last time.
 
-    The sequence is kept as text, a character a token. A dictionary of all runs would answer at once, but a long prompt's
-    takes tens of milliseconds to fill and fifty times the memory, in one step that others wait for; a string is made
-    and searched at memory's pace, and a match can't begin within a token.
+    The sequence is kept as text, a character a token. A dictionary of all runs would answer at once, but to fill it for
+    a long prompt takes tens of milliseconds of one step that others wait for, and fifty times the memory. A string is
+    made and searched at memory's pace, and a match can't begin within a token.
 
     Args:
         sequence: read as it grows; its token ids are below 0x110000, as all vocabularies' are.
