@@ -188,6 +188,18 @@ def test_a_grammar_is_compiled_once_and_each_matcher_begins_at_its_beginning() -
     compiling.compiler.close()
 
 
+@pytest.mark.parametrize("letter", "aA")
+def test_a_long_chain_of_rules_is_compiled_without_overflowing_the_stack(letter: str) -> None:
+    chain = "\n".join(f"{letter}{at}: {letter}{at + 1}" for at in range(4000))
+    compiling = Compiling()
+    compilation = compiling.compiler.compile(f'start: {letter}0\n{chain}\n{letter}4000: "x"')
+    compiling.wait()
+    matcher = compilation.matcher()
+    assert matcher is not None
+    assert follows(matcher, "x")
+    compiling.compiler.close()
+
+
 def test_the_least_recently_used_grammars_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.structured.grammar._KEPT", 2)
     compiling = Compiling()

@@ -32,6 +32,7 @@ T = TypeVar("T")
 CODE = "invalid_grammar"
 _KEPT = 128  # compiled grammars that are remembered
 _MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
+_STACK = 512 << 20  # llguidance recurses into rules: what the longest grammar may need, taken only if it does
 _FULL = "too many states"  # what a matcher says whose lexer has that many
 
 
@@ -266,7 +267,11 @@ class GrammarCompiler:
         """Make the tokenizer if it isn't there."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="grammars", daemon=True)
-            self._thread.start()
+            before = threading.stack_size(_STACK)
+            try:
+                self._thread.start()
+            finally:
+                threading.stack_size(before)
 
     def compile(self, grammar: str) -> Compilation:
         """Of `grammar`: one that is remembered, or one that this call starts."""
@@ -308,7 +313,8 @@ class GrammarCompiler:
 
 
 def _refusal(matcher: LLMatcher) -> InvalidRequestError:
-    reason = matcher.get_error().partition("\n   1 |")[0].partition("<non-verbose/>")[0].strip()
+    reason = matcher.get_error().partition("\n   1 |")[0].partition("<non-verbose/>")[0]
+    reason = reason.partition("<backtrace>")[0].strip()
     if reason in {"NoExtensionBias", "NoExtension"}:
         reason = "after what has been generated it allows no token"
     return InvalidRequestError(f"The grammar can't be followed: {reason[:500]}.", param="grammar", code=CODE)
