@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 CODE = "invalid_grammar"
 _KEPT = 128  # compiled grammars that are remembered
+_OFTEN = 16  # matchers of one grammar, after which its lexer may fill
 _MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
 _STACK = 512 << 20  # llguidance recurses into rules: what the longest grammar may need, taken only if it does
 _FULL = "too many states"  # what a matcher says whose lexer has that many
@@ -197,11 +198,21 @@ class _Tokens:
 
 
 class Compilation:
-    """A grammar and what became of it."""
+    """A grammar and what became of it.
 
-    def __init__(self, grammar: str) -> None:
+    Where it is used often, its lexer may fill, so another is made in time.
+
+    Args:
+        grammar: Lark.
+        again: has `run` called once more; None: a full lexer is replaced when it is found full.
+    """
+
+    def __init__(self, grammar: str, again: Callable[[Compilation], None] | None = None) -> None:
         self.grammar = grammar
         self.is_wanted = True
+        self._again = again
+        self._uses = 0
+        self._spare: LLMatcher | None = None
         self._outcome: tuple[LLMatcher, GrammarTokenizer] | InvalidRequestError | None = None
 
     @property
@@ -218,7 +229,12 @@ class Compilation:
         if isinstance(outcome, InvalidRequestError):
             # Anew each time: an exception that is raised again grows by each traceback.
             raise InvalidRequestError(outcome.message, param=outcome.param, code=outcome.code)
-        return None if outcome is None else Matcher(*outcome, self._renew)
+        if outcome is None:
+            return None
+        self._uses += 1
+        if self._uses == _OFTEN:
+            self._want_spare()
+        return Matcher(*outcome, self._renew)
 
     def run(self, tokenizer: GrammarTokenizer | InvalidRequestError) -> None:
         """Compile, or fail with what there is instead of a tokenizer; in another thread."""
@@ -226,7 +242,11 @@ class Compilation:
             self._outcome = tokenizer
             return
         try:
-            self._outcome = tokenizer.compile(self.grammar), tokenizer
+            root = tokenizer.compile(self.grammar)
+            if self.is_settled:
+                self._spare = root
+            else:
+                self._outcome = root, tokenizer
         except InvalidRequestError as error:
             self._outcome = error
         except Exception:
@@ -234,13 +254,18 @@ class Compilation:
             self._outcome = InvalidRequestError("The grammar could not be compiled.", param="grammar", code=CODE)
 
     def _renew(self, full: LLMatcher) -> LLMatcher:
-        """Compile again, in the step loop: rare, and whoever shares the full lexer can't go on before."""
+        """The spare, or compile again in the step loop: whoever shares the full lexer can't go on before."""
         assert isinstance(self._outcome, tuple)  # there are matchers of it
         root, tokenizer = self._outcome
         if root is full:
-            root = tokenizer.compile(self.grammar)
+            root, self._spare = self._spare or tokenizer.compile(self.grammar), None
             self._outcome = root, tokenizer
+            self._want_spare()
         return root
+
+    def _want_spare(self) -> None:
+        if self._again is not None:
+            self._again(self)
 
 
 class GrammarCompiler:
@@ -277,7 +302,7 @@ class GrammarCompiler:
         """Of `grammar`: one that is remembered, or one that this call starts."""
         found = self._known.get(grammar)
         if found is None:
-            found = self._known[grammar] = Compilation(grammar)
+            found = self._known[grammar] = Compilation(grammar, self._work.put)
             self._work.put(found)
             self.warm_up()
             if len(self._known) > _KEPT:

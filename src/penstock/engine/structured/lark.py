@@ -94,7 +94,7 @@ def _with_exact_schemas(text: str, field: str) -> str:
     from penstock.engine.structured.schemas import prepare
 
     decoder = json.JSONDecoder()
-    parts = []
+    parts: list[str] = []
     at = 0
     for found in _SCHEMA.finditer(text):
         if found.start() < at:
