@@ -19,7 +19,7 @@ from support.tool_templates import FAMILIES
 
 if TYPE_CHECKING:
     from penstock.models.message_parts import Part
-    from penstock.models.tool_formats import Spelling
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import ToolFormat
 
 NAMES = ("weather", "clock", "weather_in")

@@ -10,7 +10,7 @@ from penstock.core.setting_kinds import choice, number, setting, switch
 from penstock.core.settings import config_file, read_tables
 from penstock.core.suggest import did_you_mean
 from penstock.engine.settings import EngineSettings
-from penstock.models.tool_formats import Spelling
+from penstock.models.tool_families import Spelling
 from penstock.server.settings import model_name, model_names
 
 if TYPE_CHECKING:

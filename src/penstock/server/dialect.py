@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.client import EngineClient
     from penstock.models.thinking import ThinkingTags
-    from penstock.models.tool_formats import Spelling
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import ToolFormat
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
     from penstock.engine.encoders.client import EncoderClient
     from penstock.engine.types import Pooling, SamplingParams
-    from penstock.models.tool_formats import Spelling
+    from penstock.models.tool_families import Spelling
     from penstock.server.ensembles.in_use import EnsembleInUse
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest

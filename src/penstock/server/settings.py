@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from penstock.core.errors import ConfigError
 from penstock.core.setting_kinds import choice, integer, names, number, path, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
-from penstock.models.tool_formats import Spelling
+from penstock.models.tool_families import Spelling
 
 if TYPE_CHECKING:
     from pathlib import Path

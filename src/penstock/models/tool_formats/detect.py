@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.models.chat_template import ChatTemplate
-    from penstock.models.tool_formats import Spelling
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import Family, ToolFormat
 
 _FAMILIES: dict[Spelling, Family] = {"mistral": mistral, "hermes": hermes, "llama3": llama3}
