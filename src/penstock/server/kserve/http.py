@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from penstock.server.kserve.protocol import KServe
     from penstock.server.settings import ServerSettings
 
+CALLS = ("infer", "generate", "generate_stream")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,6 +89,7 @@ class HttpEndpoints:
                 Route(model + "/infer", self.infer, methods=["POST"]),
                 Route(model + "/generate", self.generate, methods=["POST"]),
                 Route(model + "/generate_stream", self.generate_stream, methods=["POST"]),
+                *(Route(f"{model}/{call}", _only_posted, methods=["GET"]) for call in CALLS),  # no model's name
                 Route(model + "/ready", self.model_ready, methods=["GET"]),
                 Route(model + "/config", self.config, methods=["GET"]),
                 Route(model + "/stats", self.statistics, methods=["GET"]),
@@ -204,6 +208,10 @@ def _named(http: Request) -> tuple[str, str]:
 
 def _json(body: Struct | list[Any] | dict[str, Any]) -> Response:
     return Response(_encode(body), media_type="application/json")
+
+
+async def _only_posted(_http: Request) -> Response:
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
 
 
 def _refusing(why: str) -> Callable[[Request], Awaitable[Response]]:
