@@ -73,7 +73,7 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
         "--lora one=/a --lora two=/b=c --max-loras 3 --max-lora-rank 16 "
         "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
-        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
+        "--tool-format hermes --model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
         "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --data-dir data "
         "--max-file-bytes 1MiB --batch-concurrency 2 --drain-timeout 1.5 "
         "--latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
@@ -92,6 +92,7 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
     unchanged = [name for name, value in vars(ServerSettings()).items() if getattr(settings, name) == value]
     assert unchanged == []
     assert (declared.name, declared.aliases, declared.idle_unload) == ("m", ("x", "y"), 60)
+    assert declared.tool_format == "hermes"
     assert (settings.api_keys, settings.aliases, settings.max_body_bytes) == (("a", "b"), ("x", "y"), 2 << 20)
 
 
@@ -146,6 +147,7 @@ version = "7"
 aliases = ["x"]
 idle-unload = 60
 preload = false
+tool_format = "mistral"
 memory = "1GiB"
 threads = 1
 """
@@ -162,7 +164,7 @@ def test_the_models_of_the_file_are_served_with_settings_of_their_own(
     a = DeclaredModel(config=EngineConfig(model_path=path, threads=2), name="a")
     b = DeclaredModel(
         config=EngineConfig(model_path=path, threads=1, memory=1 << 30),
-        name="b", version="7", aliases=("x",), idle_unload=60, preload=False,
+        name="b", version="7", aliases=("x",), idle_unload=60, preload=False, tool_format="mistral",
     )  # fmt: skip
     assert models == [a, b]
     assert with_first == [DeclaredModel(config=EngineConfig(model_path=str(model), threads=2)), a, b]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penstock.core.errors import ConfigError, PenstockError
-from penstock.core.setting_kinds import number, setting, switch
+from penstock.core.setting_kinds import choice, number, setting, switch
 from penstock.core.settings import config_file, read_tables
 from penstock.core.suggest import did_you_mean
 from penstock.engine.settings import EngineSettings
+from penstock.models.tool_families import Spelling
 from penstock.server.settings import model_name, model_names
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class DeclaredModel:
     name: str | None = None  # None: the model's own
     version: str = "1"
     aliases: tuple[str, ...] = ()
+    tool_format: Spelling = "auto"  # how it writes tool calls; auto: as its chat template tells
     idle_unload: float | None = None  # seconds without a request after which it leaves memory until the next one
     preload: bool = True  # load it at the start; else at the first request
 
@@ -41,6 +43,7 @@ class DeclaredModel:
             config=config,
             name=settings.served_model_name,
             aliases=settings.aliases,
+            tool_format=settings.tool_format,
             idle_unload=settings.idle_unload,
         )
 
@@ -59,6 +62,7 @@ class ModelSettings(EngineSettings):
     name: str = setting("", model_name)
     version: str = setting("1", model_name)
     aliases: tuple[str, ...] = setting((), model_names)
+    tool_format: Spelling = setting("auto", choice(Spelling))
     idle_unload: float | None = setting(None, number(0, above=True))
     preload: bool = setting(default=True, read=switch)
 
@@ -74,7 +78,7 @@ class ModelSettings(EngineSettings):
 
         Raises ConfigError naming the table and the setting at fault.
         """
-        base = {**vars(engine), "idle_unload": server.idle_unload}
+        base = {**vars(engine), "idle_unload": server.idle_unload, "tool_format": server.tool_format}
         later = {**base, "lora_modules": ()}
         return [
             cls._of(table, later if after_another or index else base, f"[[models]] {index + 1}")
@@ -106,6 +110,7 @@ class ModelSettings(EngineSettings):
             name=self.name,
             version=self.version,
             aliases=self.aliases,
+            tool_format=self.tool_format,
             idle_unload=self.idle_unload,
             preload=self.preload,
         )

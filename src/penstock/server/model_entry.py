@@ -100,7 +100,8 @@ class ModelEntry:
         What is asleep or unloaded stays so. Raises as `load` does.
         """
         async with self._lock:
-            changed = declared.config != self.declared.config
+            before = self.declared
+            changed = (declared.config, declared.tool_format) != (before.config, before.tool_format)
             if self.state == "failed" or (changed and self.served is not None):
                 await self._load(declared)
             else:
@@ -242,7 +243,7 @@ class ModelEntry:
         self.runner = engine.info.runner
         self.created = int(time.time())
         self._retire()
-        self.served = serve(engine, self.label, declared.version, self._observer)
+        self.served = serve(engine, self.label, declared, self._observer)
 
     def _check_open(self) -> None:
         if self._ending:
@@ -275,12 +276,14 @@ class ModelEntry:
             task.add_done_callback(lambda _: self._retiring.pop(old, None))
 
 
-def serve(engine: Engine, name: str, version: str, observer: Observer) -> ServedModel | ServedEncoder:
+def serve(engine: Engine, name: str, declared: DeclaredModel, observer: Observer) -> ServedModel | ServedEncoder:
     """An engine that has been started, as what it is."""
     counts = observer.of_model(name)
     if isinstance(engine, EngineClient):
-        return ServedModel(engine, name=name, version=version, observer=counts)
+        return ServedModel(
+            engine, name=name, version=declared.version, observer=counts, tool_format=declared.tool_format
+        )
     from penstock.server.served_encoder import ServedEncoder  # few servers have one
 
     engine.on_batch = observer.batches_of(name)
-    return ServedEncoder(engine, name=name, version=version, observer=counts)
+    return ServedEncoder(engine, name=name, version=declared.version, observer=counts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from penstock.core.errors import ConfigError
 from penstock.core.setting_kinds import choice, integer, names, number, path, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
+from penstock.models.tool_families import Spelling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,8 @@ class ServerSettings(PenstockSettings):
     public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
     served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
     aliases: tuple[str, ...] = setting((), model_names, flag="--alias")  # more names that the model answers to
+    # How the model writes tool calls; auto: its template tells.
+    tool_format: Spelling = setting("auto", choice(Spelling))
     model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
     lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any

@@ -1,7 +1,9 @@
 """JSON Schema's regular expressions, in which `pattern` is ECMA-262's, as the regular expressions of Rust.
 
 Most of both is the same. What is written alike and means another thing is rewritten so that whatever matches here also
-matches there: white space, what a dot leaves out, and characters that are operators only in Rust's brackets.
+matches there: white space, what a dot leaves out, and characters that are operators only in Rust's brackets. No
+brackets match the character zero, which is never written: llguidance takes what matches all control characters to
+match all escapes, a quotation mark's too.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 _SPACE = r" \t\n\r\f\x0B"  # white space to every engine
 _SPACES = r"\s\x1C-\x1F\x{FEFF}"  # to any engine
 _LINE_ENDS = r"\n\r\x{2028}\x{2029}"
+
+_ONLY_RUST = frozenset({r"\A", r"\z", r"\U"})
+_ZERO = r"[\x00]"
 
 # What formats are checked as. A subset of what their specifications allow, where these leave a validator's regular
 # expression behind: lengths of labels (RFC 1035), quoted local parts (RFC 5321), leap seconds (RFC 3339).
@@ -42,6 +47,15 @@ def rewrite(pattern: str) -> str:
         character = pattern[at]
         pair = pattern[at : at + 2]
         if character == "\\" and len(pair) == 2:
+            if pair in _ONLY_RUST or (pair == r"\x" and pattern[at + 2 : at + 3] == "{"):
+                raise ValueError(f"{pair!r}, which has another meaning elsewhere")
+            if pair in (r"\p", r"\P") and pattern[at + 2 : at + 3] != "{":
+                raise ValueError(f"{pair!r} without a name in braces")
+            if pair == r"\P" and not in_class:  # brackets in all but its look
+                end = pattern.find("}", at) + 1 or len(pattern)
+                out.append(f"[{pattern[at:end]}--{_ZERO}]")
+                at = end
+                continue
             out.append(_escape(pair, in_class=in_class, negated=negated))
             at += 2
             continue
@@ -49,12 +63,14 @@ def rewrite(pattern: str) -> str:
             if character == "[":
                 in_class, negated = True, pair == "[^"
                 at += negated
-                out.append("[^" if negated else "[")
+                if pattern[at + 1 : at + 2] == "]":
+                    raise ValueError("empty brackets")
+                out.append("[[^" if negated else "[[")
             else:
                 out.append(f"[^{_LINE_ENDS}]" if character == "." else character)
         elif character == "]":
             in_class = False
-            out.append(character)
+            out.append(rf"]--{_ZERO}]")
         elif pair == "--":
             raise ValueError("'--' in brackets; write one '-' as '\\-'")
         else:
