@@ -21,6 +21,7 @@ from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
+from penstock.server.storage import check_directory
 from penstock.server.uvicorn_parts import Config, Server
 from penstock.server.websocket_protocol import OVERHEAD_BYTES, websocket_protocol
 
@@ -72,6 +73,9 @@ async def serve(
     began = time.monotonic()
     _configure_logging(settings)
     settings.check_exposure()
+    settings.check_ports()
+    if settings.data_dir is not None:
+        check_directory(settings.data_dir)
     listener = Listener(settings)
     grpc: GrpcListener | None = None
     observer = Observer()

@@ -6,6 +6,7 @@ matches there: white space, what a dot leaves out, and characters that are opera
 
 from __future__ import annotations
 
+_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 _SPACE = r" \t\n\r\f\x0B"  # white space to every engine
 _SPACES = r"\s\x1C-\x1F\x{FEFF}"  # to any engine
 _LINE_ENDS = r"\n\r\x{2028}\x{2029}"
@@ -33,7 +34,8 @@ EXACT_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uri", "uuid"})
 def rewrite(pattern: str) -> str:
     """`pattern` so that Rust's engine matches nothing that ECMA-262 wouldn't.
 
-    Raises ValueError for what is an operator in Rust and can't be told from what was meant.
+    Raises ValueError for what is an operator in Rust and can't be told from what was meant, and for what looks around or
+    back, which no automaton can.
     """
     out: list[str] = []
     in_class = negated = False
@@ -42,10 +44,14 @@ def rewrite(pattern: str) -> str:
         character = pattern[at]
         pair = pattern[at : at + 2]
         if character == "\\" and len(pair) == 2:
+            if not in_class and (pair[1] in "123456789" or pattern[at : at + 3] == "\\k<"):
+                raise ValueError(f"a reference back ('{pair}'), which can't be enforced")
             out.append(_escape(pair, in_class=in_class, negated=negated))
             at += 2
             continue
         if not in_class:
+            if pattern.startswith(_AROUND, at):
+                raise ValueError("a look around ('(?=', '(?!', '(?<=' or '(?<!'), which can't be enforced")
             if character == "[":
                 in_class, negated = True, pair == "[^"
                 at += negated

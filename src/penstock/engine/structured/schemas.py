@@ -32,6 +32,7 @@ _MAPS = ("properties", "patternProperties")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems")
 _DEFINITIONS = ("$defs", "definitions")
+_TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 
 
 def _never(_value: object, _schema: dict[str, Any]) -> bool:
@@ -193,6 +194,13 @@ def _settle_loosely(node: dict[str, Any], place: str, dropped: list[str]) -> Non
 
 def _settle(node: dict[str, Any], place: str) -> None:
     """Refuse what can't be enforced in one schema, drop what asks for nothing, and make the rest exact."""
+    wrong = next((kind for kind in _kinds(node) if "type" in node and kind not in _TYPES), None)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"'{place[:300]}.type' is {str(wrong)[:64]!r}; JSON Schema has {', '.join(_TYPES)}.",
+            param=f"{place}.type"[:300],
+            code="invalid_value",
+        )
     idle = []
     for keyword in _UNENFORCED.keys() & node.keys():
         if not _UNENFORCED[keyword](node[keyword], node):
