@@ -120,6 +120,18 @@ def children_of(running: Running) -> list[psutil.Process]:
     return psutil.Process(running.process.pid).children(recursive=True)
 
 
+def test_settings_that_can_never_work_are_refused_before_anything_is_loaded(model: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    for settings, said in (
+        ({"port": 8001, "grpc_port": 8001}, "--port and --grpc-port are both 8001."),
+        ({"data_dir": str(blocked / "data")}, f"Nothing can be written in {blocked}. Choose another --data-dir."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            asyncio.run(serve([], ServerSettings.load(**settings)))
+        assert caught.value.message.startswith(said)
+
+
 def test_it_starts_says_what_it_found_answers_and_leaves_nothing_behind(model: Path) -> None:
     with server_process(engine_options(model), aliases="gpt-4o") as running:
         answer = httpx.post(running.url + CHAT, json={"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5})

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 30.0  # how long another server's write may hold this one's up
 
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (

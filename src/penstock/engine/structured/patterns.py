@@ -34,8 +34,8 @@ EXACT_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uri", "uuid"})
 def rewrite(pattern: str) -> str:
     """`pattern` so that Rust's engine matches nothing that ECMA-262 wouldn't.
 
-    Raises ValueError for what is an operator in Rust and can't be told from what was meant, and for what looks around or
-    back, which no automaton can.
+    Raises ValueError for what is an operator in Rust and can't be told from what was meant, and for what looks around
+    or back, which no automaton can.
     """
     out: list[str] = []
     in_class = negated = False

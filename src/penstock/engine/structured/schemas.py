@@ -194,10 +194,10 @@ def _settle_loosely(node: dict[str, Any], place: str, dropped: list[str]) -> Non
 
 def _settle(node: dict[str, Any], place: str) -> None:
     """Refuse what can't be enforced in one schema, drop what asks for nothing, and make the rest exact."""
-    wrong = next((kind for kind in _kinds(node) if "type" in node and kind not in _TYPES), None)
-    if wrong is not None:
+    wrong = [kind for kind in _kinds(node) if kind not in _TYPES] if "type" in node else []
+    if wrong:
         raise InvalidRequestError(
-            f"'{place[:300]}.type' is {str(wrong)[:64]!r}; JSON Schema has {', '.join(_TYPES)}.",
+            f"'{place[:300]}.type' is {str(wrong[0])[:64]!r}; JSON Schema has {', '.join(_TYPES)}.",
             param=f"{place}.type"[:300],
             code="invalid_value",
         )
