@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import penstock
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SILENT_SECONDS = 3.0  # of loading, before a word about it
 LAST_WORDS_SECONDS = 2  # for answers to leave once the engine has finished
 
 
@@ -86,7 +88,11 @@ async def serve(
         grpc = _grpc_listener(settings)
         with stop.watched(), _hangups() as hangup:
             starting = asyncio.create_task(registry.serve(models))
-            if not await stop.or_done(starting):
+            with telling_of_loading(
+                [model.name or Path(model.config.model_path).name for model in models if model.preload]
+            ):
+                ready = await stop.or_done(starting)
+            if not ready:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
                 return
@@ -126,6 +132,17 @@ async def serve(
         if grpc is not None:
             await grpc.stop(0)
         listener.close()
+
+
+@contextlib.contextmanager
+def telling_of_loading(names: Sequence[str], after: float = SILENT_SECONDS) -> Iterator[None]:
+    """Says what is being loaded once that has taken so many seconds: a large model, or another runner's imports."""
+    line = f"Loading {', '.join(names)} ..."
+    telling = asyncio.get_running_loop().call_later(after, _say, line)
+    try:
+        yield
+    finally:
+        telling.cancel()
 
 
 def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:
