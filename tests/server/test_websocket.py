@@ -117,7 +117,7 @@ def test_fields_of_no_effect_are_named_at_the_end(engine: FakeEngine, stream: bo
         ({"id": "a"}, "type", "'type' is missing."),
         ({"type": "reqest", "id": "a"}, "type", "'type' is not valid: 'reqest' is none of request, cancel."),
         ({"type": "request", "id": "a", "body": {}}, "endpoint", "'endpoint' is missing."),
-        ({"type": "cancel", "id": "a", "why": "x"}, "why", "'why' is not known here."),
+        ({"type": "cancel", "id": "a", "why": "x"}, "why", "'why' is an unknown field."),
         ({"type": "cancel", "id": 5}, "id", "'id' is not valid: expected `str`, got `int`."),
         ([], None, "The frame must be a JSON object: expected `object`, got `array`."),
     ],

@@ -126,7 +126,7 @@ def explain(complaint: str, kind: object = None, *, whole: str = "The body") -> 
     unknown = _UNKNOWN.search(sentence)
     if unknown:
         param = f"{param}.{unknown.group(1)[:64]}" if param else unknown.group(1)[:64]
-        return InvalidRequestError(f"'{param}' is not known here.", param=param, code="invalid_value")
+        return InvalidRequestError(f"'{param}' is an unknown field.", param=param, code="invalid_value")
     if not param:
         return InvalidRequestError(f"{whole} must be a JSON object: {_lower(sentence)}.", code="invalid_json")
     if sentence.startswith("Invalid enum value") and (choices := _choices(kind, _STEP.findall(param))):
