@@ -6,12 +6,15 @@ extensions: https://github.com/triton-inference-server/server/tree/main/docs/pro
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.server.kserve.protocol import KServe
     from penstock.server.settings import ServerSettings
 
+CALLS = ("infer", "generate", "generate_stream")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,6 +90,7 @@ class HttpEndpoints:
                 Route(model + "/infer", self.infer, methods=["POST"]),
                 Route(model + "/generate", self.generate, methods=["POST"]),
                 Route(model + "/generate_stream", self.generate_stream, methods=["POST"]),
+                *(Route(f"{model}/{call}", _only_posted, methods=["GET"]) for call in CALLS),  # no model's name
                 Route(model + "/ready", self.model_ready, methods=["GET"]),
                 Route(model + "/config", self.config, methods=["GET"]),
                 Route(model + "/stats", self.statistics, methods=["GET"]),
@@ -182,7 +187,9 @@ class HttpEndpoints:
 
     async def _body(self, http: Request) -> bytes:
         limit = self._settings.max_body_bytes
-        return uncompressed(await read_bytes(http, limit), http.headers.get("content-encoding", ""), limit)
+        raw, encoding = await read_bytes(http, limit), http.headers.get("content-encoding", "")
+        # A small body may hold a large one, which takes long enough for other streams to notice.
+        return await asyncio.to_thread(uncompressed, raw, encoding, limit) if encoding else raw
 
 
 async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:
@@ -204,6 +211,10 @@ def _named(http: Request) -> tuple[str, str]:
 
 def _json(body: Struct | list[Any] | dict[str, Any]) -> Response:
     return Response(_encode(body), media_type="application/json")
+
+
+async def _only_posted(_http: Request) -> Response:
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
 
 
 def _refusing(why: str) -> Callable[[Request], Awaitable[Response]]:

@@ -46,9 +46,9 @@ RERANK: Manifest = {
         top_n="so many of the best; 0 or none is all",
         return_documents="default true",
         truncate_prompt_tokens=_CUT,
+        max_tokens_per_doc="each document is cut after so many tokens, and at what the model reads; 0 is no limit",
     ),
     **_SCORES,
-    "max_tokens_per_doc": Field("refused", "use `truncate_prompt_tokens`"),
     "max_chunks_per_doc": Field("refused", "documents are not cut into chunks", (1,)),
     "rank_fields": Field("refused", "a document's `text` is ranked", (["text"],)),
 }
