@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import penstock
@@ -21,6 +22,7 @@ from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
+from penstock.server.storage import check_directory
 from penstock.server.uvicorn_parts import Config, Server
 from penstock.server.websocket_protocol import OVERHEAD_BYTES, websocket_protocol
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SILENT_SECONDS = 3.0  # of loading, before a word about it
 LAST_WORDS_SECONDS = 2  # for answers to leave once the engine has finished
 
 
@@ -72,6 +75,9 @@ async def serve(
     began = time.monotonic()
     _configure_logging(settings)
     settings.check_exposure()
+    settings.check_ports()
+    if settings.data_dir is not None:
+        check_directory(settings.data_dir)
     if settings.lora_dir is not None and not settings.lora_dir.is_dir():
         raise ConfigError(f"--lora-dir: {settings.lora_dir} is not a directory.", param="lora_dir")
     observer = Observer()
@@ -126,10 +132,23 @@ async def _addresses(
         listener.close()
 
 
+@contextlib.contextmanager
+def telling_of_loading(names: Sequence[str], after: float = SILENT_SECONDS) -> Iterator[None]:
+    """Says what is being loaded once that has taken so many seconds: a large model, or another runner's imports."""
+    line = f"Loading {', '.join(names)} ..."
+    telling = asyncio.get_running_loop().call_later(after, _say, line)
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
 async def _loaded(registry: ModelRegistry, models: Sequence[DeclaredModel], stop: _StopSignals) -> bool:
     """Load the models; False if a signal came sooner. Raises what one of them fails with."""
     starting = asyncio.create_task(registry.serve(models))
-    if not await stop.or_done(starting):
+    with telling_of_loading([model.name or Path(model.config.model_path).name for model in models if model.preload]):
+        ready = await stop.or_done(starting)
+    if not ready:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         return False

@@ -75,6 +75,14 @@ class ServerSettings(PenstockSettings):
     log_level: LogLevel = setting("info", choice(LogLevel))
     access_log: bool = setting(default=False, read=switch)  # log one line per HTTP request
 
+    def check_ports(self) -> None:
+        """Raises ConfigError if HTTP and gRPC would have the same port."""
+        if self.grpc_port and self.grpc_port == self.port and self.uds is None:
+            raise ConfigError(
+                f"--port and --grpc-port are both {self.port}. Choose another for one of them, or 0 for a free one.",
+                param="grpc_port",
+            )
+
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can connect."""

@@ -342,4 +342,7 @@ def _refusal(matcher: LLMatcher) -> InvalidRequestError:
     reason = reason.partition("<backtrace>")[0].strip()
     if reason in {"NoExtensionBias", "NoExtension"}:
         reason = "after what has been generated it allows no token"
+    at, found, of_schema = reason.partition("failed to compile JSON schema: ")
+    if found and at.startswith("at "):  # a place in the Lark that was made of it tells nobody anything
+        return InvalidRequestError(f"The schema can't be enforced: {of_schema[:500]}.", param="grammar", code=CODE)
     return InvalidRequestError(f"The grammar can't be followed: {reason[:500]}.", param="grammar", code=CODE)

@@ -8,6 +8,7 @@ match all escapes, a quotation mark's too.
 
 from __future__ import annotations
 
+_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 _SPACE = r" \t\n\r\f\x0B"  # white space to every engine
 _SPACES = r"\s\x1C-\x1F\x{FEFF}"  # to any engine
 _LINE_ENDS = r"\n\r\x{2028}\x{2029}"
@@ -38,7 +39,8 @@ EXACT_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uri", "uuid"})
 def rewrite(pattern: str) -> str:
     """`pattern` so that Rust's engine matches nothing that ECMA-262 wouldn't.
 
-    Raises ValueError for what is an operator in Rust and can't be told from what was meant.
+    Raises ValueError for what is an operator in Rust and can't be told from what was meant, and for what looks around
+    or back, which no automaton can.
     """
     out: list[str] = []
     in_class = negated = False
@@ -47,10 +49,7 @@ def rewrite(pattern: str) -> str:
         character = pattern[at]
         pair = pattern[at : at + 2]
         if character == "\\" and len(pair) == 2:
-            if pair in _ONLY_RUST or (pair == r"\x" and pattern[at + 2 : at + 3] == "{"):
-                raise ValueError(f"{pair!r}, which has another meaning elsewhere")
-            if pair in (r"\p", r"\P") and pattern[at + 2 : at + 3] != "{":
-                raise ValueError(f"{pair!r} without a name in braces")
+            _check_escape(pattern, at, in_class=in_class)
             if pair == r"\P" and not in_class:  # brackets in all but its look
                 end = pattern.find("}", at) + 1 or len(pattern)
                 out.append(f"[{pattern[at:end]}--{_ZERO}]")
@@ -60,6 +59,8 @@ def rewrite(pattern: str) -> str:
             at += 2
             continue
         if not in_class:
+            if pattern.startswith(_AROUND, at):
+                raise ValueError("a look around ('(?=', '(?!', '(?<=' or '(?<!'), which can't be enforced")
             if character == "[":
                 in_class, negated = True, pair == "[^"
                 at += negated
@@ -77,6 +78,17 @@ def rewrite(pattern: str) -> str:
             out.append(f"\\{character}" if character in "[&~" else character)
         at += 1
     return "".join(out)
+
+
+def _check_escape(pattern: str, at: int, *, in_class: bool) -> None:
+    """Raises ValueError if the escape at `at` has another meaning in Rust, or none that an automaton can have."""
+    pair = pattern[at : at + 2]
+    if not in_class and (pair[1] in "123456789" or pattern.startswith("\\k<", at)):
+        raise ValueError(f"a reference back ('{pair}'), which can't be enforced")
+    if pair in _ONLY_RUST or (pair == r"\x" and pattern.startswith("{", at + 2)):
+        raise ValueError(f"{pair!r}, which has another meaning elsewhere")
+    if pair in (r"\p", r"\P") and not pattern.startswith("{", at + 2):
+        raise ValueError(f"{pair!r} without a name in braces")
 
 
 def _escape(pair: str, *, in_class: bool, negated: bool) -> str:

@@ -38,6 +38,7 @@ _WHITE_SPACE = "[ ]|\\n([ ]{0,16}|\\t{0,8})"  # between words, or a new line and
 _MAPS = ("properties", "patternProperties")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems")
+_TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 
 
 def _never(_value: object, _schema: dict[str, Any]) -> bool:
@@ -214,6 +215,13 @@ def _settle_loosely(node: dict[str, Any], place: str, dropped: list[str]) -> Non
 
 def _settle(node: dict[str, Any], place: str) -> None:
     """Refuse what can't be enforced in one schema, drop what asks for nothing, and make the rest exact."""
+    wrong = [kind for kind in _kinds(node) if kind not in _TYPES] if "type" in node else []
+    if wrong:
+        raise InvalidRequestError(
+            f"'{place[:300]}.type' is {str(wrong[0])[:64]!r}; JSON Schema has {', '.join(_TYPES)}.",
+            param=f"{place}.type"[:300],
+            code="invalid_value",
+        )
     idle = []
     for keyword in _UNENFORCED.keys() & node.keys():
         if not _UNENFORCED[keyword](node[keyword], node):

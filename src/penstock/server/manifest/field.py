@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Support = Literal["supported", "no effect", "refused", "absent"]
 VLLM = "vLLM"
 OURS = "Penstock"
+CHAT_FORM, LLAMA_CPP, OLLAMA = "Chat completions", "llama.cpp", "Ollama"  # whose fields are told their names here
 
 
 @dataclass(frozen=True, slots=True)

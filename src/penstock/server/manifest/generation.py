@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effect, refused, supported
+from penstock.server.manifest.field import LLAMA_CPP, OLLAMA, OURS, VLLM, Field, Manifest, no_effect, refused, supported
 
 _COMMON: Manifest = {
     **supported(
@@ -69,6 +69,11 @@ _COMMON: Manifest = {
         kv_transfer_params="",
         ec_transfer_params="",
     ),
+    "grammar": Field("refused", "use `structured_outputs.grammar`", ("",), LLAMA_CPP),
+    "json_schema": Field("refused", "use `response_format`", ({},), LLAMA_CPP),
+    "n_predict": Field("refused", "use `max_tokens`", (-1,), LLAMA_CPP),
+    "format": Field("refused", "use `response_format`", ("",), OLLAMA),
+    "options": Field("refused", "its members stand beside the other fields", ({},), OLLAMA),
 }
 
 CHAT: Manifest = {

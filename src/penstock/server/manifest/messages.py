@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from penstock.server.manifest.api import Api, Part
-from penstock.server.manifest.field import Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.manifest.field import CHAT_FORM, Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.manifest.references import openai_streaming_parameter
 from penstock.server.messages_api import objects, requests
 
 _REFERENCE = "https://docs.anthropic.com/en/api/messages"
@@ -44,10 +45,21 @@ MESSAGES: Manifest = {
     ),
     **no_effect(metadata="nothing is stored", service_tier="there is one tier", inference_geo="", diagnostics=""),
     "container": Field("refused", "nothing is executed here"),
+    **refused(
+        CHAT_FORM,
+        stop="use `stop_sequences`",
+        max_completion_tokens="use `max_tokens`",
+        response_format="use `output_config.format`",
+    ),
 }
 
 APIS = (
-    Api("messages", "POST /v1/messages", MESSAGES, {"": _REFERENCE}),
+    Api(
+        "messages",
+        "POST /v1/messages",
+        MESSAGES,
+        {"": _REFERENCE, CHAT_FORM: openai_streaming_parameter("chat/subresources/completions", "chat.completions")},
+    ),
     Api("count_tokens", "POST /v1/messages/count_tokens", COUNT, {"": _COUNT_REFERENCE}),
 )
 

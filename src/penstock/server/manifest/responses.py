@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.server.manifest.api import Api, Part
-from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.manifest.field import CHAT_FORM, OURS, VLLM, Field, Manifest, absent, no_effect, refused, supported
 from penstock.server.manifest.references import openai_parameter, openai_property, openai_streaming_parameter, vllm
 from penstock.server.responses_api import objects, requests
 
@@ -63,6 +63,15 @@ RESPONSES: Manifest = {
         access_programs="",
         image="only text comes out",
     ),
+    **refused(
+        CHAT_FORM,
+        messages="use `input`",
+        max_tokens="use `max_output_tokens`",
+        max_completion_tokens="use `max_output_tokens`",
+        response_format="use `text.format`",
+        reasoning_effort="use `reasoning.effort`",
+    ),
+    "n": Field("refused", "ask as often", (1,), CHAT_FORM),
 }
 
 _GET = {"": openai_parameter("responses", "responses", "retrieve")}
@@ -77,6 +86,7 @@ APIS = (
             "": openai_streaming_parameter("responses", "responses"),
             VLLM: vllm("openai_compatible_server/#responses-api"),
             OURS: "ensembles.md",
+            CHAT_FORM: openai_streaming_parameter("chat/subresources/completions", "chat.completions"),
         },
     ),
     Api("response", "GET /v1/responses/{response_id}", _ID, _GET),
