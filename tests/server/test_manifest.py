@@ -52,6 +52,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "file_upload": {"file": "", "purpose": "batch"},  # a form; it has supported fields alone
     "batches": {"input_file_id": "file-1", "endpoint": "/v1/completions", "completion_window": "24h"},
 }
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 # For each object of a request that has fields of no effect: the API, a path to it, and a body that holds it.
 HOLDING: dict[str, tuple[str, str, Any]] = {
     "Message": ("chat", "messages[]", lambda more: {"messages": [{"role": "user", "content": "a", **more}]}),
@@ -80,6 +81,30 @@ HOLDING: dict[str, tuple[str, str, Any]] = {
         "tools[]",
         lambda more: {**LEAST["count_tokens"], "tools": [{"name": "f", "input_schema": {}, **more}]},
     ),
+    "Tool": ("chat", "tools[]", lambda more: {**LEAST["chat"], "tools": [{**FUNCTION, **more}]}),
+    "FunctionDefinition": (
+        "chat",
+        "tools[].function",
+        lambda more: {**LEAST["chat"], "tools": [{"type": "function", "function": {"name": "f", **more}}]},
+    ),
+    "Document": ("rerank", "documents[]", lambda more: {"query": "a", "documents": [{"text": "b", **more}]}),
+    "InputItem": ("responses", "input[]", lambda more: {"input": [{"role": "user", "content": "a", **more}]}),
+    "ResponseTool": (
+        "responses",
+        "tools[]",
+        lambda more: {"input": "a", "tools": [{"type": "function", "name": "f", **more}]},
+    ),
+    "AnthropicMessage": (
+        "count_tokens",
+        "messages[]",
+        lambda more: {"model": "m", "messages": [{"role": "user", "content": "a", **more}]},
+    ),
+    "Thinking": (
+        "count_tokens",
+        "thinking",
+        lambda more: {**LEAST["count_tokens"], "thinking": {"type": "disabled", **more}},
+    ),
+    "OutputConfig": ("count_tokens", "output_config", lambda more: {**LEAST["count_tokens"], "output_config": more}),
     "StreamOptions": ("completions", "stream_options", lambda more: {"prompt": "a", "stream_options": more}),
 }
 NOT_NEUTRAL = {"no value": "is like this"}

@@ -151,7 +151,8 @@ def test_an_answer_has_openais_shape(engine: FakeEngine, tmp_path: Path) -> None
 
 @pytest.mark.proves(
     responses="""temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed stop priority
-        cache_salt max_output_tokens chat_template_kwargs reasoning""",
+        cache_salt max_output_tokens chat_template_kwargs reasoning logit_bias stop_token_ids ignore_eos
+        include_stop_str_in_output skip_special_tokens structured_outputs""",
     ReasoningConfig="effort",
 )
 def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_path: Path) -> None:
@@ -172,12 +173,21 @@ def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_pa
         max_output_tokens=9,
         chat_template_kwargs={"mood": "grim"},
         reasoning={"effort": "low"},
+        logit_bias={"7": 2.5},
+        stop_token_ids=[300],
+        include_stop_str_in_output=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        structured_outputs={"regex": "[a-z]+"},
     )
     [asked] = engine.added
     params = asked.params
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.5, 0.9, 7, 0.1)
     assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (0.2, 0.3, 1.5)
     assert (params.seed, params.stop, params.max_tokens) == (11, ("zzz",), 9)
+    assert (params.logit_bias, params.stop_token_ids) == ({7: 2.5}, (300,))
+    assert (params.include_stop_str_in_output, params.ignore_eos, params.skip_special_tokens) == (True, True, False)
+    assert "[a-z]+" in (params.grammar or "")
     assert (asked.priority, asked.cache_salt) == (5, "mine")
 
 

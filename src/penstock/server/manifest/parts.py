@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from penstock.server import requests, responses
 from penstock.server.manifest.api import Part
-from penstock.server.manifest.field import OURS, VLLM, Field, absent, no_effect, supported
+from penstock.server.manifest.field import OURS, VLLM, Field, absent, no_effect, refused, supported
 from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
 
 _CREATE = openai_streaming_parameter("chat/subresources/completions", "chat.completions").partition("{")[0]
 _ASKED = {"": _CREATE + "messages", VLLM: vllm("openai_compatible_server/#chat-api")}
-_TOOLS = {"": _CREATE + "tools"}
+_TOOLS = {"": _CREATE + "tools", VLLM: vllm("openai_compatible_server/#chat-api")}
 _TOOL_CHOICE = {"": _CREATE + "tool_choice"}
 _ENSEMBLES = "ensembles.md"
 _OWN = {"": PENSTOCK}
@@ -40,6 +40,13 @@ _HEAD = {
     "choices": "",
 }
 _UNKNOWN_HERE = {"moderation": "no model judges texts here", "service_tier": "there is one tier"}
+_NOT_TOLD = {
+    "metrics": "see /metrics",
+    "kv_transfer_params": "",
+    "ec_transfer_params": "",
+}
+_LOADED = "all tools are always before the model"
+_ROUTED = "which experts were asked is not told"
 _NO_IDS = {"token_ids": "use /tokenize", "prompt_token_ids": "use /tokenize"}
 
 REQUEST_PARTS = (
@@ -109,25 +116,39 @@ REQUEST_PARTS = (
     ),
     Part(
         requests.StructuredOutputs,
-        supported(
-            json="a JSON schema, or a string that holds one",
-            regex="",
-            choice="",
-            grammar="EBNF",
-            json_object="",
-            disable_any_whitespace="of JSON",
-        ),
+        {
+            **supported(
+                json="a JSON schema, or a string that holds one",
+                regex="",
+                choice="",
+                grammar="EBNF",
+                json_object="",
+                disable_any_whitespace="of JSON",
+            ),
+            **refused(
+                disable_additional_properties="say it in the schema",
+                whitespace_pattern="use `disable_any_whitespace`",
+                structural_tag="use `grammar`",
+            ),
+        },
         {"": vllm("structured_outputs/")},
     ),
-    Part(requests.Tool, supported(type="`function`; others are refused", function=""), _TOOLS),
+    Part(
+        requests.Tool,
+        {**supported(type="`function`; others are refused", function=""), **no_effect(VLLM, defer_loading=_LOADED)},
+        _TOOLS,
+    ),
     Part(
         requests.FunctionDefinition,
-        supported(
-            name="up to 128 letters, digits, and any of `_.:/-`",
-            description="",
-            parameters="a JSON schema of an object; none at all: no arguments",
-            strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
-        ),
+        {
+            **supported(
+                name="up to 128 letters, digits, and any of `_.:/-`",
+                description="",
+                parameters="a JSON schema of an object; none at all: no arguments",
+                strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
+            ),
+            **no_effect(VLLM, defer_loading=_LOADED),
+        },
         _TOOLS,
     ),
     Part(requests.NamedTool, supported(type="`function`", function=""), _TOOL_CHOICE),
@@ -158,7 +179,7 @@ CHAT_PARTS = (
             **supported(VLLM, prompt_logprobs="if asked for"),
             **supported(OURS, steps="an ensemble's"),
             **absent(**_UNKNOWN_HERE, metadata="nothing is stored"),
-            **absent(VLLM, prompt_token_ids="use /tokenize"),
+            **absent(VLLM, **_NOT_TOLD, prompt_token_ids="use /tokenize", prompt_text="see the request"),
         },
         _chat("chat_completion"),
     ),
@@ -169,7 +190,7 @@ CHAT_PARTS = (
                 index="", message="", logprobs="null unless asked for", finish_reason="`stop`, `length` or `tool_calls`"
             ),
             **supported(VLLM, stop_reason="the stop string or token that ended the text"),
-            **absent(VLLM, token_ids="use /tokenize"),
+            **absent(VLLM, token_ids="use /tokenize", routed_experts=_ROUTED),
         },
         _chat("chat_completion", "choices[]"),
     ),
@@ -197,6 +218,12 @@ CHAT_PARTS = (
             **supported(**_HEAD, usage="if asked for"),
             **supported(OURS, steps="an ensemble's, with the last `finish_reason`"),
             **absent(**_UNKNOWN_HERE, obfuscation="nothing is padded"),
+            **absent(
+                VLLM,
+                metrics=_NOT_TOLD["metrics"],
+                prompt_token_ids="use /tokenize",
+                prompt_text="see the request",
+            ),
         },
         _chat("chat_completion_chunk"),
     ),
@@ -231,7 +258,10 @@ CHAT_PARTS = (
     ),
     Part(
         responses.CalledFunction,
-        supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+        {
+            **supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+            **absent(VLLM, id="the call has one"),
+        },
         _chat("chat_completion_message_tool_call", "function"),
     ),
     Part(
@@ -262,7 +292,14 @@ CHAT_PARTS = (
 )
 
 COMPLETION_PARTS = (
-    Part(responses.Completion, supported(**_HEAD, usage="in a stream if asked for"), _completion("completion")),
+    Part(
+        responses.Completion,
+        {
+            **supported(**_HEAD, usage="in a stream if asked for"),
+            **absent(VLLM, **_NOT_TOLD, service_tier="there is one tier"),
+        },
+        _completion("completion"),
+    ),
     Part(
         responses.CompletionChoice,
         {
@@ -272,7 +309,7 @@ COMPLETION_PARTS = (
                 stop_reason="the stop string or token that ended the text",
                 prompt_logprobs="if asked for",
             ),
-            **absent(VLLM, **_NO_IDS),
+            **absent(VLLM, **_NO_IDS, routed_experts=_ROUTED),
         },
         _completion("completion_choice"),
     ),
@@ -326,6 +363,7 @@ COMPLETION_PARTS = (
                 image_tokens="only text goes in",
                 cache_write_tokens="writing costs nothing",
             ),
+            **absent(VLLM, created_cache_tokens="writing costs nothing", multimodal_tokens="only text goes in"),
         },
         _completion("completion_usage", "prompt_tokens_details"),
     ),
@@ -343,6 +381,7 @@ OTHER_PARTS = (
                 max_model_len="tokens; null before the model is loaded",
             ),
             **absent(shutdown_date=""),
+            **absent(VLLM, permission="whoever has the key may use it"),
         },
         {"": openai_property("models", "models", "model"), VLLM: vllm("#openai-compatible-server")},
     ),
