@@ -16,6 +16,7 @@ import pytest
 
 from penstock.server.body import BodyReader
 from penstock.server.endpoints import ENDPOINTS
+from penstock.server.manifest.events import EVENTS
 from penstock.server.manifest.kserve import TENSORS
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
@@ -132,7 +133,7 @@ def structs_in(*kinds: Any) -> Iterator[type[msgspec.Struct]]:
 
 def entries() -> Iterator[tuple[str, Field]]:
     """Every entry of the manifest by its name."""
-    for table in (*APIS, *PARTS, *TENSORS):
+    for table in (*APIS, *PARTS, *TENSORS, *EVENTS):
         yield from ((f"{table.name}.{name}", field) for name, field in table.fields.items())
 
 
@@ -180,7 +181,7 @@ def test_an_objects_manifest_has_exactly_its_fields(part: Part) -> None:
 
 def test_every_entry_has_a_name_of_its_own_and_an_address() -> None:
     assert not [name for name, times in Counter(name for name, _ in entries()).items() if times > 1]
-    for table in (*APIS, *PARTS, *TENSORS):
+    for table in (*APIS, *PARTS, *TENSORS, *EVENTS):
         for name, field in table.fields.items():
             assert re.match(r"https://\S+$|\w+\.md", address(field, name, table.origins)), (table.name, name)
 
@@ -203,10 +204,20 @@ def test_every_proof_names_an_entry() -> None:
 
 @pytest.mark.parametrize(("api", "name"), of_support("refused"))
 def test_a_refused_field_is_a_400_that_names_it_unless_its_value_asks_for_nothing(
-    echo_model: Path, api: Api, name: str
+    echo_model: Path, tmp_path: Path, api: Api, name: str
 ) -> None:
     endpoint, field = ENDPOINT[api.endpoint], api.fields[name]
     engine = FakeEngine(echo_model)
+    if endpoint.takes is None:
+        for query, refuses in (
+            (f"{name}=x", True),
+            (f"{name}[]=x", True),
+            *((f"{name}={v}", False) for v in field.neutral),
+        ):
+            response = ask(engine, endpoint.method, f"{endpoint.path}?{query}", data_dir=tmp_path)
+            error = error_of(response)
+            assert (error["code"] == "unsupported_parameter", error["param"] == name) == (refuses, refuses), query
+        return
     response = ask(engine, endpoint.method, endpoint.path, {**LEAST[api.name], name: NOT_NEUTRAL})
     assert response.status_code == 400
     if endpoint.error_body is ErrorBody:

@@ -255,6 +255,8 @@ def test_given_variables_for_the_template_then_the_switch_for_thinking_goes_with
 
 @pytest.mark.proves(
     messages="stream",
+    message_events="""message_start content_block_start content_block_delta content_block_stop message_delta
+        message_stop""",
     MessageEvent="type message index content_block delta usage",
     EventDelta="type text stop_reason stop_sequence",
 )
@@ -291,7 +293,7 @@ def test_a_stream_gives_each_kind_of_block_bit_by_bit(tool_model: Path, thinking
     ) == ("Let me see.")
 
 
-@pytest.mark.proves(MessageEvent="error", AnthropicErrorDetail="type message")
+@pytest.mark.proves(message_events="error", MessageEvent="error", AnthropicErrorDetail="type message")
 def test_a_failure_in_the_midst_of_a_stream_is_its_last_event(engine: FakeEngine) -> None:
     engine.failure = EngineDeadError("It broke.")
     found = named_events(ask(engine, "POST", PATH, body(stream=True)).text)

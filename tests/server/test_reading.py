@@ -295,7 +295,9 @@ def test_given_text_that_is_not_unicode_then_the_400_names_the_field(client: htt
 
 
 @pytest.mark.proves(embeddings="priority cache_salt")
-def test_given_a_priority_and_a_salt_then_the_engine_gets_them(served: tuple[Live, ModelRegistry], client: httpx.Client) -> None:
+def test_given_a_priority_and_a_salt_then_the_engine_gets_them(
+    served: tuple[Live, ModelRegistry], client: httpx.Client
+) -> None:
     engine: Any = served[1].entries[0].served.engine  # type: ignore[union-attr]
     ask(client, EMBEDDINGS, model="chat", input="hello", priority=-3, cache_salt="mine")
     asked = engine.added[-1]

@@ -258,6 +258,18 @@ def test_a_call_is_an_item_of_its_own(tool_model: Path, tmp_path: Path, choice: 
     assert answer["tools"] == [WEATHER]
 
 
+@pytest.mark.proves(response_events="response.reasoning_text.delta response.reasoning_text.done response.incomplete")
+def test_given_a_stream_that_thinks_and_is_cut_then_its_events_say_so(thinking_model: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
+    body = {"input": "hello", "temperature": 0, "stream": True, "max_output_tokens": 25}
+    found = named_events(ask(engine, "POST", PATH, body, data_dir=tmp_path).text)
+    thought = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    [done] = [event["text"] for event in found if event["type"] == "response.reasoning_text.done"]
+    assert ("".join(thought), done) == ("Let me see.", "Let me see.")
+    assert found[-1]["type"] == "response.incomplete"
+    assert found[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
 @pytest.mark.proves(OutputReasoning="id status summary content", ReasoningText="text")
 def test_thinking_is_an_item_before_the_message(thinking_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
@@ -292,6 +304,9 @@ def test_log_probabilities_come_with_the_text(engine: FakeEngine, tmp_path: Path
 
 @pytest.mark.proves(
     responses="stream",
+    response_events="""response.created response.in_progress response.output_item.added response.content_part.added
+        response.output_text.delta response.output_text.done response.content_part.done response.output_item.done
+        response.completed""",
     ResponseEvent="type sequence_number response output_index content_index item_id item part delta text logprobs",
 )
 def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path: Path) -> None:
@@ -316,7 +331,10 @@ def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path
     assert (found[0]["response"]["status"], found[0]["response"]["output"]) == ("in_progress", [])
 
 
-@pytest.mark.proves(ResponseEvent="name arguments")
+@pytest.mark.proves(
+    ResponseEvent="name arguments",
+    response_events="response.function_call_arguments.delta response.function_call_arguments.done",
+)
 def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(tool_model, context=4096, says=CALL)
     body = {"input": "hello", "tools": [WEATHER], "stream": True}
@@ -329,7 +347,7 @@ def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_pa
     assert found[-1]["response"]["output"][0]["arguments"] == "".join(deltas)
 
 
-@pytest.mark.proves(ResponseError="code message")
+@pytest.mark.proves(ResponseError="code message", response_events="response.failed")
 def test_a_failure_in_the_midst_of_a_stream_is_its_last_event(engine: FakeEngine, tmp_path: Path) -> None:
     engine.failure = EngineDeadError("It broke.")
     response = ask(engine, "POST", PATH, {"input": "hello", "stream": True}, data_dir=tmp_path)

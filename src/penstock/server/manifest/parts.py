@@ -349,6 +349,7 @@ COMPLETION_PARTS = (
                 accepted_prediction_tokens="predictions are of no effect",
                 rejected_prediction_tokens="predictions are of no effect",
                 audio_tokens="only text comes out",
+                text_tokens="all of them are",
             ),
         },
         _completion("completion_usage", "completion_tokens_details"),

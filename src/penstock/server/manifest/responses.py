@@ -89,6 +89,20 @@ RESPONSES: Manifest = {
 
 _GET = {"": openai_parameter("responses", "responses", "retrieve")}
 _ID = supported(response_id="in the path")
+_POLLED = "a response that is kept can't be streamed; ask again until its status is final"
+
+RESPONSE: Manifest = {
+    **_ID,
+    "include": Field("refused", "what was asked for when it was made is in it"),
+    "stream": Field("refused", _POLLED, ("false", "0")),
+    "starting_after": Field("refused", _POLLED),
+    "include_obfuscation": Field("refused", _POLLED, ("false", "0")),
+}
+INPUT_ITEMS: Manifest = {
+    **_ID,
+    **supported(limit="1 to 100; default 20", order="default desc", after="an item's id"),
+    "include": Field("refused", "items are as they were sent"),
+}
 
 APIS = (
     Api(
@@ -101,7 +115,7 @@ APIS = (
             OURS: "ensembles.md",
         },
     ),
-    Api("response", "GET /v1/responses/{response_id}", _ID, _GET),
+    Api("response", "GET /v1/responses/{response_id}", RESPONSE, _GET),
     Api(
         "response_delete",
         "DELETE /v1/responses/{response_id}",
@@ -117,7 +131,7 @@ APIS = (
     Api(
         "input_items",
         "GET /v1/responses/{response_id}/input_items",
-        {**_ID, **supported(limit="1 to 100; default 20", order="default desc", after="an item's id")},
+        INPUT_ITEMS,
         {"": openai_parameter("responses/subresources/input_items", "responses.input_items", "list")},
     ),
 )
@@ -325,7 +339,7 @@ PARTS = (
         objects.InputTokensDetails,
         {
             **supported(cached_tokens="found in the prefix cache"),
-            **absent(cache_write_tokens="writing costs nothing"),
+            **absent(cache_write_tokens="writing costs nothing", cache_write_tokens_details="writing costs nothing"),
             **absent(VLLM, input_tokens_per_turn=_ONE_TURN, cached_tokens_per_turn=_ONE_TURN),
         },
         {**_given("response_usage", "input_tokens_details"), VLLM: _VLLM},
