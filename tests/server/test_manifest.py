@@ -9,21 +9,22 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from penstock.server.body import BodyReader
 from penstock.server.endpoints import ENDPOINTS
 from penstock.server.manifest.events import EVENTS
 from penstock.server.manifest.kserve import TENSORS
+from penstock.server.manifest.kserve_objects import KSERVE_PARTS
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
 from penstock.server.responses import ErrorBody
 from support.asking import ask, error_of
 from support.fake_engine import FakeEngine
 from support.proofs import proofs
+from support.structs import fields_of, structs_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,29 +112,9 @@ HOLDING: dict[str, tuple[str, str, Any]] = {
 NOT_NEUTRAL = {"no value": "is like this"}
 
 
-def fields_of(kind: type[msgspec.Struct]) -> set[str]:
-    """Names as they are on the wire."""
-    return {field.encode_name for field in msgspec.structs.fields(kind)}
-
-
-def structs_in(*kinds: Any) -> Iterator[type[msgspec.Struct]]:
-    """Every struct that the types are made of, themselves included."""
-    seen: set[Any] = set()
-    left = list(kinds)
-    while left:
-        kind = left.pop()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            if kind in seen:
-                continue
-            seen.add(kind)
-            yield kind
-            left += [field.type for field in msgspec.structs.fields(kind)]
-        left += get_args(kind)
-
-
 def entries() -> Iterator[tuple[str, Field]]:
     """Every entry of the manifest by its name."""
-    for table in (*APIS, *PARTS, *TENSORS, *EVENTS):
+    for table in (*APIS, *PARTS, *TENSORS, *KSERVE_PARTS, *EVENTS):
         yield from ((f"{table.name}.{name}", field) for name, field in table.fields.items())
 
 
@@ -181,7 +162,7 @@ def test_an_objects_manifest_has_exactly_its_fields(part: Part) -> None:
 
 def test_every_entry_has_a_name_of_its_own_and_an_address() -> None:
     assert not [name for name, times in Counter(name for name, _ in entries()).items() if times > 1]
-    for table in (*APIS, *PARTS, *TENSORS, *EVENTS):
+    for table in (*APIS, *PARTS, *TENSORS, *KSERVE_PARTS, *EVENTS):
         for name, field in table.fields.items():
             assert re.match(r"https://\S+$|\w+\.md", address(field, name, table.origins)), (table.name, name)
 

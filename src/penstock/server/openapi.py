@@ -39,7 +39,7 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
         "info": {
             "title": "Penstock",
             "version": penstock.__version__,
-            "description": "OpenAI's API over one model. Fields that are unknown or have no effect are accepted and "
+            "description": "The APIs of OpenAI, Anthropic and Triton. Fields that are unknown or have no effect are accepted and "
             "named in the response header x-penstock-ignored-fields.",
         },
         "paths": paths,

@@ -32,7 +32,7 @@ class _Given(Struct, kw_only=True):
 def _input(datatype: str, *, many: bool, optional: bool) -> Any:
     element = _PYTHON.get(datatype, int)
     several = Annotated[list[element], Meta(max_length=MAX_ELEMENTS if many else 1, min_length=0 if many else 1)]  # type: ignore[valid-type]
-    return element | several | None if optional else element | several  # type: ignore[operator]
+    return element | several | None if optional else element | several
 
 
 def _output(datatype: str) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.server.manifest.events import EVENTS
+from penstock.server.manifest.kserve_objects import KSERVE_PARTS
 from penstock.server.manifest.table import APIS, PARTS
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def page() -> str:
         lines += [f"### `{api.endpoint}`\n", *_tables(api.fields, api.origins, "####")]
     lines.append("## Objects in requests and answers\n")
     for part in PARTS:
+        lines += [f"### `{part.name}`\n", *_tables(part.fields, part.origins, "####")]
+    lines.append("## Objects below `/v2`\n\nThe tensors of requests and answers are in [triton.md](triton.md).\n")
+    for part in KSERVE_PARTS:
         lines += [f"### `{part.name}`\n", *_tables(part.fields, part.origins, "####")]
     return "\n".join(lines)
 
