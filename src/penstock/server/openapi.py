@@ -39,8 +39,8 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
         "info": {
             "title": "Penstock",
             "version": penstock.__version__,
-            "description": "The APIs of OpenAI, Anthropic and Triton. Fields that are unknown or have no effect are accepted and "
-            "named in the response header x-penstock-ignored-fields.",
+            "description": "The APIs of OpenAI, Anthropic and Triton. Fields that are unknown or have no effect are "
+            "accepted and named in the response header x-penstock-ignored-fields; below /v2 they are refused.",
         },
         "paths": paths,
         "components": {"schemas": components},
