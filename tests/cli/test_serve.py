@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.cli.flags import SERVED_ENGINE, SERVER, Flags
 from penstock.engine.config import EngineConfig
+from penstock.engine.settings import EngineSettings
 from penstock.server.declared import DeclaredModel
 from penstock.server.ensembles.declared import Ensemble, Step
 from penstock.server.settings import ServerSettings
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from penstock.core.settings import PenstockSettings
     from penstock.engine.spawn import CoreProcess
 
 Started = list[tuple[list[DeclaredModel], ServerSettings]]
@@ -162,6 +166,48 @@ def test_the_models_of_the_file_are_served_with_settings_of_their_own(
     )  # fmt: skip
     assert models == [a, b]
     assert with_first == [DeclaredModel(config=EngineConfig(model_path=str(model), threads=2)), a, b]
+
+
+ADAPTERS = """
+[engine]
+lora_modules = { x = "/x" }
+
+[[models]]
+name = "a"
+model = "./model.gguf"
+
+[[models]]
+name = "b"
+model = "./model.gguf"
+"""
+
+
+def test_adapters_are_for_the_model_of_the_command_line_or_else_the_first_of_the_file(
+    penstock: Callable[..., Any], alone: Path, model: Path, started: Started
+) -> None:
+    (alone / "penstock.toml").write_text(ADAPTERS)
+    assert penstock("serve").code == 0
+    assert penstock("serve", model).code == 0
+    adapters = [[each.config.lora_modules for each in models] for models, _ in started]
+    assert adapters == [[(("x", "/x"),), ()], [(("x", "/x"),), (), ()]]
+
+
+def test_a_model_of_the_file_that_is_not_there_is_told_by_its_name(
+    penstock: Callable[..., Any], alone: Path, started: Started
+) -> None:
+    (alone / "penstock.toml").write_text('[[models]]\nname = "a"\nmodel = "./none.gguf"')
+    ran = penstock("serve")
+    assert (ran.code, started) == (4, [])
+    assert "The model 'a': There is no file or directory ./none.gguf" in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(("flags", "section"), [(SERVED_ENGINE, EngineSettings), (SERVER, ServerSettings)])
+def test_a_mistake_in_a_flag_is_told_by_the_flags_own_name(
+    penstock: Callable[..., Any], model: Path, flags: Flags, section: type[PenstockSettings]
+) -> None:
+    own = {flag.name: flag.option for flag in flags.rows if flag.option and flag.kind == list[str]}
+    assert {field.name: field.metadata["flag"] for field in fields(section) if field.metadata["flag"]} == own
+    assert "--lora: must be of the form NAME=PATH" in " ".join(penstock("serve", model, "--lora", "x").err.split())
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock import LLM, SamplingParams
-from penstock.core.errors import InvalidRequestError
+from penstock.core.errors import ConfigError, InvalidRequestError
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SHORT = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 
@@ -30,6 +31,12 @@ def test_prompts_as_text_and_as_tokens_come_back_in_order(llm: LLM) -> None:
     tokens = [result.prompt_token_ids for result in results]
     assert [result.text for result in llm.generate(tokens, SHORT)] == [result.text for result in results]
     assert all(len(result.choices[0].token_ids) == 6 for result in results)
+
+
+def test_an_encoder_is_refused_with_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="is an encoder, which reads texts and writes none"):
+        LLM(str(tmp_path))
 
 
 def test_each_prompt_may_have_its_own_parameters(llm: LLM) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import (
+    ConfigError,
     EngineDeadError,
     InvalidRequestError,
     NotFoundError,
@@ -26,6 +27,7 @@ from penstock.engine.spawn import CoreProcess
 from penstock.engine.supervised import Supervised
 from penstock.engine.types import Request, RequestOutput, SamplingParams
 from penstock.models.chat_template import ChatTemplate
+from penstock.models.encoder_files import is_encoder
 from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
 
@@ -245,9 +247,16 @@ class EngineClient(Supervised[wire.FromCore]):
         self._write(wire.frame(message))
 
     async def _open(self) -> asyncio.StreamReader:
+        path = Path(self.config.model_path)
+        if is_encoder(path):
+            raise ConfigError(
+                f"{path.name} is an encoder, which reads texts and writes none. `penstock serve` serves it; to "
+                "generate, take another model.",
+                param="model",
+            )
         launched = asyncio.create_task(self._launch())
         try:
-            texts = await asyncio.to_thread(_read_text_parts, Path(self.config.model_path))
+            texts = await asyncio.to_thread(_read_text_parts, path)
             reader = await launched
         except BaseException:
             launched.cancel()

@@ -54,7 +54,9 @@ class EngineSettings(PenstockSettings):
     # Keep packed weights and measured choices on disk for the next start.
     runner_cache: bool = setting(default=True, read=switch)
     allow_unverified: bool = setting(default=False, read=switch)  # run paths never tested on their hardware
-    lora_modules: tuple[tuple[str, str], ...] = setting((), named_paths)  # adapters' names and directories
+    lora_modules: tuple[tuple[str, str], ...] = setting(
+        (), named_paths, flag="--lora"
+    )  # adapters' names and directories
     max_loras: int = setting(8, integer(1, 1024))  # adapters in memory at a time
     max_lora_rank: int = setting(64, integer(1, 1024))  # the greatest rank of one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from penstock.core.errors import ConfigError
+from penstock.core.errors import ConfigError, PenstockError
 from penstock.core.setting_kinds import number, setting, switch
 from penstock.core.settings import config_file, read_tables
 from penstock.core.suggest import did_you_mean
@@ -45,6 +45,11 @@ class DeclaredModel:
         )
 
 
+def of_model(name: str, error: PenstockError) -> PenstockError:
+    """The same error, which says what model it is about."""
+    return type(error)(f"The model {name!r}: {error.message}", param=error.param, code=error.code)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(EngineSettings):
     """One `[[models]]` table: a name and a model, and any of the engine's settings for this model alone."""
@@ -58,13 +63,23 @@ class ModelSettings(EngineSettings):
     preload: bool = setting(default=True, read=switch)
 
     @classmethod
-    def all_of(cls, engine: EngineSettings, server: ServerSettings) -> list[Self]:
-        """The tables there are; what one leaves open is as for every model.
+    def all_of(cls, engine: EngineSettings, server: ServerSettings, *, after_another: bool) -> list[Self]:
+        """The tables there are; what one leaves open is as for every model, save adapters, which are for one base.
+
+        Args:
+            engine: the settings of all.
+            server: likewise.
+            after_another: a model comes before these, to which the adapters among the settings belong; else they are
+                the first table's.
 
         Raises ConfigError naming the table and the setting at fault.
         """
         base = {**vars(engine), "idle_unload": server.idle_unload}
-        return [cls._of(table, base, f"[[models]] {index + 1}") for index, table in enumerate(read_tables(cls.section))]
+        later = {**base, "lora_modules": ()}
+        return [
+            cls._of(table, later if after_another or index else base, f"[[models]] {index + 1}")
+            for index, table in enumerate(read_tables(cls.section))
+        ]
 
     @classmethod
     def _of(cls, table: dict[str, Any], base: dict[str, Any], place: str) -> Self:
@@ -81,9 +96,13 @@ class ModelSettings(EngineSettings):
             raise ConfigError(f"{place} in {config_file()}, {error.message}", param=error.param) from error
 
     def declared(self, find: Callable[[str], Path]) -> DeclaredModel:
-        """The declaration; `find` resolves the names of models."""
+        """The declaration; `find` resolves the names of models. Raises what it does, with this model's name."""
+        try:
+            config = self.config(find)
+        except PenstockError as error:
+            raise of_model(self.name, error) from error
         return DeclaredModel(
-            config=self.config(find),
+            config=config,
             name=self.name,
             version=self.version,
             aliases=self.aliases,

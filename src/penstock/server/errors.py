@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MESSAGES = "/v1/messages"  # and below: errors have Anthropic's shape
 KSERVE = "/v2"  # below which errors have the shape of the KServe protocol
+COHERES_RERANK = "/v2/rerank"  # an API of its own beside that protocol
 CLIENT_GONE = 499  # nginx's number for it; no client ever sees it
 RETRY_AFTER_SECONDS = "1"
 HEAD_TOO_LARGE = "The request's path and headers are larger than this server takes."
@@ -41,7 +42,7 @@ def error_body(error: PenstockError, path: str) -> bytes:
 
 
 def _in_shape(body: ErrorBody, status: int, path: str) -> bytes:
-    if path == KSERVE or path.startswith(KSERVE + "/"):
+    if (path == KSERVE or path.startswith(KSERVE + "/")) and path != COHERES_RERANK:
         from penstock.server.kserve.types import InferError
 
         return msgspec.json.encode(InferError(body.error.message, body.error.param, body.error.code))

@@ -50,6 +50,7 @@ class RerankRequest(ReadingRequest, kw_only=True):
     documents: Annotated[list[str | Document], Meta(min_length=1)]
     top_n: Annotated[int, Meta(ge=0, le=INT32)] | None = None
     return_documents: bool | None = None
+    max_tokens_per_doc: Annotated[int, Meta(ge=0, le=INT32)] | None = None
 
 
 class ScoreRequest(ReadingRequest, kw_only=True):

@@ -72,6 +72,8 @@ async def serve(
     began = time.monotonic()
     _configure_logging(settings)
     settings.check_exposure()
+    if settings.lora_dir is not None and not settings.lora_dir.is_dir():
+        raise ConfigError(f"--lora-dir: {settings.lora_dir} is not a directory.", param="lora_dir")
     listener = Listener(settings)
     grpc: GrpcListener | None = None
     observer = Observer()

@@ -46,15 +46,21 @@ class ServerSettings(PenstockSettings):
     port: int = setting(8000, integer(0, 65535))  # 0 takes a free one
     grpc_port: int | None = setting(None, integer(0, 65535))  # serves the KServe protocol over gRPC too; 0: a free one
     uds: Path | None = setting(None, path)  # Unix socket to listen on instead of host and port
-    api_keys: tuple[str, ...] = setting((), _keys, secret=True)  # open the API, as `Authorization: Bearer KEY`
+    api_keys: tuple[str, ...] = setting(
+        (), _keys, secret=True, flag="--api-key"
+    )  # open the API, as `Authorization: Bearer KEY`
     public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
     served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
-    aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
+    aliases: tuple[str, ...] = setting((), model_names, flag="--alias")  # more names that the model answers to
     model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
     lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
-    cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
-    allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
+    cors_origins: tuple[str, ...] = setting(
+        (), names, flag="--cors-origin"
+    )  # whose pages may call the API; `*` for all
+    allowed_hosts: tuple[str, ...] = setting(
+        (), names, flag="--allowed-host"
+    )  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body
     max_header_bytes: int = setting(32 * 1024, size(4096))  # largest request head
     data_dir: Path | None = setting(None, path)  # stored responses, files and batches; the user's own otherwise

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from penstock.core.errors import EngineDeadError, InvalidRequestError
@@ -146,6 +148,11 @@ async def generate_stream(http: Request) -> Response:
     answer = await _generate(http)
     keepalive_seconds = _settings(http).keepalive_seconds
     return EventStream(_events(answer), headers={}, keepalive_seconds=keepalive_seconds, failure=_failure)
+
+
+async def only_posted(_http: Request) -> Response:
+    """What answers a question to a path that is to be posted to."""
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
 
 
 def refusing(why: str) -> Callable[[Request], Awaitable[Response]]:

@@ -146,4 +146,10 @@ ENDPOINTS = (
 def router() -> Router:
     """All of it, and the paths that are refused."""
     others = [Route("/v2/" + path, http.refusing(why), methods=["GET", "POST"]) for path, why in refused.PATHS.items()]
+    # a model's name may hold slashes, so that its path would take these for a name
+    others += [
+        Route(each.path, http.only_posted, methods=["GET"])
+        for each in ENDPOINTS
+        if each.method == "POST" and each.path.startswith("/v2/models/")
+    ]
     return Router([*others, *routes_of(ENDPOINTS)], redirect_slashes=False)

@@ -61,7 +61,6 @@ _PAIRS: Manifest = {
     **_SCORES,
     "instruction": Field("refused", "put it into the query"),
     "max_tokens_per_query": Field("refused", "use `truncate_prompt_tokens`", (0,)),
-    "max_tokens_per_doc": Field("refused", "use `truncate_prompt_tokens`", (0,)),
 }
 RERANK: Manifest = {
     **supported(
@@ -71,6 +70,7 @@ RERANK: Manifest = {
         top_n="so many of the best; 0 or none is all",
         return_documents="default true",
         truncate_prompt_tokens=_CUT,
+        max_tokens_per_doc="each document is cut after so many tokens, and at what the model reads; 0 is no limit",
     ),
     **_PAIRS,
     "max_chunks_per_doc": Field("refused", "documents are not cut into chunks", (1,)),
@@ -86,6 +86,7 @@ SCORE: Manifest = {
         truncate_prompt_tokens=_CUT,
     ),
     **_PAIRS,
+    "max_tokens_per_doc": Field("refused", "use `truncate_prompt_tokens`", (0,)),
     "items": Field("refused", "use `documents`"),
     "data_1": Field("refused", "use `text_1`"),
     "data_2": Field("refused", "use `text_2`"),
