@@ -144,6 +144,12 @@ def test_a_form_that_cannot_be_is_refused_and_leaves_nothing(
     assert not [*(tmp_path / "files").iterdir()]
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+@pytest.mark.parametrize("limit", ["0", "x", "10001", "9" * 5000])
+def test_a_page_without_a_fitting_size_is_refused(engine: FakeEngine, tmp_path: Path, path: str, limit: str) -> None:
+    assert error_of(ask(engine, "GET", f"{path}?limit={limit}", data_dir=tmp_path))["param"] == "limit"
+
+
 def test_a_file_over_the_limit_is_refused_and_leaves_nothing(engine: FakeEngine, tmp_path: Path) -> None:
     request = httpx.Request("POST", "http://x", files={"purpose": (None, "batch"), "file": ("a", b"x" * 2000)})
     headers = {"content-type": request.headers["content-type"]}
@@ -277,6 +283,23 @@ def test_a_cancelled_batch_keeps_what_it_has(echo_model: Path, tmp_path: Path) -
         errors = await lines_of(client, batch.error_file_id)
         assert [error["error"]["code"] for error in errors] == ["batch_cancelled"] * 6
         assert (await client.batches.cancel(batch.id)).status == "cancelled"
+
+    with_client(engine, tmp_path, work, batch_concurrency=2)
+
+
+def test_given_several_who_cancel_at_once_then_the_batch_is_ended_once_and_loses_nothing(
+    echo_model: Path, tmp_path: Path
+) -> None:
+    engine = FakeEngine(echo_model, held=True)
+
+    async def work(client: AsyncOpenAI) -> None:
+        batch = await begin(client, *(line(str(number)) for number in range(3)))
+        await eventually(lambda: engine.running == 2, "two lines run")
+        await asyncio.gather(*(client.batches.cancel(batch.id) for _ in range(8)))
+        batch = await ended(client, batch.id)
+        assert len(await lines_of(client, batch.error_file_id)) == 3
+        files = [file.id async for file in client.files.list(purpose="batch_output")]
+        assert files == [batch.error_file_id]
 
     with_client(engine, tmp_path, work, batch_concurrency=2)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from openai.types.responses import Response
 
 PATH = "/v1/responses"
+SCHEMA = {"type": "json_schema", "name": "a", "strict": True}
 SAID = "user\nhello\nassistant\n"
 WEATHER = {
     "type": "function",
@@ -453,6 +456,37 @@ def test_a_background_response_waits_while_the_queue_is_full_and_outlives_crashe
     with_client(engine, tmp_path, work)
 
 
+def test_given_as_many_background_responses_as_may_be_then_another_is_refused(
+    echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.server.responses_api.work.MOST_UNFINISHED", 1)
+    engine = FakeEngine(echo_model, held=True)
+
+    async def work(client: AsyncOpenAI) -> None:
+        first = await client.responses.create(model="Echo-1B", input="one", background=True)
+        with pytest.raises(openai.RateLimitError, match="in the background"):
+            await client.responses.create(model="Echo-1B", input="two", background=True)
+        engine.release(1000)
+        assert (await ended(client, first.id)).status == "completed"
+        await client.responses.create(model="Echo-1B", input="three", background=True)
+
+    with_client(engine, tmp_path, work)
+
+
+def test_given_a_background_response_that_grew_then_its_bytes_are_those_of_the_whole(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        await ended(client, (await client.responses.create(model="Echo-1B", input="hello", background=True)).id)
+
+    with_client(engine, tmp_path, work)
+    with closing(sqlite3.connect(tmp_path / "penstock.sqlite3")) as database:
+        row = database.execute(
+            "SELECT bytes, LENGTH(request) + LENGTH(input) + LENGTH(response) FROM responses"
+        ).fetchone()
+    assert row[0] == row[1]
+
+
 def test_a_background_response_that_the_server_left_unfinished_is_made_by_the_next_one(
     echo_model: Path, tmp_path: Path
 ) -> None:
@@ -483,7 +517,7 @@ def test_input_items_are_listed_in_pages(engine: FakeEngine, tmp_path: Path) -> 
     with_client(engine, tmp_path, work)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "order=up", "after=nothing"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", f"limit={'9' * 5000}", "order=up", "after=nothing"])
 def test_a_page_that_cannot_be_is_refused(engine: FakeEngine, tmp_path: Path, query: str) -> None:
     name = create(engine, tmp_path)["id"]
     error = error_of(ask(engine, "GET", f"{PATH}/{name}/input_items?{query}", data_dir=tmp_path))
@@ -528,16 +562,21 @@ def test_the_oldest_turns_are_left_out_where_that_is_asked_for(engine: FakeEngin
         ({"previous_response_id": "resp_none", "background": True}, "previous_response_id"),
         ({"max_output_tokens": 100_000}, "max_output_tokens"),
         ({"metadata": {"a": "x" * 513}}, "metadata"),
+        ({"documents": ["a"]}, "documents"),
+        ({"input": "x" * 100_000}, "input"),
+        ({"text": {"format": {**SCHEMA, "schema": {"uniqueItems": True}}}}, "text.format.schema.uniqueItems"),
     ],
 )
+@pytest.mark.parametrize("background", [False, True])
 def test_what_cannot_be_is_refused_in_the_clients_own_words(
-    engine: FakeEngine, tmp_path: Path, fields: dict[str, Any], param: str
+    engine: FakeEngine, tmp_path: Path, fields: dict[str, Any], param: str, background: bool
 ) -> None:
-    error = refuse(engine, tmp_path, **fields)
+    error = refuse(engine, tmp_path, **{"background": background, **fields})
     assert error["param"] == param
     assert (
         param.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0] in error["message"]
         or "response" in error["message"].lower()
+        or "prompt is" in error["message"]
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import ModelFileError, NotFoundError
 from penstock.models.architectures.base import LAYER_NAMES, tensor_shapes
 from penstock.models.architectures.fields import MAX_HEADS, Fields
+from penstock.models.mapped_file import OverFiles
 from penstock.models.mapped_weights import is_finite
 from penstock.models.safetensors import SafetensorsFile
 from penstock.models.strict_json import read_object
@@ -25,7 +26,6 @@ from penstock.models.strict_json import read_object
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
     from typing import Self
 
     import numpy as np
@@ -67,7 +67,7 @@ class LowRankPair:
     b: TensorInfo  # [outputs, rank]
 
 
-class LoraAdapter:
+class LoraAdapter(OverFiles):
     """An adapter for one model, its file memory-mapped.
 
     Attributes:
@@ -116,14 +116,6 @@ class LoraAdapter:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Settings:

@@ -126,8 +126,7 @@ class ModelEntry:
         if self.served is None and self._place in _ON_THE_WAY:
             await asyncio.shield(self._wake_once())
         if isinstance(self.served, ServedModel):
-            own = (self.name, *self.declared.aliases, f"{self.name}@{self.declared.version}")
-            return self.served.use(name, adapter="" if name in own else name)
+            return self.served.use(name, adapter="" if self._is_own(name) else name)
         if self.served is not None:
             return self.served.use(name)
         self._check_open()
@@ -136,6 +135,11 @@ class ModelEntry:
                 f"The model {self.name!r} could not be loaded; the server's log says why.", code=NOT_LOADED
             )
         raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a name that leads here is the model's; else it is that of an adapter, loaded or not any more."""
+        own = self.name
+        return name == own or name in self.declared.aliases or name == f"{own}@{self.declared.version}"
 
     @property
     def retires(self) -> bool:

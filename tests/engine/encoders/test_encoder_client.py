@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.encoders.session import EncoderSession
 
-BROKEN, INFINITE = 13, 14  # tokens that the fake session can't compute
+BROKEN, INFINITE, ALONE = 13, 14, 15  # tokens that the fake session can't compute, or not beside another text
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,8 @@ class _Session:
         firsts = [int(ids[0]) for ids in token_ids]
         if BROKEN in firsts:
             raise RuntimeError("no such token")
+        if ALONE in firsts:
+            firsts = firsts[:1]
         return np.array([[np.inf if first == INFINITE else first] for first in firsts], np.float32)
 
 
@@ -167,6 +169,12 @@ def test_given_a_text_that_fails_then_its_request_alone_fails() -> None:
     assert [array("f", vector)[0] for vector in found[2].vectors] == [5]
     assert (found[1].error, found[1].vectors) == (FAILED, [])
     assert (found[3].error, found[3].vectors) == (NOT_FINITE, [])
+
+
+def test_given_a_model_that_takes_one_text_at_a_time_then_each_is_answered() -> None:
+    found = answers(encode(0, 1, ALONE), encode(1, 2))
+    assert [array("f", vector)[0] for vector in found[0].vectors] == [1, ALONE]
+    assert [array("f", vector)[0] for vector in found[1].vectors] == [2]
 
 
 def test_given_a_cancel_then_nothing_is_answered() -> None:

@@ -1,21 +1,14 @@
 """An encoder's process: a socket in, batches through the model, a socket out.
 
-Started as `python -m penstock.engine.encoders.process FD`. A process of its own, since onnxruntime is much native code
-that reads files of others: what brings it down takes no connection and no other model with it, and neither its start
-nor numpy's costs the server anything. A thread reads the socket; the main thread sleeps while there is no work. When
-the client's end closes, the process ends.
+Started as `python -m penstock.engine.encoders.process FD` (`engine/child.py`). A process of its own, since onnxruntime
+is much native code that reads files of others: what brings it down takes no connection and no other model with it, and
+neither its start nor numpy's costs the server anything. The main thread sleeps while there is no work.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
 import queue
-import signal
-import socket
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import ConfigError, PenstockError
-from penstock.engine import wire
+from penstock.engine import child, wire
 from penstock.engine.encoders import messages
 from penstock.engine.encoders.batches import Job, WaitingJobs, cut
 from penstock.models.encoder_spec import load_encoder_spec
 
 if TYPE_CHECKING:
+    import socket
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
     from penstock.models.encoder_spec import EncoderSpec
 
 log = logging.getLogger(__name__)
-GRACE_SECONDS = 5.0  # how long a batch may go on after the client has gone
 NOT_FINITE = "the model's result is not a finite number"
 FAILED = "the model failed on this request; the server's log has the cause"
 
@@ -112,6 +106,7 @@ class EncoderLoop:
                 [request.token_ids[item.index] for request, item in zip(requests, batch, strict=True)],
                 [request.type_ids[item.index] for request, item in zip(requests, batch, strict=True)],
             )
+            found = list(zip(batch, vectors, strict=True))  # a graph may have been drawn for one text
         except Exception:
             log.exception("a batch of %d texts failed", len(batch))
             if len(batch) > 1:  # only the culprit is to fail
@@ -131,7 +126,7 @@ class EncoderLoop:
         self._socket.sendall(messages.frame(done))
         import numpy as np
 
-        for item, vector in zip(batch, vectors, strict=True):
+        for item, vector in found:
             if np.isfinite(vector).all():
                 self._take(item, vector.tobytes())
             else:
@@ -161,7 +156,7 @@ def serve_encoder(sock: socket.socket) -> None:
     if not isinstance(config, messages.EncoderConfig):
         raise TypeError(f"the first message must be EncoderConfig, not {type(config).__name__}")
     inbox: queue.SimpleQueue[messages.ToEncoder | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sock, inbox), name="encoder-reader", daemon=True).start()
+    child.read_in_thread(lambda: messages.receive(sock), inbox.put)
     try:
         spec, session, runner = _load(config)
     except PenstockError as error:
@@ -169,8 +164,7 @@ def serve_encoder(sock: socket.socket) -> None:
         return
     weight_bytes = (Path(config.directory) / spec.file).stat().st_size
     sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))
-    gc.freeze()
-    gc.enable()
+    child.keep_what_is_there()
     EncoderLoop(session, sock).run(inbox)
 
 
@@ -207,30 +201,5 @@ def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
     return msgspec.structs.replace(spec, max_length=most)
 
 
-def _read(sock: socket.socket, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
-    try:
-        while (message := messages.receive(sock)) is not None:
-            inbox.put(message)
-    except OSError:
-        log.info("the client's end was reset")
-    finally:
-        inbox.put(None)
-        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(0,))
-        timer.daemon = True
-        timer.start()
-
-
-def main() -> None:
-    """Entry point of the process; its one argument is the inherited socket's descriptor."""
-    gc.disable()  # nothing that a start makes is garbage soon
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s encoder: %(message)s", stream=sys.stderr)
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        try:
-            serve_encoder(sock)
-        except (BrokenPipeError, ConnectionResetError):
-            log.info("the client has gone")
-
-
 if __name__ == "__main__":
-    main()
+    child.run(serve_encoder, "encoder")

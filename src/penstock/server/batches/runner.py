@@ -75,7 +75,8 @@ class BatchRunner:
         if batch.status == "cancelling" and task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            self.start(name)
+            if name not in self._tasks:  # else somebody else who cancelled it was sooner
+                self.start(name)
         return batch
 
     async def close(self) -> None:

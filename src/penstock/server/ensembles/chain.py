@@ -20,7 +20,7 @@ from penstock.server.vectors import check_count, counted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from penstock.server.ensembles.declared import Step
+    from penstock.server.ensembles.declared import Ensemble, Step
     from penstock.server.ensembles.in_use import EnsembleInUse
     from penstock.server.requests import ChatDocument, ChatRequest
     from penstock.server.served_encoder import EncoderInUse
@@ -40,21 +40,11 @@ async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
         InvalidRequestError: a guard refuses the question, or there is nothing to judge or to choose from.
         NotFoundError, EngineDeadError, OverloadedError: a step's model can't serve now.
     """
-    ensemble = used.ensemble
+    question = check_steps(used.ensemble, request)
     documents = request.documents or []
-    check_count(len(documents), "documents")
-    if ensemble.retrieves and not documents:
-        raise InvalidRequestError(
-            f"'documents' is missing or empty: {ensemble.name!r} answers from documents that the request brings.",
-            param="documents",
-            code="missing_field",
-        )
-    if documents and not ensemble.retrieves:
-        raise no_documents(f"{ensemble.name!r} has no step that reads them; put them into a message")
     texts = [document if isinstance(document, str) else _with_title(document) for document in documents]
     kept = [*range(len(texts))]
-    question = _question(request)
-    for step in ensemble.steps[:-1]:
+    for step in used.ensemble.steps[:-1]:
         began = time.monotonic()
         if step.kind == "guard":
             await _judge(used.use, step, question)
@@ -65,6 +55,21 @@ async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
     if not texts:
         return request
     return structs.replace(request, documents=None, messages=_with_documents(request.messages, texts, kept))
+
+
+def check_steps(ensemble: Ensemble, request: ChatRequest) -> str:
+    """The question, if the steps can be done. Raises InvalidRequestError if there is nothing for one of them."""
+    documents = request.documents or []
+    check_count(len(documents), "documents")
+    if ensemble.retrieves and not documents:
+        raise InvalidRequestError(
+            f"'documents' is missing or empty: {ensemble.name!r} answers from documents that the request brings.",
+            param="documents",
+            code="missing_field",
+        )
+    if documents and not ensemble.retrieves:
+        raise no_documents(f"{ensemble.name!r} has no step that reads them; put them into a message")
+    return _question(request)
 
 
 def no_documents(why: str) -> InvalidRequestError:

@@ -6,6 +6,7 @@ extensions: https://github.com/triton-inference-server/server/tree/main/docs/pro
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
 from http import HTTPStatus
@@ -189,7 +190,9 @@ async def _control(http: Request) -> dict[str, Any]:
 
 async def _body(http: Request) -> bytes:
     limit = _settings(http).max_body_bytes
-    return uncompressed(await read_bytes(http, limit), http.headers.get("content-encoding", ""), limit)
+    raw, encoding = await read_bytes(http, limit), http.headers.get("content-encoding", "")
+    # A small body may hold a large one, which takes long enough for other streams to notice.
+    return await asyncio.to_thread(uncompressed, raw, encoding, limit) if encoding else raw
 
 
 async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:

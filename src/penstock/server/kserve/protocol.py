@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import defaultdict
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import penstock
-from penstock.core.errors import InvalidRequestError, NotFoundError
+from penstock.core.errors import InvalidRequestError, NotFoundError, PenstockError
 from penstock.server.kserve.answer import Answer
 from penstock.server.kserve.signature import INPUTS, OUTPUTS
 from penstock.server.kserve.statistics import ModelCounts
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from penstock.server.model_entry import ModelEntry
     from penstock.server.served_model import ModelInUse
     from penstock.server.service import Service
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = ("binary_tensor_data", "generate", "model_configuration", "model_repository", "parameters", "statistics")
 PLATFORM = "penstock"
@@ -125,11 +128,22 @@ class KServe:
     async def load(self, name: str, parameters: Iterable[str]) -> None:
         """Load a model as it is declared now, all its versions; one that is there already is swapped.
 
-        Raises InvalidRequestError if clients may not, NotFoundError if it isn't declared, and what an engine fails to
-        start with.
+        Raises InvalidRequestError if clients may not or it can't be loaded, NotFoundError if it isn't declared, and
+        EngineDeadError if the server is stopping.
         """
         self._check_control(parameters)
-        await self._models.reload(name)
+        try:
+            await self._models.reload(name)
+        except PenstockError as error:
+            if error.code in {"model_not_found", "engine_draining"}:
+                raise
+            log.error("%s could not be loaded: %s", name[:256], error.message)  # noqa: TRY400
+            raise InvalidRequestError(  # no more: why it failed may name files of this machine
+                f"The model {name[:256]!r} could not be loaded as it is declared; the server's log says why. What was "
+                "served before still is.",
+                param="model",
+                code="load_failed",
+            ) from error
 
     async def unload(self, name: str, parameters: Iterable[str]) -> None:
         """Take a model out of memory, all its versions, once its requests are done.

@@ -7,9 +7,10 @@ from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
-from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
+from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS
 from penstock.server.manifest.reading import READING_APIS, READING_PARTS
 from penstock.server.manifest.references import PENSTOCK, VLLM_LORA, openai_parameter, openai_streaming_parameter, vllm
+from penstock.server.manifest.request_parts import REQUEST_PARTS
 from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 
 APIS = (
