@@ -318,17 +318,20 @@ def test_given_text_that_is_not_unicode_then_the_400_names_the_field(client: htt
     assert response.status_code == 400
 
 
-@pytest.mark.proves(embeddings="priority")
 def test_given_an_encoder_with_adapters_then_it_is_refused(tmp_path: Path) -> None:
     config = EngineConfig(model_path=str(write_encoder(tmp_path, "embedder")), lora_modules=(("x", "x"),))
     with pytest.raises(ConfigError, match="is an encoder, and adapters are for generators"):
         make_engine(config, [])
 
 
-def test_given_a_priority_then_the_engine_gets_it(served: tuple[Live, ModelRegistry], client: httpx.Client) -> None:
+@pytest.mark.proves(embeddings="priority cache_salt")
+def test_given_a_priority_and_a_salt_then_the_engine_gets_them(
+    served: tuple[Live, ModelRegistry], client: httpx.Client
+) -> None:
     engine: Any = served[1].entries[0].served.engine  # type: ignore[union-attr]
-    ask(client, EMBEDDINGS, model="chat", input="hello", priority=-3)
-    assert (engine.added[-1].priority, engine.added[-1].pooling) == (-3, "last")
+    ask(client, EMBEDDINGS, model="chat", input="hello", priority=-3, cache_salt="mine")
+    asked = engine.added[-1]
+    assert (asked.priority, asked.cache_salt, asked.pooling) == (-3, "mine", "last")
 
 
 def test_the_models_are_listed_and_batches_are_counted(client: httpx.Client) -> None:

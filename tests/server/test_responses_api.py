@@ -154,7 +154,8 @@ def test_an_answer_has_openais_shape(engine: FakeEngine, tmp_path: Path) -> None
 
 @pytest.mark.proves(
     responses="""temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed stop priority
-        cache_salt max_output_tokens chat_template_kwargs reasoning""",
+        cache_salt max_output_tokens chat_template_kwargs reasoning logit_bias stop_token_ids ignore_eos
+        include_stop_str_in_output skip_special_tokens structured_outputs""",
     ReasoningConfig="effort",
 )
 def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_path: Path) -> None:
@@ -175,12 +176,21 @@ def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_pa
         max_output_tokens=9,
         chat_template_kwargs={"mood": "grim"},
         reasoning={"effort": "low"},
+        logit_bias={"7": 2.5},
+        stop_token_ids=[300],
+        include_stop_str_in_output=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        structured_outputs={"regex": "[a-z]+"},
     )
     [asked] = engine.added
     params = asked.params
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.5, 0.9, 7, 0.1)
     assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (0.2, 0.3, 1.5)
     assert (params.seed, params.stop, params.max_tokens) == (11, ("zzz",), 9)
+    assert (params.logit_bias, params.stop_token_ids) == ({7: 2.5}, (300,))
+    assert (params.include_stop_str_in_output, params.ignore_eos, params.skip_special_tokens) == (True, True, False)
+    assert "[a-z]+" in (params.grammar or "")
     assert (asked.priority, asked.cache_salt) == (5, "mine")
 
 
@@ -251,6 +261,18 @@ def test_a_call_is_an_item_of_its_own(tool_model: Path, tmp_path: Path, choice: 
     assert answer["tools"] == [WEATHER]
 
 
+@pytest.mark.proves(response_events="response.reasoning_text.delta response.reasoning_text.done response.incomplete")
+def test_given_a_stream_that_thinks_and_is_cut_then_its_events_say_so(thinking_model: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
+    body = {"input": "hello", "temperature": 0, "stream": True, "max_output_tokens": 25}
+    found = named_events(ask(engine, "POST", PATH, body, data_dir=tmp_path).text)
+    thought = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    [done] = [event["text"] for event in found if event["type"] == "response.reasoning_text.done"]
+    assert ("".join(thought), done) == ("Let me see.", "Let me see.")
+    assert found[-1]["type"] == "response.incomplete"
+    assert found[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
 @pytest.mark.proves(OutputReasoning="id status summary content", ReasoningText="text")
 def test_thinking_is_an_item_before_the_message(thinking_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
@@ -285,6 +307,9 @@ def test_log_probabilities_come_with_the_text(engine: FakeEngine, tmp_path: Path
 
 @pytest.mark.proves(
     responses="stream",
+    response_events="""response.created response.in_progress response.output_item.added response.content_part.added
+        response.output_text.delta response.output_text.done response.content_part.done response.output_item.done
+        response.completed""",
     ResponseEvent="type sequence_number response output_index content_index item_id item part delta text logprobs",
 )
 def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path: Path) -> None:
@@ -309,7 +334,10 @@ def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path
     assert (found[0]["response"]["status"], found[0]["response"]["output"]) == ("in_progress", [])
 
 
-@pytest.mark.proves(ResponseEvent="name arguments")
+@pytest.mark.proves(
+    ResponseEvent="name arguments",
+    response_events="response.function_call_arguments.delta response.function_call_arguments.done",
+)
 def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(tool_model, context=4096, says=CALL)
     body = {"input": "hello", "tools": [WEATHER], "stream": True}
@@ -322,7 +350,7 @@ def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_pa
     assert found[-1]["response"]["output"][0]["arguments"] == "".join(deltas)
 
 
-@pytest.mark.proves(ResponseError="code message")
+@pytest.mark.proves(ResponseError="code message", response_events="response.failed")
 def test_a_failure_in_the_midst_of_a_stream_is_its_last_event(engine: FakeEngine, tmp_path: Path) -> None:
     engine.failure = EngineDeadError("It broke.")
     response = ask(engine, "POST", PATH, {"input": "hello", "stream": True}, data_dir=tmp_path)

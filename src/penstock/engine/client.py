@@ -111,7 +111,14 @@ class EngineClient(Supervised[wire.FromCore]):
         return self._stream(requests)
 
     async def embed(
-        self, prompt_token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int = 0, adapter: str = ""
+        self,
+        prompt_token_ids: list[int],
+        pooling: Pooling,
+        *,
+        request_id: str,
+        priority: int = 0,
+        cache_salt: str = "",
+        adapter: str = "",
     ) -> RequestOutput:
         """The vector of a prompt, as `RequestOutput.embedding`. Raises as `generate` does."""
         if adapter and adapter not in self.adapters:
@@ -126,6 +133,7 @@ class EngineClient(Supervised[wire.FromCore]):
             params=params,
             priority=priority,
             arrival_time=time.monotonic(),
+            cache_salt=cache_salt,
             adapter=adapter,
             pooling=pooling,
         )

@@ -47,6 +47,8 @@ _COMMON: Manifest = {
         stream_interval="each chunk is sent as it comes",
         return_token_offsets="belongs to vLLM's renderer",
         return_mm_kwargs="belongs to vLLM's renderer",
+        mm_payload="belongs to vLLM's renderer",
+        guided_decoding_backend="there is one",
         truncation_side="belongs to `truncate_prompt_tokens`",
     ),
     "best_of": Field("refused", "use `n`", (1,), VLLM),
@@ -62,6 +64,7 @@ _COMMON: Manifest = {
     "routed_experts_prompt_start": Field("refused", "", (0,), VLLM),
     **refused(
         VLLM,
+        guided_whitespace_pattern="use `structured_outputs.disable_any_whitespace`",
         allowed_token_ids="",
         logprob_token_ids="use `logprobs`",
         truncate_prompt_tokens="a prompt is never cut in silence",

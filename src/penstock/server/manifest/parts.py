@@ -36,6 +36,12 @@ _HEAD = {
     "choices": "",
 }
 _UNKNOWN_HERE = {"moderation": "no model judges texts here", "service_tier": "there is one tier"}
+_NOT_TOLD = {
+    "metrics": "see /metrics",
+    "kv_transfer_params": "",
+    "ec_transfer_params": "",
+}
+_ROUTED = "which experts were asked is not told"
 _NO_IDS = {"token_ids": "use /tokenize", "prompt_token_ids": "use /tokenize"}
 
 CHAT_PARTS = (
@@ -56,7 +62,7 @@ CHAT_PARTS = (
             **supported(VLLM, prompt_logprobs="if asked for"),
             **supported(OURS, steps="an ensemble's"),
             **absent(**_UNKNOWN_HERE, metadata="nothing is stored"),
-            **absent(VLLM, prompt_token_ids="use /tokenize"),
+            **absent(VLLM, **_NOT_TOLD, prompt_token_ids="use /tokenize", prompt_text="see the request"),
         },
         _chat("chat_completion"),
     ),
@@ -67,7 +73,7 @@ CHAT_PARTS = (
                 index="", message="", logprobs="null unless asked for", finish_reason="`stop`, `length` or `tool_calls`"
             ),
             **supported(VLLM, stop_reason="the stop string or token that ended the text"),
-            **absent(VLLM, token_ids="use /tokenize"),
+            **absent(VLLM, token_ids="use /tokenize", routed_experts=_ROUTED),
         },
         _chat("chat_completion", "choices[]"),
     ),
@@ -95,6 +101,12 @@ CHAT_PARTS = (
             **supported(**_HEAD, usage="if asked for"),
             **supported(OURS, steps="an ensemble's, with the last `finish_reason`"),
             **absent(**_UNKNOWN_HERE, obfuscation="nothing is padded"),
+            **absent(
+                VLLM,
+                metrics=_NOT_TOLD["metrics"],
+                prompt_token_ids="use /tokenize",
+                prompt_text="see the request",
+            ),
         },
         _chat("chat_completion_chunk"),
     ),
@@ -129,7 +141,10 @@ CHAT_PARTS = (
     ),
     Part(
         responses.CalledFunction,
-        supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+        {
+            **supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+            **absent(VLLM, id="the call has one"),
+        },
         _chat("chat_completion_message_tool_call", "function"),
     ),
     Part(
@@ -160,7 +175,14 @@ CHAT_PARTS = (
 )
 
 COMPLETION_PARTS = (
-    Part(responses.Completion, supported(**_HEAD, usage="in a stream if asked for"), _completion("completion")),
+    Part(
+        responses.Completion,
+        {
+            **supported(**_HEAD, usage="in a stream if asked for"),
+            **absent(VLLM, **_NOT_TOLD, service_tier="there is one tier"),
+        },
+        _completion("completion"),
+    ),
     Part(
         responses.CompletionChoice,
         {
@@ -170,7 +192,7 @@ COMPLETION_PARTS = (
                 stop_reason="the stop string or token that ended the text",
                 prompt_logprobs="if asked for",
             ),
-            **absent(VLLM, **_NO_IDS),
+            **absent(VLLM, **_NO_IDS, routed_experts=_ROUTED),
         },
         _completion("completion_choice"),
     ),
@@ -210,6 +232,7 @@ COMPLETION_PARTS = (
                 accepted_prediction_tokens="predictions are of no effect",
                 rejected_prediction_tokens="predictions are of no effect",
                 audio_tokens="only text comes out",
+                text_tokens="all of them are",
             ),
         },
         _completion("completion_usage", "completion_tokens_details"),
@@ -224,6 +247,7 @@ COMPLETION_PARTS = (
                 image_tokens="only text goes in",
                 cache_write_tokens="writing costs nothing",
             ),
+            **absent(VLLM, created_cache_tokens="writing costs nothing", multimodal_tokens="only text goes in"),
         },
         _completion("completion_usage", "prompt_tokens_details"),
     ),
@@ -241,6 +265,7 @@ OTHER_PARTS = (
                 max_model_len="tokens; null before the model is loaded",
             ),
             **absent(shutdown_date=""),
+            **absent(VLLM, permission="whoever has the key may use it"),
         },
         {"": openai_property("models", "models", "model"), VLLM: vllm("#openai-compatible-server")},
     ),

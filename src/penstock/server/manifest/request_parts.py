@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from penstock.server import requests
 from penstock.server.manifest.api import Part
-from penstock.server.manifest.field import VLLM, Field, no_effect, supported
+from penstock.server.manifest.field import VLLM, Field, no_effect, refused, supported
 from penstock.server.manifest.references import openai_streaming_parameter, vllm
 
 _CREATE = openai_streaming_parameter("chat/subresources/completions", "chat.completions").partition("{")[0]
 _ASKED = {"": _CREATE + "messages", VLLM: vllm("openai_compatible_server/#chat-api")}
-_TOOLS = {"": _CREATE + "tools"}
+_TOOLS = {"": _CREATE + "tools", VLLM: vllm("openai_compatible_server/#chat-api")}
 _TOOL_CHOICE = {"": _CREATE + "tool_choice"}
+_LOADED = "all tools are always before the model"
 
 REQUEST_PARTS = (
     Part(
@@ -79,25 +80,39 @@ REQUEST_PARTS = (
     ),
     Part(
         requests.StructuredOutputs,
-        supported(
-            json="a JSON schema, or a string that holds one",
-            regex="",
-            choice="",
-            grammar="EBNF",
-            json_object="",
-            disable_any_whitespace="of JSON",
-        ),
+        {
+            **supported(
+                json="a JSON schema, or a string that holds one",
+                regex="",
+                choice="",
+                grammar="EBNF",
+                json_object="",
+                disable_any_whitespace="of JSON",
+            ),
+            **refused(
+                disable_additional_properties="say it in the schema",
+                whitespace_pattern="use `disable_any_whitespace`",
+                structural_tag="use `grammar`",
+            ),
+        },
         {"": vllm("structured_outputs/")},
     ),
-    Part(requests.Tool, supported(type="`function`; others are refused", function=""), _TOOLS),
+    Part(
+        requests.Tool,
+        {**supported(type="`function`; others are refused", function=""), **no_effect(VLLM, defer_loading=_LOADED)},
+        _TOOLS,
+    ),
     Part(
         requests.FunctionDefinition,
-        supported(
-            name="up to 128 letters, digits, and any of `_.:/-`",
-            description="",
-            parameters="a JSON schema of an object; none at all: no arguments",
-            strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
-        ),
+        {
+            **supported(
+                name="up to 128 letters, digits, and any of `_.:/-`",
+                description="",
+                parameters="a JSON schema of an object; none at all: no arguments",
+                strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
+            ),
+            **no_effect(VLLM, defer_loading=_LOADED),
+        },
         _TOOLS,
     ),
     Part(requests.NamedTool, supported(type="`function`", function=""), _TOOL_CHOICE),

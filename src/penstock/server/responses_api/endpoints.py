@@ -11,7 +11,8 @@ from msgspec import UNSET, structs
 from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
 from penstock.server.hangup import while_connected
-from penstock.server.manifest.responses import RESPONSES
+from penstock.server.manifest.field import refuse_in_query
+from penstock.server.manifest.responses import INPUT_ITEMS, RESPONSE, RESPONSES
 from penstock.server.paging import page_descends, page_limit
 from penstock.server.responses_api.objects import ItemList, ResponseDeleted, ResponseObject
 from penstock.server.responses_api.requests import (
@@ -68,12 +69,7 @@ async def create_response(http: Request) -> Response:
 
 async def get_response(http: Request) -> Response:
     """A response that is kept, as it is now."""
-    if http.query_params.get("stream", "false").lower() not in ("false", "0"):
-        raise InvalidRequestError(
-            "A response that is kept can't be streamed; ask again until its status is final.",
-            param="stream",
-            code="unsupported_parameter",
-        )
+    refuse_in_query(RESPONSE, http.query_params)
     service: Service = http.app.state.service
     return json_response((await service.responses.store.get(http.path_params["response_id"])).response)
 
@@ -109,6 +105,7 @@ async def list_input_items(http: Request) -> Response:
     """What a response answers: its own input, not that of those before it."""
     service: Service = http.app.state.service
     query = http.query_params
+    refuse_in_query(INPUT_ITEMS, query)
     limit, newest_first, after = page_limit(query, 20, MOST_ITEMS), page_descends(query), query.get("after")
     items = (await service.responses.store.get(http.path_params["response_id"])).input
     if newest_first:
