@@ -19,6 +19,7 @@ use penstock_cpu::stored::Stored;
 use penstock_cpu::topology::{Pin, Placement, Topology, Wish};
 use penstock_cpu::tuner::Plan;
 mod adapters;
+mod load;
 
 use adapters::{PairBuffers, PyPairs};
 use pyo3::buffer::PyBuffer;
@@ -597,6 +598,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPlacement>()?;
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
+    module.add_class::<load::PyGenerator>()?;
+    module.add_class::<load::PyStub>()?;
+    module.add_function(wrap_pyfunction!(load::load_endings, module)?)?;
     module.add_function(wrap_pyfunction!(are_finite, module)?)?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
     module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
