@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) out: Mutex<Out>,
     pub(crate) changed: Condvar,
     pub(crate) counters: Counters,
+    pub(crate) drained: AtomicBool,
     pub(crate) cut: AtomicBool,
 }
 
@@ -126,6 +127,12 @@ impl Generator {
     /// No more will come: the thread ends with the last answer.
     pub fn close(&self) -> io::Result<()> {
         locked(&self.shared.inbox).closed = true;
+        self.waker.wake()
+    }
+
+    /// What isn't sent yet is dropped; what is under way may end.
+    pub fn drain(&self) -> io::Result<()> {
+        self.shared.drained.store(true, Relaxed);
         self.waker.wake()
     }
 

@@ -85,6 +85,9 @@ impl Turns {
         let mut heartbeat = began + HEARTBEAT;
         loop {
             self.collect();
+            if self.shared.drained.load(Relaxed) {
+                self.drop_waiting();
+            }
             if self.shared.cut.load(Relaxed) {
                 self.cut_all();
             }
@@ -361,11 +364,14 @@ impl Turns {
         }
     }
 
-    fn cut_all(&mut self) {
+    fn drop_waiting(&mut self) {
         self.closed = true;
-        locked(&self.shared.inbox).closed = true;
         self.timed.clear();
         self.untimed.clear();
+    }
+
+    fn cut_all(&mut self) {
+        self.drop_waiting();
         for index in self.connections.indices() {
             self.fail(index, Ending::Cut, "the run was cut".into());
         }

@@ -58,6 +58,11 @@ impl PyGenerator {
         self.0.close().map_err(raise)
     }
 
+    /// Send no more; let what is under way end.
+    fn drain(&self) -> PyResult<()> {
+        self.0.drain().map_err(raise)
+    }
+
     /// End at once.
     fn cut(&self) -> PyResult<()> {
         self.0.cut().map_err(raise)
