@@ -80,7 +80,7 @@ pub struct Connection {
 pub struct Submission {
     /// The caller's number for it.
     pub id: u64,
-    /// When it is to be sent; `None`: as soon as a slot is free.
+    /// When it is to be sent; `None`: in the place of one that has ended, and due at that moment.
     pub due: Option<Nanos>,
     /// The whole HTTP request.
     pub wire: Vec<u8>,

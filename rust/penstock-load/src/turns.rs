@@ -45,7 +45,7 @@ pub(crate) struct Turns {
     idle: Vec<usize>,
     timed: BinaryHeap<Reverse<Timed>>,
     untimed: VecDeque<Submission>,
-    freed: VecDeque<Nanos>, // when each free slot became free
+    freed: VecDeque<Nanos>, // when each request ended that none has followed yet
     deadlines: VecDeque<(Nanos, usize, u64)>,
     in_flight: usize,
     text_left: usize,
@@ -144,8 +144,8 @@ impl Turns {
                 let Some(Reverse(Timed(due, _, submission))) = self.timed.pop() else { return };
                 self.health.schedule.add(now - due);
                 self.start(submission, due, now);
-            } else if let Some(submission) = self.untimed.pop_front() {
-                let due = self.freed.pop_front().unwrap_or(now);
+            } else if let Some(due) = self.freed.front().copied().filter(|_| !self.untimed.is_empty()) {
+                let Some(submission) = self.untimed.pop_front() else { return };
                 self.health.schedule.add(now - due);
                 self.start(submission, due, now);
             } else {
@@ -155,6 +155,7 @@ impl Turns {
     }
 
     fn start(&mut self, submission: Submission, due: Nanos, now: Nanos) {
+        self.freed.pop_front();
         self.in_flight += 1;
         self.shared.counters.sent.fetch_add(1, Relaxed);
         let job = Job::new(submission, due, now, self.text_left > 0);

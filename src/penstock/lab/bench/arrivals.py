@@ -48,7 +48,7 @@ class ClosedLoop:
     def rate(self) -> None:
         return None
 
-    def times(self, seed: int) -> None:
+    def times(self, seed: int) -> None:  # noqa: ARG002 - the protocol's signature
         return None
 
     def describe(self) -> dict[str, Any]:

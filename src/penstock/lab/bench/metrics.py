@@ -16,7 +16,7 @@ Only whole answers outside the warm-up have latencies; all others are counted by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,13 +95,18 @@ def latencies(seen: Observations) -> Latencies:
     return Latencies(
         ttft=ttft, e2e=e2e, tpot=tpot, tokens=tokens,
         prompt_tokens=np.where(good.prompt_tokens >= 0, good.prompt_tokens, np.maximum(good.wanted_prompt, 0)),
-        chunk_gaps=gaps, itl=gaps / per_gap, itl_tokens=per_gap, largest_gap=largest,
+        chunk_gaps=gaps, itl=(gaps / per_gap).astype(np.float32), itl_tokens=per_gap, largest_gap=largest,
     )  # fmt: skip
 
 
 def meets(found: Latencies, slo: Slo) -> NDArray[np.bool_]:
     """[n] which answers are within every bound."""
-    values = {"ttft": found.ttft, "tpot": np.nan_to_num(found.tpot), "e2e": found.e2e, "itl": found.largest_gap}
+    values: dict[str, NDArray[Any]] = {
+        "ttft": found.ttft,
+        "tpot": np.nan_to_num(found.tpot),
+        "e2e": found.e2e,
+        "itl": found.largest_gap,
+    }
     within = np.ones(len(found.ttft), bool)
     for name, bound in slo.bounds:
         within &= values[name] <= bound

@@ -30,7 +30,7 @@ class Planned:
 
     prompt: str | list[int] | list[Message]
     max_tokens: int  # output tokens wanted
-    due: float | None = None  # seconds after the run's start; None: as soon as a slot is free
+    due: float | None = None  # seconds after the run's start; None: as soon as one before it has ended
     prompt_tokens: int | None = None  # as the workload meant it; None: unknown
     exact: bool = True  # ask for exactly `max_tokens`, the end of text ignored, where the engine can
     extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the body
