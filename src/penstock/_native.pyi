@@ -106,3 +106,49 @@ PACKED_MAGIC: str
 
 def supported_paths() -> list[str]: ...
 def has_bfloat16() -> bool: ...
+
+# A name of `penstock_load::stub::behaviour::Distribution` and its parameters.
+Distribution: TypeAlias = tuple[str, float, float]
+
+def load_endings() -> list[str]: ...
+
+class LoadGenerator:
+    def __init__(
+        self,
+        ip: str,
+        port: int,
+        *,
+        slots: int,
+        timeout: float,
+        keep_alive: bool = True,
+        keep_text: int = 0,
+        tls_name: str | None = None,
+    ) -> None: ...
+    def submit(self, requests: Sequence[tuple[int, int | None, bytes]]) -> None: ...
+    def close(self) -> None: ...
+    def drain(self) -> None: ...
+    def cut(self) -> None: ...
+    def wait(self, timeout: float) -> bool: ...
+    def take(self) -> dict[str, Any]: ...
+    def counters(self) -> dict[str, int]: ...
+    def health(self) -> dict[str, float]: ...
+
+class StubServer:
+    def __init__(
+        self,
+        ip: str,
+        port: int,
+        *,
+        first_token: Distribution,
+        gap: Distribution,
+        tokens: Distribution | None,
+        tokens_per_piece: int,
+        slots: int | None,
+        stalls: Sequence[tuple[float, float]],
+        faults: Sequence[tuple[float, str, int]],
+        usage: bool,
+        seed: int,
+    ) -> None: ...
+    @property
+    def port(self) -> int: ...
+    def stop(self) -> None: ...

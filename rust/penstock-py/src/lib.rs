@@ -3,6 +3,7 @@
 //! pass on.
 
 mod adapters;
+mod load;
 mod passed;
 mod runner;
 mod vocabulary;
@@ -69,6 +70,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPlacement>()?;
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
+    module.add_class::<load::PyGenerator>()?;
+    module.add_class::<load::PyStub>()?;
+    module.add_function(wrap_pyfunction!(load::load_endings, module)?)?;
     module.add_function(wrap_pyfunction!(are_finite, module)?)?;
     module.add_function(wrap_pyfunction!(vocabulary::end_of_strings, module)?)?;
     module.add_function(wrap_pyfunction!(vocabulary::read_strings, module)?)?;

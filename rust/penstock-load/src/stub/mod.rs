@@ -1,0 +1,9 @@
+//! A server with known delays. It computes nothing: each request's answer, and when each piece of it is due, follow
+//! from the [`behaviour::Behaviour`] and the request's number alone.
+
+pub mod behaviour;
+pub mod random;
+pub mod request;
+pub mod server;
+pub mod truth;
+pub mod wire;

@@ -1,0 +1,400 @@
+//! The generator's thread, turn by turn: take what was submitted, start what is due, wait, read what came.
+
+use crate::alarm::Alarm;
+use crate::clock::{self, MILLISECOND, Nanos};
+use crate::connection::{Connection, Job, Submission, Transport};
+use crate::generator::{FIRST, Health, Shared, Target, locked};
+use crate::outcomes::{Columns, Ending};
+use crate::slots::Slots;
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const HEARTBEAT: Nanos = 10 * MILLISECOND; // its lateness tells whether this thread gets the processor
+
+struct Timed(Nanos, u64, Submission);
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Timed {}
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// The thread's own state.
+pub(crate) struct Turns {
+    target: Target,
+    pub(crate) shared: Arc<Shared>,
+    poll: Poll,
+    alarm: Alarm,
+    connections: Slots<Connection>,
+    idle: Vec<usize>,
+    timed: BinaryHeap<Reverse<Timed>>,
+    untimed: VecDeque<Submission>,
+    freed: VecDeque<Nanos>, // when each request ended that none has followed yet
+    deadlines: VecDeque<(Nanos, usize, u64)>,
+    in_flight: usize,
+    text_left: usize,
+    arrived: u64,
+    closed: bool,
+    health: Health,
+    done: Columns,
+    buffer: Vec<u8>,
+}
+
+impl Turns {
+    pub(crate) fn new(target: Target, shared: Arc<Shared>, poll: Poll, alarm: Alarm) -> Self {
+        Self {
+            text_left: target.keep_text,
+            target,
+            shared,
+            poll,
+            alarm,
+            connections: Slots::default(),
+            idle: Vec::new(),
+            timed: BinaryHeap::new(),
+            untimed: VecDeque::new(),
+            freed: VecDeque::new(),
+            deadlines: VecDeque::new(),
+            in_flight: 0,
+            arrived: 0,
+            closed: false,
+            health: Health::default(),
+            done: Columns::default(),
+            buffer: vec![0; 256 * 1024],
+        }
+    }
+
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let (began, cpu_began) = (clock::now(), clock::thread_cpu());
+        let mut events = Events::with_capacity(1024);
+        let mut heartbeat = began + HEARTBEAT;
+        loop {
+            self.collect();
+            if self.shared.drained.load(Relaxed) {
+                self.drop_waiting();
+            }
+            if self.shared.cut.load(Relaxed) {
+                self.cut_all();
+            }
+            self.start_due();
+            self.hand_over(began, cpu_began);
+            if self.over() {
+                return Ok(());
+            }
+            let next = self.timed.peek().map(|Reverse(first)| first.0).filter(|_| self.in_flight < self.target.slots);
+            self.alarm.set(Some(next.map_or(heartbeat, |next| next.min(heartbeat))))?;
+            match self.poll.poll(&mut events, self.alarm.timeout()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let woke = clock::now();
+            if let Some(rang) = self.alarm.rang(woke) {
+                self.health.turn.add(woke - rang);
+            }
+            if heartbeat <= woke {
+                heartbeat = woke + HEARTBEAT;
+                self.expire(woke);
+            }
+            for event in &events {
+                if event.token().0 >= FIRST {
+                    self.on_event(event);
+                }
+            }
+            self.health.turn.add(clock::now() - woke);
+        }
+    }
+
+    fn over(&self) -> bool {
+        self.closed && self.in_flight == 0 && self.timed.is_empty() && self.untimed.is_empty()
+    }
+
+    fn collect(&mut self) {
+        let mut inbox = locked(&self.shared.inbox);
+        self.closed = inbox.closed;
+        for submission in inbox.submissions.drain(..) {
+            match submission.due {
+                Some(due) => {
+                    self.arrived += 1;
+                    self.timed.push(Reverse(Timed(due, self.arrived, submission)));
+                }
+                None => self.untimed.push_back(submission),
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        while self.in_flight < self.target.slots {
+            let now = clock::now();
+            if self.timed.peek().is_some_and(|Reverse(first)| first.0 <= now) {
+                let Some(Reverse(Timed(due, _, submission))) = self.timed.pop() else { return };
+                self.health.schedule.add(now - due);
+                self.start(submission, due, now);
+            } else if let Some(due) = self.freed.front().copied().filter(|_| !self.untimed.is_empty()) {
+                let Some(submission) = self.untimed.pop_front() else { return };
+                self.health.schedule.add(now - due);
+                self.start(submission, due, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, submission: Submission, due: Nanos, now: Nanos) {
+        self.freed.pop_front();
+        self.in_flight += 1;
+        self.shared.counters.sent.fetch_add(1, Relaxed);
+        let job = Job::new(submission, due, now, self.text_left > 0);
+        self.place(job);
+    }
+
+    /// Put a request on a connection that is there, or on a new one.
+    fn place(&mut self, mut job: Job) {
+        while let Some(index) = self.idle.pop() {
+            if let Some(connection) = self.connections.get_mut(index) {
+                let sent = job.sent;
+                job.connected = sent;
+                connection.job = Some(job);
+                self.deadlines.push_back((sent + self.target.timeout, index, sent));
+                return self.progress(index, false);
+            }
+        }
+        self.place_anew(job);
+    }
+
+    fn place_anew(&mut self, mut job: Job) {
+        let transport = Transport::connect(self.target.address, self.target.tls.as_ref());
+        let transport = match transport {
+            Ok(transport) => transport,
+            Err(error) => {
+                job.fail(Ending::Connect, error.to_string());
+                return self.finish(job);
+            }
+        };
+        let sent = job.sent;
+        let index = self.connections.insert(Connection { transport, job: Some(job), connecting: true, used: false });
+        self.deadlines.push_back((sent + self.target.timeout, index, sent));
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let socket = connection.transport.socket();
+        if let Err(error) = self.poll.registry().register(socket, Token(index + FIRST), interest) {
+            self.fail(index, Ending::Connect, error.to_string());
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let index = event.token().0 - FIRST;
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.connecting {
+            if let Err(error) = connection.transport.socket().take_error().and_then(|error| error.map_or(Ok(()), Err)) {
+                return self.fail(index, Ending::Connect, error.to_string());
+            }
+            match connection.transport.socket().peer_addr() {
+                Ok(_) => connection.connecting = false,
+                Err(error) if error.kind() == ErrorKind::NotConnected => return,
+                Err(error) => return self.fail(index, Ending::Connect, error.to_string()),
+            }
+            if let Some(job) = &mut connection.job {
+                job.connected = clock::now();
+            }
+        }
+        self.progress(index, event.is_read_closed() || event.is_error());
+    }
+
+    /// Write what is left of the request, read what there is of the answer.
+    fn progress(&mut self, index: usize, to_the_end: bool) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.connecting {
+            return;
+        }
+        if let Some(job) = &mut connection.job {
+            while job.written < job.submission.wire.len() {
+                match connection.transport.write(&job.submission.wire[job.written..]) {
+                    Ok(n) => job.written += n,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return self.broke(index, &error),
+                }
+            }
+        }
+        if let Err(error) = connection.transport.flush()
+            && error.kind() != ErrorKind::WouldBlock
+        {
+            return self.broke(index, &error);
+        }
+        self.read(index, to_the_end);
+    }
+
+    fn read(&mut self, index: usize, to_the_end: bool) {
+        loop {
+            let Some(connection) = self.connections.get_mut(index) else { return };
+            let plain = matches!(connection.transport, Transport::Plain(_));
+            match connection.transport.read(&mut self.buffer) {
+                Ok(0) => return self.hung_up(index),
+                Ok(n) => {
+                    let now = clock::now();
+                    let Some(job) = &mut connection.job else { return self.drop_connection(index) }; // nobody asked
+                    if let Some(reusable) = job.feed(now, &self.buffer[..n]) {
+                        return self.answered(index, reusable && !to_the_end);
+                    }
+                    // A short read means an empty socket, unless its end stands behind.
+                    if plain && n < self.buffer.len() && !to_the_end {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.broke(index, &error),
+            }
+        }
+    }
+
+    /// The answer is over, well or not.
+    fn answered(&mut self, index: usize, reusable: bool) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let whole_request = connection.job.as_ref().is_some_and(|job| job.written == job.submission.wire.len());
+        if let Some(job) = connection.job.take() {
+            connection.used = true;
+            if reusable && whole_request && self.target.keep_alive {
+                self.idle.push(index);
+            } else {
+                self.drop_connection(index);
+            }
+            self.finish(job);
+        }
+    }
+
+    fn hung_up(&mut self, index: usize) {
+        let now = clock::now();
+        if self.retried(index, now) {
+            return;
+        }
+        if let Some(job) = self.connections.get_mut(index).and_then(|connection| connection.job.as_mut()) {
+            job.closed(now);
+        }
+        self.give_up(index);
+    }
+
+    fn broke(&mut self, index: usize, error: &io::Error) {
+        if self.retried(index, clock::now()) {
+            return;
+        }
+        let tls = error.kind() == ErrorKind::InvalidData; // how rustls reports its own errors
+        self.fail(index, if tls { Ending::Tls } else { Ending::Broken }, error.to_string());
+    }
+
+    /// A server may close a connection between two requests just as the second is sent: that one is made again.
+    fn retried(&mut self, index: usize, now: Nanos) -> bool {
+        let Some(connection) = self.connections.get_mut(index) else { return false };
+        if !(connection.used && connection.job.as_ref().is_some_and(Job::unanswered)) {
+            return false;
+        }
+        let Some(job) = connection.job.take() else { return false };
+        self.drop_connection(index);
+        self.shared.counters.retried.fetch_add(1, Relaxed);
+        self.place_anew(job.again(now));
+        true
+    }
+
+    fn fail(&mut self, index: usize, ending: Ending, detail: String) {
+        if let Some(job) = self.connections.get_mut(index).and_then(|connection| connection.job.as_mut()) {
+            job.fail(ending, detail);
+        }
+        self.give_up(index);
+    }
+
+    fn give_up(&mut self, index: usize) {
+        let job = self.connections.get_mut(index).and_then(|connection| connection.job.take());
+        self.drop_connection(index);
+        if let Some(job) = job {
+            self.finish(job);
+        }
+    }
+
+    fn drop_connection(&mut self, index: usize) {
+        self.idle.retain(|&idle| idle != index);
+        if let Some(mut connection) = self.connections.remove(index) {
+            // Closing takes it off the poll anyway.
+            let _ = self.poll.registry().deregister(connection.transport.socket());
+        }
+    }
+
+    fn finish(&mut self, job: Job) {
+        let now = clock::now();
+        let finished = job.finished(now);
+        let counters = &self.shared.counters;
+        counters.finished.fetch_add(1, Relaxed);
+        counters.pieces.fetch_add(finished.pieces.len() as u64, Relaxed);
+        if finished.outcome.ending != Ending::Whole {
+            counters.failed.fetch_add(1, Relaxed);
+        }
+        self.text_left = self.text_left.saturating_sub(finished.text.as_ref().map_or(0, String::len));
+        self.in_flight -= 1;
+        self.freed.push_back(now);
+        if self.freed.len() > self.target.slots {
+            self.freed.pop_front();
+        }
+        self.done.push(finished);
+    }
+
+    fn expire(&mut self, now: Nanos) {
+        while let Some(&(deadline, index, sent)) = self.deadlines.front() {
+            if deadline > now {
+                return;
+            }
+            self.deadlines.pop_front();
+            let job = self.connections.get_mut(index).and_then(|connection| connection.job.as_ref());
+            if job.is_some_and(|job| job.sent == sent) {
+                let seconds = self.target.timeout as f64 / 1e9;
+                self.fail(index, Ending::Timeout, format!("no whole answer within {seconds} s"));
+            }
+        }
+    }
+
+    fn drop_waiting(&mut self) {
+        self.closed = true;
+        self.timed.clear();
+        self.untimed.clear();
+    }
+
+    fn cut_all(&mut self) {
+        self.drop_waiting();
+        for index in self.connections.indices() {
+            self.fail(index, Ending::Cut, "the run was cut".into());
+        }
+    }
+
+    fn hand_over(&mut self, began: Nanos, cpu_began: Nanos) {
+        let counters = &self.shared.counters;
+        counters.in_flight.store(self.in_flight as u64, Relaxed);
+        counters.waiting.store((self.timed.len() + self.untimed.len()) as u64, Relaxed);
+        let over = self.over();
+        if self.done.outcomes.is_empty() && !over {
+            return;
+        }
+        self.health.cpu = clock::thread_cpu() - cpu_began;
+        self.health.wall = clock::now() - began;
+        let mut out = locked(&self.shared.out);
+        let done = std::mem::take(&mut self.done);
+        out.columns.append(done);
+        if over {
+            out.health = self.health.clone();
+        }
+        drop(out);
+        self.shared.changed.notify_all();
+    }
+}

@@ -1,0 +1,220 @@
+"""Offering requests to an endpoint: feeding the native generator ahead of time, and conversations turn by turn."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock._native import LoadGenerator
+from penstock.lab.bench.observations import Ending, Observations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from penstock.lab.bench.endpoint import Endpoint
+    from penstock.lab.bench.planned import Message, Planned, Turn
+
+_LEAD_S = 0.2  # from the last preparation to the first request
+_AHEAD_BYTES = 128 << 20  # of encoded requests that wait in memory
+_AHEAD_REQUESTS = 50_000
+_TICK_S = 0.25
+_ALL_TEXT = 1 << 40  # a conversation's next turn needs the answer before
+_EVERYTHING = 1 << 30  # more slots than sockets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How requests are offered, whatever they ask."""
+
+    slots: int | None = None  # requests on their way at once; None: no limit
+    duration: float | None = None  # s after which no more is sent; None: until the requests are used up
+    timeout: float = 600.0  # s, of one request
+    keep_alive: bool = True
+    keep_text: int = 16 << 20  # bytes of answers kept
+    warm_up: int = 0  # requests at the beginning that don't count
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    elapsed: float  # s since the start
+    sent: int
+    finished: int
+    failed: int
+    in_flight: int
+    pieces: int  # of text received
+
+
+class _Feed:
+    """Requests on their way into the generator, numbered, with what was wanted of each."""
+
+    def __init__(self, endpoint: Endpoint, requests: Iterator[Planned], duration: float | None) -> None:
+        self._endpoint = endpoint
+        self._requests = requests
+        self._duration = duration
+        self.wanted: list[tuple[int, int]] = []  # prompt and output tokens by id
+        self.conversations: dict[int, tuple[Planned, list[Message], deque[Turn]]] = {}
+        self.exhausted = False
+
+    def encode(self, planned: Planned) -> tuple[int, bytes]:
+        number = len(self.wanted)
+        wire = self._endpoint.encode(planned, number)
+        self.wanted.append((-1 if planned.prompt_tokens is None else planned.prompt_tokens, planned.max_tokens))
+        if planned.turns:
+            said = [{"role": "user", "content": planned.prompt}] if isinstance(planned.prompt, str) else planned.prompt
+            self.conversations[number] = (planned, list(said), deque(planned.turns))  # type: ignore[arg-type]
+        return number, wire
+
+    def more(self, start_ns: int, count: int, nbytes: int) -> list[tuple[int, int | None, bytes]]:
+        """The next requests, until so many or so long."""
+        batch: list[tuple[int, int | None, bytes]] = []
+        while count > 0 and nbytes > 0:
+            planned = next(self._requests, None)
+            past = planned is not None and self._duration is not None and (planned.due or 0.0) >= self._duration
+            if planned is None or past:
+                self.exhausted = True
+                break
+            number, wire = self.encode(planned)
+            due = None if planned.due is None else start_ns + int(planned.due * 1e9)
+            batch.append((number, due, wire))
+            count, nbytes = count - 1, nbytes - len(wire)
+        return batch
+
+    def next_turn(self, number: int, answer: str) -> tuple[float, int, bytes] | None:
+        """After the answer to request `number`: seconds to think, and the next turn."""
+        conversation = self.conversations.pop(number, None)
+        if conversation is None or not conversation[2]:
+            return None
+        first, said, turns = conversation
+        turn = turns.popleft()
+        said = [*said, {"role": "assistant", "content": answer}, {"role": "user", "content": turn.text}]
+        planned = replace(
+            first, prompt=said, max_tokens=turn.max_tokens, prompt_tokens=None, turns=tuple(turns), due=None
+        )
+        return turn.think, *self.encode(planned)
+
+
+def offer(
+    endpoint: Endpoint,
+    requests: Iterable[Planned],
+    manner: Manner,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Observations:
+    """Send `requests`, which come in order of due time, and note all that comes back.
+
+    KeyboardInterrupt ends the run at once: what was seen until then is returned, `meta["cut"]` is true, and requests
+    under way are counted as cut. A turn of a conversation is due when its thinking time is over; the time the feeder
+    needs to make it counts as latency of the client and shows in the schedule delay.
+
+    Raises:
+        InvalidRequestError: the endpoint's API can't ask for what the workload wants.
+        NativeError: the operating system refuses what the generator needs.
+    """
+    feed = _Feed(endpoint, iter(requests), manner.duration)
+    prepared = feed.more(0, _AHEAD_REQUESTS, _AHEAD_BYTES)
+    generator = LoadGenerator(
+        endpoint.ip, endpoint.port, slots=manner.slots or _EVERYTHING, timeout=manner.timeout,
+        keep_alive=manner.keep_alive, keep_text=_ALL_TEXT if feed.conversations else manner.keep_text,
+        tls_name=endpoint.tls_name,
+    )  # fmt: skip
+    start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
+    started = time.time() + _LEAD_S
+    at_once = manner.slots or 0  # of a closed loop's requests, these are due when it starts
+    generator.submit(
+        [
+            (number, start_ns + due if due is not None else start_ns if number < at_once else None, wire)
+            for number, due, wire in prepared
+        ]
+    )
+    parts: list[Mapping[str, Any]] = []  # as the generator gave them
+    cut = False
+    try:
+        _run(generator, feed, manner, start_ns, parts, on_progress)
+    except KeyboardInterrupt:
+        cut = True
+        generator.cut()
+        while not generator.wait(_TICK_S):
+            parts.append(generator.take())
+    parts.append(generator.take())
+    ended_ns = time.monotonic_ns()
+    wanted = np.array(feed.wanted, np.int32).reshape(-1, 2)
+    columns = {
+        "wanted_prompt": wanted[:, 0],
+        "wanted_output": wanted[:, 1],
+        "warm_up": np.arange(len(wanted)) < manner.warm_up,
+    }
+    wall = (ended_ns - start_ns) / 1e9
+    meta = {
+        "started": started,
+        "wall": wall,
+        "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
+        "client": generator.health() | {"retried": generator.counters()["retried"]},
+        "cut": cut,
+    }
+    return Observations.from_native([part for part in parts if part["id"]], start_ns, columns, meta)
+
+
+def _run(
+    generator: LoadGenerator,
+    feed: _Feed,
+    manner: Manner,
+    start_ns: int,
+    parts: list[Mapping[str, Any]],
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Until all is over. Answers go to `parts`."""
+    stop_ns = None if manner.duration is None else start_ns + int(manner.duration * 1e9)
+    closed = False
+    while True:
+        if not closed and feed.exhausted and not feed.conversations:
+            generator.close()
+            closed = True
+        over = generator.wait(_TICK_S)
+        part = generator.take()
+        parts.append(part)
+        now = time.monotonic_ns()
+        counts = generator.counters()
+        if on_progress:
+            on_progress(
+                Progress(
+                    (now - start_ns) / 1e9, counts["sent"], counts["finished"], counts["failed"],
+                    counts["in_flight"], counts["pieces"],
+                )
+            )  # fmt: skip
+        if over:
+            return
+        if stop_ns is not None and now >= stop_ns and not closed:
+            generator.drain()
+            closed = True
+        if closed:
+            continue
+        if turns := _turns(feed, part):
+            generator.submit(turns)
+        if not feed.exhausted and counts["waiting"] < _AHEAD_REQUESTS // 2:
+            generator.submit(feed.more(start_ns, _AHEAD_REQUESTS // 2, _AHEAD_BYTES // 2))
+
+
+def _turns(feed: _Feed, part: Mapping[str, Any]) -> list[tuple[int, int | None, bytes]]:
+    """The next turns of the conversations whose answers are in `part`; one that failed ends there."""
+    if not feed.conversations:
+        return []
+    texts = dict(part["texts"])
+    columns = (np.frombuffer(part["id"], np.uint64), np.frombuffer(part["end"], np.uint64))
+    turns: list[tuple[int, int | None, bytes]] = []
+    for number, end, ending in zip(*(column.tolist() for column in columns), _endings(part), strict=True):
+        if ending != Ending.WHOLE:
+            feed.conversations.pop(number, None)
+        elif (turn := feed.next_turn(number, texts.get(number, ""))) is not None:
+            think, following, wire = turn
+            turns.append((following, end + int(think * 1e9), wire))
+    return turns
+
+
+def _endings(part: Mapping[str, Any]) -> list[int]:
+    return [int(ending) for ending in np.frombuffer(part["ending"], np.int32)]
