@@ -64,7 +64,7 @@ class BenchSettings(PenstockSettings):
     body: dict[str, Any] | None = setting(None, _body)
     ignore_eos: bool | None = setting(None, switch)
     timeout: float = setting(600.0, number(0, above=True))
-    keep_alive: bool = setting(True, switch)
+    keep_alive: bool = setting(default=True, read=switch)
     workload: str = setting("synthetic", text)
     input_tokens: str | None = setting(None, lambda value: text(str(value)))
     output_tokens: str | None = setting(None, lambda value: text(str(value)))

@@ -11,7 +11,7 @@ from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.offer import Manner
 from penstock.lab.bench.probe import probe
 from penstock.lab.bench.slo import Slo
-from penstock.lab.bench.workloads.words import Words
+from penstock.lab.bench.workloads.plain import Words
 
 if TYPE_CHECKING:
     from penstock.lab.bench.arrivals import Arrivals
