@@ -56,10 +56,10 @@ def run(
     settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **judgement)
     setup = set_up(settings)
     scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
-    with watching(settings.repeats, quiet=quiet) as watch:
+    with watching(setup.repeats, quiet=quiet) as watch:
         measured = measure(
             setup.endpoint, setup.workload, setup.arrivals, setup.manner,
-            count=setup.count, repeats=settings.repeats, slo=setup.slo,
+            count=setup.count, repeats=setup.repeats, slo=setup.slo,
             scraper=scraper, on_progress=watch,
         )  # fmt: skip
     code = report(settings, setup, measured, as_json=as_json)
