@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.core.errors import InvalidRequestError
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.workloads.synthetic import PREFIXES, SYNTHETIC
+from penstock.lab.bench.workloads.traces.kinds import AZURE, BURSTGPT, MOONCAKE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,9 @@ KINDS = {
     for kind in (
         SYNTHETIC,
         PREFIXES,
+        AZURE,
+        MOONCAKE,
+        BURSTGPT,
     )
 }
 
