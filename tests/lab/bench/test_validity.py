@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ def test_a_client_on_time_is_believed(seen: Observations) -> None:
     ],
 )
 def test_each_way_to_be_late_is_named(seen: Observations, client: dict[str, float], said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        assert judged(seen, **client) == ()
+    (reason,) = judged(seen, **client)
+    assert re.search(said, reason)
 
 
 def test_what_an_ordinary_scheduler_does_is_not_held_against_it(seen: Observations) -> None:
