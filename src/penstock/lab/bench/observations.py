@@ -92,6 +92,13 @@ class Observations:
                 columns[name] = {key: value for key, value in column.items() if key in kept}
         return type(self)(**columns)
 
+    def forget_pieces(self) -> None:
+        """Let go of what was read of the pieces of a file, which is read again when it is wanted."""
+        for name in _PIECES:
+            mapped = getattr(self, name)
+            if isinstance(mapped, np.memmap) and mapped._mmap is not None:  # type: ignore[attr-defined]
+                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
     @classmethod
     def from_native(
         cls, parts: Sequence[Mapping[str, Any]], start_ns: int, wanted: Mapping[str, NDArray[Any]], meta: dict[str, Any]
