@@ -93,6 +93,38 @@ def judge(seen: Observations) -> Stability:
     return found
 
 
+def judge_closed(seen: Observations) -> Stability:
+    """Of a closed loop, which can't fall behind: only the rate it was served at."""
+    n = len(seen)
+    last = float(np.max(seen.due)) if n else 0.0
+    begin = _FILLING * last
+    level = float((np.clip(np.nan_to_num(seen.end, nan=last), begin, last) - np.clip(seen.due, begin, last)).sum())
+    served, error = _rate(np.sort(seen.end[seen.ending == Ending.WHOLE]), np.linspace(begin, last, BLOCKS + 1))
+    failed = 1 - float(np.isin(seen.ending, (Ending.WHOLE, Ending.CUT)).mean()) if n else 1.0
+    few = n < _FEWEST / 2 or served == 0
+    verdict = Verdict.OVERLOADED if failed > _REFUSED else Verdict.INCONCLUSIVE if few else Verdict.STABLE
+    reason = f"{failed:.1%} of the requests failed." if failed > _REFUSED else f"{n} requests are few." if few else ""
+    return Stability(verdict, reason, served, served, error, level / (last - begin) if last > 0 else 0.0)
+
+
+def steady_share(seen: Observations, good: NDArray[np.bool_]) -> tuple[float, float]:
+    """Of the requests that were due after the filling, the share that is `good` [n], and its standard error.
+
+    The error is taken over ten blocks of the run, as neighbours fare alike, and is never below that of independent
+    requests.
+    """
+    last = float(np.max(seen.due)) if len(seen) else 0.0
+    counted = seen.due >= _FILLING * last
+    n = int(counted.sum())
+    if n < 10:
+        return float(good[counted].mean()) if n else 0.0, 1.0
+    place = np.argsort(seen.due[counted], kind="stable")
+    blocks = np.array([block.mean() for block in np.array_split(good[counted][place], 10)])
+    share = float(good[counted].mean())
+    independent = np.sqrt(max(share * (1 - share), 1 / n) / n)
+    return share, float(max(blocks.std(ddof=1) / np.sqrt(10), independent))
+
+
 def judge_times(due: NDArray[np.float64], end: NDArray[np.float64], whole: NDArray[np.bool_]) -> Stability:
     """Of requests due at `due` [n] and over at `end` [n] (inf: not when the run was), whole answers marked.
 
@@ -110,14 +142,9 @@ def judge_times(due: NDArray[np.float64], end: NDArray[np.float64], whole: NDArr
     begin = first + _FILLING * length
     fine = np.linspace(begin, last, BLOCKS * _FINE + 1)
     level = np.searchsorted(due, fine, "right") - np.searchsorted(np.sort(end), fine, "right")  # N
-    answers = np.searchsorted(np.sort(end[whole]), fine[::_FINE], "right")
     window = last - begin
-    per_block = np.diff(answers)
     offered = (n - 1) / length
-    served = float(per_block.sum() / window)
-    # Neighbouring blocks share a request under way, so the error is taken over blocks of five.
-    coarse = per_block.reshape(-1, 5).sum(axis=1)
-    served_error = float(coarse.std(ddof=1) * np.sqrt(len(coarse)) / window)
+    served, served_error = _rate(np.sort(end[whole]), fine[::_FINE])
 
     steps = np.diff(level[::_FINE]).astype(np.float64)
     response = np.minimum(end[: max(5, int(_EARLY * n))], last) - due[: max(5, int(_EARLY * n))]
@@ -150,3 +177,15 @@ def judge_times(due: NDArray[np.float64], end: NDArray[np.float64], whole: NDArr
 
 def _with(found: Stability, verdict: Verdict, reason: str) -> Stability:
     return replace(found, verdict=verdict, reason=reason)
+
+
+def _rate(ends: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[float, float]:
+    """Endings/s between the first of `edges` [BLOCKS + 1] and the last, and its standard error.
+
+    Blocks next to each other depend on each other, so five are one.
+    """
+    window = float(edges[-1] - edges[0])
+    if window <= 0:
+        return 0.0, 0.0
+    per_block = np.diff(np.searchsorted(ends, edges[::5], "right"))
+    return float(per_block.sum() / window), float(per_block.std(ddof=1) * np.sqrt(len(per_block)) / window)
