@@ -49,15 +49,18 @@ def run(
     from penstock.cli.bench_report import report
     from penstock.cli.bench_watch import watching
     from penstock.lab.bench.run import measure
+    from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.settings import BenchSettings
     from penstock.lab.bench.setup import set_up
 
     settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **judgement)
     setup = set_up(settings)
-    with watching(settings.repeats, quiet=quiet) as watch:
+    scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
+    with watching(setup.repeats, quiet=quiet) as watch:
         measured = measure(
             setup.endpoint, setup.workload, setup.arrivals, setup.manner,
-            count=setup.count, repeats=settings.repeats, slo=setup.slo, on_progress=watch,
+            count=setup.count, repeats=setup.repeats, slo=setup.slo,
+            scraper=scraper, on_progress=watch,
         )  # fmt: skip
     code = report(settings, setup, measured, as_json=as_json)
     if code:

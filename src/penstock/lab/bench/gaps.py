@@ -178,7 +178,7 @@ def _select(values: Iterator[Values], bins: _Bins, masses: set[float]) -> dict[f
     slot = np.full(_BINS, -1, np.int64)
     needed = sorted({bins.bin_at(mass) for mass in masses})
     slot[needed] = np.arange(len(needed))
-    weights_of = np.zeros((len(needed) << _LOW_BITS))
+    weights_of = np.zeros(len(needed) << _LOW_BITS)
     for _, block, weights in values:
         bits = block.view(np.uint32)
         where = slot[bits >> _LOW_BITS]

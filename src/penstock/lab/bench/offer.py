@@ -65,6 +65,7 @@ class _Feed:
         self.wanted: list[tuple[int, int]] = []  # prompt and output tokens by id
         self.conversations: dict[int, tuple[Planned, list[Message], deque[Turn]]] = {}
         self.exhausted = False
+        self.stopped = False  # by the duration
 
     def encode(self, planned: Planned) -> tuple[int, bytes]:
         number = len(self.wanted)
@@ -83,6 +84,7 @@ class _Feed:
             past = planned is not None and self._duration is not None and (planned.due or 0.0) >= self._duration
             if planned is None or past:
                 self.exhausted = True
+                self.stopped = past
                 break
             number, wire = self.encode(planned)
             due = None if planned.due is None else start_ns + int(planned.due * 1e9)
@@ -161,6 +163,8 @@ def offer(
         "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
         "client": generator.health() | {"retried": generator.counters()["retried"]},
         "cut": cut,
+        "duration": manner.duration,
+        "stopped": feed.stopped,  # by the duration, with more to send
     }
     return Observations.from_native([part for part in parts if part["id"]], start_ns, columns, meta)
 
@@ -193,7 +197,7 @@ def _run(
         behind = manner.give_up is not None and counts["in_flight"] >= manner.give_up
         if not drained and (behind or (stop_ns is not None and now >= stop_ns and not closed)):
             generator.drain()
-            closed = drained = True
+            closed = drained = feed.stopped = True
         if manner.drain is not None and closed and (drained or counts["waiting"] == 0):
             cut_ns = cut_ns or now + int(manner.drain * 1e9)
             if now >= cut_ns:

@@ -141,12 +141,12 @@ def subject_of(endpoint: Endpoint, name: str | None = None, version: str | None 
 def flaws_of(runs: Sequence[Observations]) -> tuple[Flaw, ...]:
     """Why a measurement's figures are not to be quoted."""
     flaws = []
-    for number, run in enumerate(runs):
-        of = f" of repeat {number + 1}" if len(runs) > 1 else ""
+    for number, run in enumerate(runs, start=1):
+        which = f"Repeat {number}: " if len(runs) > 1 else ""
         if run.meta.get("cut"):
-            flaws.append(Flaw("cut", f"The run{of} was ended after {run.meta.get('wall', 0.0):.1f} s, before its time."))
-        flaws += [Flaw("invalid", f"{reason}{f' (Repeat {number + 1}.)' if of else ''}")
-                  for reason in run.meta.get("invalid", ())]  # fmt: skip
+            after = run.meta.get("wall", 0.0)
+            flaws.append(Flaw("cut", f"{which}The run was ended after {after:.1f} s, before its time."))
+        flaws += [Flaw("invalid", f"{which}{reason}") for reason in run.meta.get("invalid", ())]
     return tuple(flaws)
 
 

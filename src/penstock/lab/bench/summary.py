@@ -71,7 +71,7 @@ def of_requests(name: str, unit: str, runs: Sequence[NDArray[np.floating]], sect
     def below(value: float) -> NDArray[np.float64]:
         return np.bincount(section[values <= value], minlength=len(sections.run)).astype(np.float64)
 
-    sums = np.bincount(section, values, minlength=len(sections.run))
+    sums: NDArray[np.float64] = np.bincount(section, values, minlength=len(sections.run)).astype(np.float64)
     weights = np.bincount(section, minlength=len(sections.run)).astype(np.float64)
     mean = min(max(float(values.mean()), float(ordered[0])), float(ordered[-1]))
     intervals = {}
@@ -109,9 +109,10 @@ def _standard_error(
     if there.sum() < 2:
         return None
     residual = (sums - mean * weights)[there]
-    by_section = _error_of_total(residual) / weights.sum()
-    totals = np.bincount(run[there], residual)[np.unique(run[there])]
-    by_run = _error_of_total(totals) / weights.sum() if len(totals) > 1 else 0.0
+    total = float(weights.sum())
+    by_section = _error_of_total(residual) / total
+    totals = np.bincount(run[there], residual)[np.unique(run[there])].astype(np.float64)
+    by_run = _error_of_total(totals) / total if len(totals) > 1 else 0.0
     return max(by_section, by_run), int(there.sum()) - 1
 
 
