@@ -70,9 +70,11 @@ def compare_page(compared: ComparePage) -> Document:
     """The same page for the same comparison."""
     tones: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "warn", "invalid": "bad"}
     lead: list[Block] = [Callout(compared.said, tones[compared.outcome])]
-    for engine in compared.engines:
-        if engine.invalid:
-            lead.append(Callout(f"{engine.name}: figures not to be believed", "bad", tuple(engine.invalid)))
+    lead += [
+        Callout(f"{engine.name}: figures not to be believed", "bad", tuple(engine.invalid))
+        for engine in compared.engines
+        if engine.invalid
+    ]
     if compared.unfair:
         lead.append(Callout("Not equal between the engines", "warn", tuple(compared.unfair)))
     sections = [Section("Side by side", (_figure_table(compared), Grid(tuple(_figure_plots(compared)))))]
@@ -120,7 +122,7 @@ def words(name: str) -> str:
 
 def _figure_table(compared: ComparePage) -> Table:
     names = _names(compared)
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for engine in compared.engines:
         title = f"{engine.name} {engine.version}".strip()
         if engine.not_run:

@@ -96,11 +96,11 @@ def _cards(sweep: SweepPage) -> list[Card]:
     if held:
         best = max(held, key=lambda point: point.load)
         cards.append(best.throughput.card("Output tokens there", f"at {figure(best.load, _unit(sweep))}"))
-        for name in ("ttft p99", "tpot p99"):
-            if name in best.latencies:
-                cards.append(
-                    best.latencies[name].card(f"{_words(name)} there", f"at {figure(best.load, _unit(sweep))}")
-                )
+        cards += [
+            best.latencies[name].card(f"{_words(name)} there", f"at {figure(best.load, _unit(sweep))}")
+            for name in ("ttft p99", "tpot p99")
+            if name in best.latencies
+        ]
     good = [point.goodput for point in sweep.points if point.goodput is not None]
     if good:
         cards.append(max(good, key=lambda each: each.value).card("Highest goodput", "answers within the SLO"))
