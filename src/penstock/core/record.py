@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no samples, command, packages or governor; it is read as if they were unknown
+_READABLE = (1, SCHEMA_VERSION)
+SAMPLES_KEPT = 64  # of a metric: repeats and rounds are kept one by one, requests are not
 CONFIDENCE = 0.95
 
 # Below the first size Student's t is the honest interval; above the second it and the bootstrap agree to
@@ -83,6 +85,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min: float
     max: float
     ci: Interval | None = None  # of the mean; None with a single sample
+    samples: tuple[float, ...] = ()  # all of them in the order they came, if `SAMPLES_KEPT` or fewer; pairs need them
 
     def __post_init__(self) -> None:
         where = f"metric {self.name!r}"
@@ -99,6 +102,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecordError(f"In {where}, the mean ({self.mean}) lies outside {self.min} to {self.max}.")
         if self.n == 1 and self.min != self.max:
             raise RecordError(f"In {where}, a single sample can't have a smallest and a largest value that differ.")
+        if self.samples and (len(self.samples), min(self.samples), max(self.samples)) != (self.n, self.min, self.max):
+            raise RecordError(f"The samples of {where} are not the {self.n} from {self.min} to {self.max} it sums up.")
 
     @classmethod
     def from_samples(cls, name: str, unit: str, samples: Iterable[float], *, seed: int = 0) -> Self:
@@ -126,6 +131,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return cls(
             name=name, unit=unit, n=len(values), mean=mean, p50=p50, p90=p90, p95=p95, p99=p99,
             min=ordered[0], max=ordered[-1], ci=_interval_of_mean(values, mean, seed),
+            samples=tuple(values) if len(values) <= SAMPLES_KEPT else (),
         )  # fmt: skip
 
 
@@ -207,6 +213,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics: tuple[Metric, ...]
     files: tuple[Attachment, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know to read the figures rightly
+    command: tuple[str, ...] = ()  # that made it, without secrets and without where results go; () if none can
+    packages: dict[str, str] = {}  # distributions that took part -> their versions
     created: datetime.datetime = msgspec.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     schema_version: int = SCHEMA_VERSION
 
@@ -238,7 +246,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Raises RecordError, naming `source` and the field, if anything is missing, unknown or impossible."""
         try:
             _require_schema(msgspec.json.decode(data, type=_Header).schema_version)
-            return msgspec.json.decode(data, type=cls)
+            return msgspec.structs.replace(msgspec.json.decode(data, type=cls), schema_version=SCHEMA_VERSION)
         except (msgspec.DecodeError, UnicodeDecodeError, RecordError) as error:
             raise RecordError(f"{source} is not a record that can be used: {error}") from error
 
@@ -350,8 +358,10 @@ def _t_within(t: float, degrees: int) -> float:
 
 
 def _require_schema(version: int) -> None:
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"It follows schema {version} and this Penstock reads schema {SCHEMA_VERSION}.")
+    if version not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
+        advice = " Update Penstock to read it." if version > SCHEMA_VERSION else ""
+        raise RecordError(f"It follows schema {version} and this Penstock reads schemas {readable}.{advice}")
 
 
 def _require_text(what: str, value: str) -> None:
