@@ -171,7 +171,7 @@ def test_a_setting_that_json_cannot_hold_is_refused(value: Any) -> None:
     [
         {"metrics": ()},
         {"metrics": (Metric(**GOOD), Metric(**GOOD))},
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"created": datetime.datetime(2026, 1, 1)},
     ],
 )
