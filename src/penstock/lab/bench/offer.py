@@ -38,6 +38,8 @@ class Manner:
     keep_alive: bool = True
     keep_text: int = 16 << 20  # bytes of answers kept
     warm_up: int = 0  # requests at the beginning that don't count
+    give_up: int | None = None  # requests on their way from which on no more is sent, as the server has fallen behind
+    drain: float | None = None  # s for what is under way when no more is sent, then it is cut; None: until it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ def _run(
 ) -> None:
     """Until all is over. Answers go to `parts`."""
     stop_ns = None if manner.duration is None else start_ns + int(manner.duration * 1e9)
-    closed = False
+    closed = drained = False
+    cut_ns: int | None = None
     told = _Told(start_ns, on_progress)
     while True:
         if not closed and feed.exhausted and not feed.conversations:
@@ -192,9 +195,14 @@ def _run(
         told.tell(now, counts, part, last=over)
         if over:
             return
-        if stop_ns is not None and now >= stop_ns and not closed:
+        behind = manner.give_up is not None and counts["in_flight"] >= manner.give_up
+        if not drained and (behind or (stop_ns is not None and now >= stop_ns and not closed)):
             generator.drain()
-            closed = feed.stopped = True
+            closed = drained = feed.stopped = True
+        if manner.drain is not None and closed and (drained or counts["waiting"] == 0):
+            cut_ns = cut_ns or now + int(manner.drain * 1e9)
+            if now >= cut_ns:
+                generator.cut()
         if closed:
             continue
         if turns := _turns(feed, part):
