@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.core.record import CONFIDENCE, Interval, Metric, t_quantile
+from penstock.core.record import CONFIDENCE, SAMPLES_KEPT, Interval, Metric, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,7 @@ def of_requests(name: str, unit: str, runs: Sequence[NDArray[np.floating]], sect
     return Metric(
         name=name, unit=unit, n=len(values), mean=mean, **found, min=float(ordered[0]), max=float(ordered[-1]),
         ci=interval_of_mean(mean, sums, weights, sections.run), intervals=intervals,
+        samples=tuple(values.tolist()) if len(values) <= SAMPLES_KEPT else (),
     )  # fmt: skip
 
 

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
 from penstock.core.suggest import did_you_mean
+from penstock.lab.bench.workloads.conversations import CONVERSATIONS
+from penstock.lab.bench.workloads.documents import DOCUMENTS
+from penstock.lab.bench.workloads.json_schema import JSON_SCHEMA
+from penstock.lab.bench.workloads.own import OWN
 from penstock.lab.bench.workloads.synthetic import PREFIXES, SYNTHETIC
-from penstock.lab.bench.workloads.traces.kinds import AZURE, BURSTGPT, MOONCAKE
+from penstock.lab.bench.workloads.traces.kinds import AZURE, BURSTGPT, MOONCAKE, SERVEGEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +29,14 @@ KINDS = {
     for kind in (
         SYNTHETIC,
         PREFIXES,
+        CONVERSATIONS,
+        DOCUMENTS,
+        JSON_SCHEMA,
         AZURE,
         MOONCAKE,
         BURSTGPT,
+        SERVEGEN,
+        OWN,
     )
 }
 
