@@ -42,7 +42,9 @@ def workloads(
         note("Its options: penstock bench workloads NAME. What it would send: penstock bench workload show NAME.")
         return
     say(f"{kinds[0].written}: {kinds[0].summary}")
-    rows = [[option.name, _written(option.default), option.help] for option in kinds[0].options if option.name != "path"]
+    rows = [
+        [option.name, _written(option.default), option.help] for option in kinds[0].options if option.name != "path"
+    ]
     table(["OPTION", "DEFAULT", "WHAT IT IS"], rows)
 
 
@@ -82,7 +84,10 @@ def show(
 def _print(parameters: dict[str, Any], summary: Summary) -> None:
     say(", ".join(f"{name}={value}" for name, value in parameters.items() if value not in (None, [], "")))
     rows = [
-        [name, *(f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in (s.mean, s.p50, s.p90, s.p99, s.max))]
+        [
+            name,
+            *(f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in (s.mean, s.p50, s.p90, s.p99, s.max)),
+        ]
         for name, s in summary.spreads.items()
     ]
     table([f"OF {summary.requests} REQUESTS", "MEAN", "P50", "P90", "P99", "MAX"], rows)
@@ -100,4 +105,8 @@ def _described(kind: Any) -> dict[str, Any]:
 
 
 def _written(default: Any) -> str:
-    return {None: "", True: "yes", False: "no"}.get(default, str(default)) if not isinstance(default, float) else f"{default:g}"
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return f"{default:g}" if isinstance(default, float) else str(default)

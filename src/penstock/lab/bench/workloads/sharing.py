@@ -15,8 +15,8 @@ BLOCK_TOKENS = 16  # as engines share them
 def prefix_hit_ratio(requests: Iterable[Planned], block: int = BLOCK_TOKENS) -> float:
     """Share of prompt tokens in whole blocks that an earlier prompt began with, in a cache without limit.
 
-    Words stand for tokens in texts, as each is one in those made here. Of a conversation's later turns all that was said
-    before is in the cache, answers as long as they were asked for included. 0 for no requests.
+    Words stand for tokens in texts, as each is one in those made here. Of a conversation's later turns all that was
+    said before is in the cache, answers as long as they were asked for included. 0 for no requests.
     """
     seen: set[int] = set()
     hits = total = 0
