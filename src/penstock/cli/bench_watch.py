@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from penstock.cli.output import note
 
@@ -96,17 +96,16 @@ def _cells(repeat: int, repeats: int, progress: Progress) -> list[str]:
 @contextmanager
 def _once_interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt the first time; the second time they do what they do by default."""
-    before: dict[int, Any] = {}
+    both = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
+        for number in both:
             signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, interrupt)
+    before = [signal.signal(number, interrupt) for number in both]
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(both, before, strict=True):
             signal.signal(number, handler)

@@ -63,6 +63,7 @@ class _Feed:
         self.wanted: list[tuple[int, int]] = []  # prompt and output tokens by id
         self.conversations: dict[int, tuple[Planned, list[Message], deque[Turn]]] = {}
         self.exhausted = False
+        self.stopped = False  # by the duration
 
     def encode(self, planned: Planned) -> tuple[int, bytes]:
         number = len(self.wanted)
@@ -81,6 +82,7 @@ class _Feed:
             past = planned is not None and self._duration is not None and (planned.due or 0.0) >= self._duration
             if planned is None or past:
                 self.exhausted = True
+                self.stopped = past
                 break
             number, wire = self.encode(planned)
             due = None if planned.due is None else start_ns + int(planned.due * 1e9)
@@ -155,10 +157,13 @@ def offer(
     wall = (ended_ns - start_ns) / 1e9
     meta = {
         "started": started,
+        "started_monotonic": start_ns / 1e9,
         "wall": wall,
         "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
         "client": generator.health() | {"retried": generator.counters()["retried"]},
         "cut": cut,
+        "duration": manner.duration,
+        "stopped": feed.stopped,  # by the duration, with more to send
     }
     return Observations.from_native([part for part in parts if part["id"]], start_ns, columns, meta)
 
@@ -189,7 +194,7 @@ def _run(
             return
         if stop_ns is not None and now >= stop_ns and not closed:
             generator.drain()
-            closed = True
+            closed = feed.stopped = True
         if closed:
             continue
         if turns := _turns(feed, part):

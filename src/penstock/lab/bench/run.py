@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.lab.bench.arrivals import ClosedLoop, schedule
+from penstock.lab.bench.observations import Ending
 from penstock.lab.bench.offer import Manner, offer
 from penstock.lab.bench.validity import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from penstock.lab.bench.arrivals import Arrivals
     from penstock.lab.bench.endpoint import Endpoint
     from penstock.lab.bench.observations import Observations
     from penstock.lab.bench.offer import Progress
+    from penstock.lab.bench.planned import Planned
+    from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.workloads.base import Workload
 
@@ -52,6 +55,7 @@ def measure(
     count: int | None = None,
     repeats: int = 1,
     slo: Slo | None = None,
+    scraper: Scraper | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
 ) -> Measured:
     """Offer `workload` as `arrivals` say, `repeats` times.
@@ -61,6 +65,7 @@ def measure(
 
     Args:
         count: requests of each repeat, warm-up included; None: until `manner.duration` is over or they are used up.
+        scraper: reads the server's own metrics beside; they go to `meta["server"]`.
         on_progress: called with the repeat's number and how far it is.
 
     Ctrl-C ends it: the repeat under way is cut, no further one begins.
@@ -78,7 +83,7 @@ def measure(
         requests = schedule(mine.requests(), arrivals, mine.seed, count)
         told = None if on_progress is None else _bind(on_progress, repeat)
         try:
-            run = offer(endpoint, requests, manner, on_progress=told)
+            run = _offered(endpoint, requests, manner, scraper, told)
         except KeyboardInterrupt:
             if not runs:
                 raise
@@ -93,14 +98,28 @@ def measure(
     )
 
 
+def _offered(
+    endpoint: Endpoint,
+    requests: Iterable[Planned],
+    manner: Manner,
+    scraper: Scraper | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Observations:
+    if scraper is None:
+        return offer(endpoint, requests, manner, on_progress=on_progress)
+    with scraper.window() as window:
+        run = offer(endpoint, requests, manner, on_progress=on_progress)
+    scraper.settle(window, int((run.ending == Ending.WHOLE).sum()))
+    run.meta["server"] = window.describe(run.meta["started_monotonic"])
+    return run
+
+
 def for_repeat(workload: Workload, repeat: int) -> Workload:
     """The workload of another seed."""
     if repeat == 0:
         return workload
-    if not is_dataclass(workload):
-        raise TypeError(f"The workload {workload.name} is no dataclass; its seed can't be changed.")
-    changed: Any = replace(workload, seed=workload.seed + repeat)  # type: ignore[type-var]
-    return changed  # type: ignore[no-any-return]
+    changed: Any = cast("Any", workload)  # workloads are dataclasses, which the protocol can't say
+    return cast("Workload", replace(changed, seed=workload.seed + repeat))
 
 
 def _bind(on_progress: Callable[[int, Progress], None], repeat: int) -> Callable[[Progress], None]:
