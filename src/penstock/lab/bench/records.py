@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from penstock.core.machine import fingerprint
+from penstock.core.provenance import command_of, package_versions
 from penstock.core.record import Attachment, Flaw, Metric, Record, Subject, git_state
 from penstock.core.record import Workload as RecordedWorkload
 from penstock.lab.bench.gaps import Run, gap_metrics
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from penstock.lab.bench.run import Measured
     from penstock.lab.bench.slo import Slo
 
-_SECRETS = ("--api-key", "--header", "-H", "--hf-token")
 _EXAMPLES = 3  # of what went wrong, in the notes
 
 
@@ -66,14 +66,13 @@ def record_of(
 
     Args:
         subject: what was measured, with its settings; `subject_of` where no more is known than its address.
-        command: that makes the same measurement; secrets in it are struck out.
+        command: that makes the same measurement; secrets in it are left out.
         parameters: of the workload, beside those that `measured` tells.
         metrics: further ones, such as the server's own.
         files: what `save` attached.
     """
     runs, workload = measured.runs, measured.workload
     asked = {
-        "command": list(without_secrets(command)),
         **workload.describe(),
         **measured.arrivals.describe(),
         "manner": asdict(measured.manner),
@@ -93,6 +92,8 @@ def record_of(
         files=tuple(files),
         notes=(*notes, *_examples(runs)),
         flaws=flaws_of(runs),
+        command=tuple(_without_user(word) for word in command_of(command)),
+        packages=package_versions(),
     )
 
 
@@ -148,18 +149,6 @@ def flaws_of(runs: Sequence[Observations]) -> tuple[Flaw, ...]:
             flaws.append(Flaw("cut", f"{which}The run was ended after {after:.1f} s, before its time."))
         flaws += [Flaw("invalid", f"{which}{reason}") for reason in run.meta.get("invalid", ())]
     return tuple(flaws)
-
-
-def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
-    """A command line whose keys are struck out."""
-    clean: list[str] = []
-    for word in command:
-        option, given, _ = word.partition("=")
-        if clean and clean[-1] in _SECRETS:
-            clean.append("***")
-        else:
-            clean.append(f"{option}=***" if given and option in _SECRETS else _without_user(word))
-    return tuple(clean)
 
 
 def _without_user(url: str) -> str:
