@@ -15,6 +15,7 @@ from benchmarks.scenarios import (
     ready,
     speculation,
     structured,
+    workloads,
 )
 
 if TYPE_CHECKING:
@@ -36,5 +37,6 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         speculation,
         adapters,
         batch,
+        workloads,
     )
 }
