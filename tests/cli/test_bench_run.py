@@ -38,12 +38,18 @@ def stub() -> Iterator[Stub]:
 def test_a_run_shows_latencies_rates_and_what_the_server_counted(penstock: Callable[..., Any], stub: Stub) -> None:
     ran = penstock("bench", "run", stub.url, *SHORT, "--slo", "ttft:1s")
     assert ran.code in MEASURED, ran.err
-    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in ran.out.splitlines() if "\t" in line}
+    first, _, server = ran.out.rpartition("\n\n")
+    rows, counted = (
+        {cells[0]: cells[1:] for line in part.splitlines() if len(cells := line.split("\t")) > 1}
+        for part in (first, server)
+    )
     assert {"TTFT", "TPOT", "ITL", "chunk gap", "E2E", "output tokens/s", "requests/s", "goodput, requests/s"} <= set(
         rows
     )
     assert float(rows["TTFT"][0].removesuffix(" ms")) >= 20
     assert rows["requests"] == ["4", "4", "4"]  # the first round of each repeat warms up
+    assert counted["requests"] == ["6", "6", "+0.0%"]
+    assert counted["output tokens"] == ["30", "30", "+0.0%"]
 
 
 def test_the_record_is_printed_and_kept_with_all_that_was_asked(
@@ -60,7 +66,7 @@ def test_the_record_is_printed_and_kept_with_all_that_was_asked(
     assert record.metric("server_finished").mean == 6
     assert record.subject.name == "vllm"  # whose metrics the stub exports
     assert record.workload.parameters["settings"]["requests"] == 6
-    assert record.workload.parameters["command"][:4] == ["penstock", "bench", "run", stub.url]
+    assert record.command[:4] == ("penstock", "bench", "run", stub.url)
     assert "x-secret: 1" not in path.read_text()
 
 
