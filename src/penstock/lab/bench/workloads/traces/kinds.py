@@ -30,7 +30,10 @@ COMMON = (
 
 
 def kind(
-    name: str, summary: str, read: Callable[[Source, Mapping[str, Any], Making], Trace], options: tuple[Option, ...] = ()
+    name: str,
+    summary: str,
+    read: Callable[[Source, Mapping[str, Any], Making], Trace],
+    options: tuple[Option, ...] = (),
 ) -> Kind:
     """A kind whose file `read` reads."""
 
