@@ -29,7 +29,7 @@ def measure(setting: Setting) -> list[Record]:
     """Each load as often as repeats are asked for; a sample is a repeat's difference, as a share of the server's."""
     samples: dict[str, tuple[str, list[float]]] = {}
     flaws: list[str] = []
-    with penstock(setting) as engine:
+    with penstock(setting, "--threads", "1") as engine:  # a core for the client and the event loops
         for number, (load, options) in enumerate(_LOADS.items()):
             settings = BenchSettings.read(
                 None,
