@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Self
 
-SCHEMA_VERSION = 2  # 2: intervals of percentiles, flaws
-_READS = (1, 2)
+SCHEMA_VERSION = 2  # 1 had no intervals of percentiles, samples, flaws, command, packages or governor; it is still read
+_READABLE = (1, SCHEMA_VERSION)
+SAMPLES_KEPT = 64  # of a metric: repeats and rounds are kept one by one, requests are not
 CONFIDENCE = 0.95
 
 # Below the first size Student's t is the honest interval; above the second it and the bootstrap agree to
@@ -87,6 +88,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max: float
     ci: Interval | None = None  # of the mean; None with a single sample
     intervals: dict[str, Interval] = {}  # of percentiles, by field: "p99"; those that so few samples can't tell lack
+    samples: tuple[float, ...] = ()  # all of them in the order they came, if `SAMPLES_KEPT` or fewer; pairs need them
 
     def __post_init__(self) -> None:
         where = f"metric {self.name!r}"
@@ -106,6 +108,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name in self.intervals:
             if name not in ("p50", "p90", "p95", "p99"):
                 raise RecordError(f"{where.capitalize()} has an interval of {name!r}, which is no percentile of it.")
+        if self.samples and (len(self.samples), min(self.samples), max(self.samples)) != (self.n, self.min, self.max):
+            raise RecordError(f"The samples of {where} are not the {self.n} from {self.min} to {self.max} it sums up.")
 
     @classmethod
     def from_samples(cls, name: str, unit: str, samples: Iterable[float], *, seed: int = 0) -> Self:
@@ -133,6 +137,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return cls(
             name=name, unit=unit, n=len(values), mean=mean, p50=p50, p90=p90, p95=p95, p99=p99,
             min=ordered[0], max=ordered[-1], ci=_interval_of_mean(values, mean, seed),
+            samples=tuple(values) if len(values) <= SAMPLES_KEPT else (),
         )  # fmt: skip
 
 
@@ -225,6 +230,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     files: tuple[Attachment, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know to read the figures rightly
     flaws: tuple[Flaw, ...] = ()  # empty: the figures may be quoted
+    command: tuple[str, ...] = ()  # that made it, without secrets and without where results go; () if none can
+    packages: dict[str, str] = {}  # distributions that took part -> their versions
     created: datetime.datetime = msgspec.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     schema_version: int = SCHEMA_VERSION
 
@@ -368,9 +375,10 @@ def _t_within(t: float, degrees: int) -> float:
 
 
 def _require_schema(version: int) -> None:
-    if version not in _READS:
-        known = " and ".join(map(str, _READS))
-        raise RecordError(f"It follows schema {version} and this Penstock reads schemas {known}.")
+    if version not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
+        advice = " Update Penstock to read it." if version > SCHEMA_VERSION else ""
+        raise RecordError(f"It follows schema {version} and this Penstock reads schemas {readable}.{advice}")
 
 
 def _require_text(what: str, value: str) -> None:

@@ -148,20 +148,11 @@ class Observations:
             InvalidRequestError: it isn't such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                spoken = json.loads(stored["meta"].tobytes())
-                if spoken["format"] != FORMAT:
-                    raise InvalidRequestError(
-                        f"{path} holds observations of format {spoken['format']}, and this Penstock reads {FORMAT}."
-                    )
-                texts, details = ({int(k): v for k, v in spoken[name].items()} for name in ("texts", "details"))
-                arrays = {name: stored[name] for name in stored.files if name not in ("meta", *_PIECES)}
-                arrays |= {name: _mapped(path, stored.zip, name) for name in _PIECES}
-            loaded = cls(**arrays, texts=texts, details=details, meta=spoken["meta"])
+            loaded = cls(**_read(path))
             loaded._check()
-            return loaded
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InvalidRequestError(f"{path} holds no observations that can be read: {error}") from error
+        return loaded
 
     def _check(self) -> None:
         """Raises ValueError if columns don't belong together."""
@@ -170,6 +161,18 @@ class Observations:
             column = getattr(self, f.name)
             if isinstance(column, np.ndarray) and len(column) != (pieces if f.name in _PIECES else len(self.id)):
                 raise ValueError(f"the column {f.name} has {len(column)} entries, which is not as many as the others")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The fields."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        spoken = json.loads(stored["meta"].tobytes())
+        if spoken["format"] != FORMAT:
+            raise ValueError(f"they are of format {spoken['format']}, and this Penstock reads {FORMAT}.")
+        columns: dict[str, Any] = {name: stored[name] for name in stored.files if name not in ("meta", *_PIECES)}
+        columns |= {name: _mapped(path, stored.zip, name) for name in _PIECES}
+    spoken_of = {name: {int(key): text for key, text in spoken[name].items()} for name in ("texts", "details")}
+    return columns | spoken_of | {"meta": spoken["meta"]}
 
 
 def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
