@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_workloads
+from penstock.cli import bench_stub, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
@@ -83,3 +83,4 @@ def run(
 
 app.command("run", cls=HeadedCommand)(run)
 app.command("report", cls=HeadedCommand)(report)
+app.command("stub", cls=HeadedCommand)(bench_stub.stub)
