@@ -133,6 +133,9 @@ def test_given_burstgpt_then_failed_rows_are_counted_and_a_model_can_be_chosen(t
     assert _replay("burstgpt", path, model="GPT-4", log_type="API log").trace.outputs.tolist() == [3]
     with pytest.raises(InvalidRequestError, match="no request that can be asked again"):
         _replay("burstgpt", path, model="GPT-5")
+    for wrong in ("inf", "nan", "", "x"):
+        with pytest.raises(InvalidRequestError, match="line 2: Timestamp is no number of seconds"):
+            _replay("burstgpt", _file(tmp_path, f"{_BURST}{wrong},GPT-4,10,3,13,API log\n", "bad.csv"))
     third = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
     newer = _file(tmp_path, third + "19440110.0,1722ac82,43,GPT-4,906,446,1352,Conversation log\n", "3.csv")
     assert _replay("burstgpt", newer).trace.inputs.tolist() == [906]
@@ -172,6 +175,8 @@ def test_given_a_bad_row_then_it_is_named_by_its_line_or_skipped_and_counted(
         ("[1]", "it is no JSON object"),
         ('{"timestamp": 9, "input_length": 3, "output_length": 1}', "'hash_ids' is missing"),
         ('{"timestamp": "x", "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
+        ('{"timestamp": NaN, "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
+        ("[" * 100_000, "it is no JSON"),
         ('{"timestamp": 9, "input_length": 513, "output_length": 1, "hash_ids": [0]}', "are 2 blocks, not 1 hash_ids"),
         ('{"timestamp": 9, "input_length": 3, "output_length": 1, "hash_ids": ["a"]}', "no list of whole numbers"),
         ('{"timestamp": 9, "input_length": true, "output_length": 1, "hash_ids": [0]}', "input_length is no whole"),
