@@ -119,7 +119,7 @@ def test_given_repeat_and_shuffle_then_each_round_has_all_in_another_order(tmp_p
         ({"prompt": "a", "output_len": "x"}, "output_len is no whole number"),
         ({"prompt": "a", "due": -1}, "due is no number from 0"),
         ('{"prompt": "a", "due": NaN}', "due is no number from 0"),
-        ("[" * 100_000, "it is no JSON"),
+        pytest.param("[" * 100_000, "it is no JSON", id="nested"),
         ({"conversations": []}, "no turn of a user"),
         ({"conversations": [{"from": "martian", "value": "x"}]}, "no known speaker"),
         ({"conversations": ["x"]}, "is no object"),

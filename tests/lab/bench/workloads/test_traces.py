@@ -176,7 +176,7 @@ def test_given_a_bad_row_then_it_is_named_by_its_line_or_skipped_and_counted(
         ('{"timestamp": 9, "input_length": 3, "output_length": 1}', "'hash_ids' is missing"),
         ('{"timestamp": "x", "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
         ('{"timestamp": NaN, "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
-        ("[" * 100_000, "it is no JSON"),
+        pytest.param("[" * 100_000, "it is no JSON", id="nested"),
         ('{"timestamp": 9, "input_length": 513, "output_length": 1, "hash_ids": [0]}', "are 2 blocks, not 1 hash_ids"),
         ('{"timestamp": 9, "input_length": 3, "output_length": 1, "hash_ids": ["a"]}', "no list of whole numbers"),
         ('{"timestamp": 9, "input_length": true, "output_length": 1, "hash_ids": [0]}', "input_length is no whole"),
