@@ -63,7 +63,8 @@ def test_given_mooncakes_trace_then_all_its_rows_are_read_and_what_a_cache_could
     # The simplest count of it: blocks seen before, as an id stands for all before it too.
     seen: set[int] = set()
     found = total = 0
-    for line in gzip.open(_TRACES / "mooncake_conversation_trace.jsonl.gz", "rt", encoding="utf-8"):
+    raw = gzip.decompress((_TRACES / "mooncake_conversation_trace.jsonl.gz").read_bytes())
+    for line in raw.decode().splitlines():
         row = json.loads(line)
         found += sum(one in seen for one in row["hash_ids"])
         total += len(row["hash_ids"])
@@ -132,6 +133,9 @@ def test_given_burstgpt_then_failed_rows_are_counted_and_a_model_can_be_chosen(t
     assert _replay("burstgpt", path, model="GPT-4", log_type="API log").trace.outputs.tolist() == [3]
     with pytest.raises(InvalidRequestError, match="no request that can be asked again"):
         _replay("burstgpt", path, model="GPT-5")
+    for wrong in ("inf", "nan", "", "x"):
+        with pytest.raises(InvalidRequestError, match="line 2: Timestamp is no number of seconds"):
+            _replay("burstgpt", _file(tmp_path, f"{_BURST}{wrong},GPT-4,10,3,13,API log\n", "bad.csv"))
     third = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
     newer = _file(tmp_path, third + "19440110.0,1722ac82,43,GPT-4,906,446,1352,Conversation log\n", "3.csv")
     assert _replay("burstgpt", newer).trace.inputs.tolist() == [906]
@@ -171,6 +175,8 @@ def test_given_a_bad_row_then_it_is_named_by_its_line_or_skipped_and_counted(
         ("[1]", "it is no JSON object"),
         ('{"timestamp": 9, "input_length": 3, "output_length": 1}', "'hash_ids' is missing"),
         ('{"timestamp": "x", "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
+        ('{"timestamp": NaN, "input_length": 3, "output_length": 1, "hash_ids": [0]}', "timestamp is no number"),
+        pytest.param("[" * 100_000, "it is no JSON", id="nested"),
         ('{"timestamp": 9, "input_length": 513, "output_length": 1, "hash_ids": [0]}', "are 2 blocks, not 1 hash_ids"),
         ('{"timestamp": 9, "input_length": 3, "output_length": 1, "hash_ids": ["a"]}', "no list of whole numbers"),
         ('{"timestamp": 9, "input_length": true, "output_length": 1, "hash_ids": [0]}', "input_length is no whole"),
@@ -219,7 +225,9 @@ def test_given_any_tree_of_blocks_then_a_cache_finds_what_the_ids_say(
     lines, at = [], 0
     for wait, blocks, last in rows:
         at += wait
-        ids = [names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)]
+        ids = [
+            names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)
+        ]
         lines.append({"timestamp": at, "input_length": 8 * (len(ids) - 1) + last, "output_length": 1, "hash_ids": ids})
     if not lines:
         return

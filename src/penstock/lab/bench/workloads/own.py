@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from dataclasses import dataclass, replace
 from random import Random
@@ -144,7 +145,7 @@ class _Reader:
         for name, scale in (("due", 1.0), ("timestamp", 1e-3)):
             value = line.get(name)
             if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                     raise _LineError(f"{name} is no number from 0: {value!r}")
                 return value * scale / self.speed
         return None
@@ -183,7 +184,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 continue
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield number, _LineError(f"it is no JSON: {error}")
 
 
@@ -203,7 +204,7 @@ def _build(making: Making, given: Mapping[str, Any]) -> Own:
                     hint = "Mend it, or pass over such lines with skip_bad_lines=yes."
                     raise InvalidRequestError(f"{path}, line {number}: {error}. {hint}", param="path") from error
                 bad += 1
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"{path} can't be read: {error}.", param="path") from error
     if not planned:
         raise InvalidRequestError(f"{path} has no request.", param="path")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.lab.bench.workloads.traces.trace import Failed, OverError, RowError, Trace, whole
+from penstock.lab.bench.workloads.traces.trace import Failed, OverError, Trace, finite, whole
 
 if TYPE_CHECKING:
     from penstock.lab.bench.workloads.traces.trace import Source
@@ -26,12 +26,9 @@ def read(source: Source, model: str | None = None, log_type: str | None = None) 
 
     def add(row: list[str]) -> None:
         nonlocal first
-        try:
-            at = float(row[0])
-        except ValueError:
-            raise RowError(f"Timestamp is no number of seconds: {row[0]!r}") from None
+        at = finite(row[0], "Timestamp", "seconds")
         after = at - (at if first is None else first)
-        if not after < source.stop:
+        if after >= source.stop:
             raise OverError
         first = at if first is None else first
         if (model is not None and row[3] != model) or (log_type is not None and row[4] != log_type):

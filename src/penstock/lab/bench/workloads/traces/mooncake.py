@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from penstock.lab.bench.workloads.traces.trace import OverError, RowError, Trace, whole
+from penstock.lab.bench.workloads.traces.trace import OverError, RowError, Trace, finite, whole
 
 if TYPE_CHECKING:
     from penstock.lab.bench.workloads.traces.trace import Source
@@ -23,9 +23,7 @@ def read(source: Source, block_tokens: int) -> Trace:
 
     def add(row: dict[str, Any]) -> None:
         nonlocal first
-        at, inputs = row["timestamp"], whole(row["input_length"], "input_length")
-        if isinstance(at, bool) or not isinstance(at, int | float):
-            raise RowError(f"timestamp is no number of milliseconds: {at!r}")
+        at, inputs = finite(row["timestamp"], "timestamp", "milliseconds"), whole(row["input_length"], "input_length")
         ids = row["hash_ids"]
         if not isinstance(ids, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in ids):
             raise RowError("hash_ids is no list of whole numbers")

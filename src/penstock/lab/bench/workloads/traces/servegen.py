@@ -20,7 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
-from penstock.lab.bench.workloads.traces.trace import OverError, RowError, Trace, whole
+from penstock.lab.bench.workloads.traces.trace import OverError, Trace, finite, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +54,9 @@ def read(source: Source, start: float, rate: float | None, seed: int) -> Trace:
 
     def add(row: list[str]) -> None:
         nonlocal first
-        try:
-            at = float(row[0])
-        except ValueError:
-            raise RowError(f"timestamp is no number of seconds: {row[0]!r}") from None
+        at = finite(row[0], "timestamp", "seconds")
         after = at - (at if first is None else first)
-        if not after < source.stop:
+        if after >= source.stop:
             raise OverError
         trace.add(after, whole(row[1], "input_tokens"), whole(row[2], "output_tokens"))
         first = at if first is None else first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import zlib
 from array import array
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class Source:
     ) -> None:
         """Give `add` the `columns` of each row of a CSV with a header; `known` columns may be left aside unmentioned.
 
-        Raises InvalidRequestError as `lines` does, and for a header without these columns.
+        Raises InvalidRequestError for a header without these columns, a damaged file, and a bad row if they aren't
+        skipped.
         """
         with self._opened() as file:
             reader = csv.reader(file)
@@ -96,7 +98,7 @@ class Source:
             self._each(trace, rows, lambda: reader.line_num, add_row)
 
     def objects(self, trace: Trace, add: Callable[[dict[str, Any]], None]) -> None:
-        """Give `add` the object of each line of a JSONL. Raises InvalidRequestError as `lines` does."""
+        """Give `add` the object of each line of a JSONL. Raises InvalidRequestError as `table` does."""
         number = 0
 
         def numbered(file: IO[str]) -> Iterator[str]:
@@ -109,7 +111,7 @@ class Source:
         def add_line(line: str) -> None:
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RowError(f"it is no JSON: {error}") from error
             if not isinstance(value, dict):
                 raise RowError("it is no JSON object")
@@ -162,3 +164,14 @@ def whole(value: Any, name: str) -> int:
         return int(value)
     except ValueError:
         raise RowError(f"{name} is no whole number: {value!r}") from None
+
+
+def finite(value: Any, name: str, unit: str) -> float:
+    """A number of `unit`, of text or of JSON. Raises RowError."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RowError(f"{name} is no number of {unit}: {value!r}")
+    return number
