@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.scenarios import (
     adapters,
+    agreement,
     batch,
     batch_invariance,
     idle,
@@ -36,6 +37,7 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         structured,
         speculation,
         adapters,
+        agreement,
         batch,
         workloads,
     )
