@@ -14,7 +14,7 @@ from penstock.lab.pages import render_html
 from penstock.lab.pages.compare_page import compare_page
 from penstock.lab.pages.document import Document
 from penstock.lab.pages.estimates import Estimate
-from penstock.lab.pages.plots import Axis, Plot, Series
+from penstock.lab.pages.plots import Axis, Mark, Plot, Series
 from penstock.lab.pages.run_page import RunPage, run_page
 from penstock.lab.pages.sweep_page import sweep_page
 from penstock.lab.pages.units import figure
@@ -291,3 +291,19 @@ def test_a_gap_in_a_line_and_an_empty_plot_are_drawn_as_such(open_file: OpenFile
     assert path.count("M") == 2
     assert "Nothing to draw." in page.text(page.plot("Empty"))
     assert page.complaints() == []
+
+
+def test_a_mark_far_away_does_not_press_the_values_into_a_corner(open_file: OpenFile) -> None:
+    def plot(bound: float) -> Plot:
+        series = Series(name="a", x=[0, 1, 2], y=[0.05, 0.06, 0.07])
+        mark = Mark(at=bound, label="bound", across="y")
+        return Plot(
+            title=f"To {bound}", x=Axis(label="x"), y=Axis(label="y", unit="s"), series=(series,), marks=(mark,)
+        )
+
+    page = open_file(Document(title="x", lead=(plot(0.09), plot(10.0))))
+    near_by, far = (page.plot(f"To {bound}") for bound in (0.09, 10.0))
+    assert "90" in page.ticks(near_by)
+    assert page.shows(f"{near_by} .mark-labels text")
+    assert not page.shows(f"{far} .mark-labels text")
+    assert "70" in page.ticks(far)

@@ -13,6 +13,7 @@ from penstock.lab.pages.estimates import Estimate
 from penstock.lab.pages.plots import MOST_POINTS, Axis, Plot, Series
 from penstock.lab.pages.render_markdown import render
 from penstock.lab.pages.run_page import RunPage, run_page
+from penstock.lab.pages.run_plots import time_grid
 from penstock.lab.pages.sweep_page import sweep_page
 from penstock.lab.pages.units import between, figure
 from support.report_pages import SLO, near, some_comparison, some_run, some_sweep
@@ -121,3 +122,27 @@ def test_a_plot_of_too_many_points_is_refused() -> None:
     series = Series(name="x", x=range(MOST_POINTS + 1), y=range(MOST_POINTS + 1))
     with pytest.raises(ValueError, match="thin them first"):
         Plot(title="x", x=Axis(label="x"), y=Axis(label="y"), series=(series,))
+
+
+def test_the_servers_readings_are_laid_over_the_run_and_thinned_openly() -> None:
+    run = some_run()
+    run.warm_up[:5] = True
+    run.meta["server"] |= {
+        "times": [at / 100 for at in range(900)],
+        "series": {"running": [at % 7 for at in range(900)], "gpu_power": [200.0] * 900},
+    }
+    plots = {plot.title: plot for plot in time_grid(run, SLO).blocks if isinstance(plot, Plot)}
+    under_way = plots["Requests under way"]
+    assert [series.name for series in under_way.series] == ["client: in flight", "server: running"]
+    assert under_way.notes == ("400 of 900 readings, chosen to keep the shape (LTTB)",)
+    assert [mark.label for mark in under_way.marks] == ["warm-up over"]
+    assert set(plots["gpu power"].series[0].y) == {200.0}
+
+
+def test_a_series_of_uneven_columns_or_half_an_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 x and 1 y"):
+        Series(name="s", x=[1, 2], y=[1])
+    with pytest.raises(ValueError, match="half an interval"):
+        Series(name="s", x=[1], y=[1], low=[0])
+    with pytest.raises(ValueError, match="right axis"):
+        Plot(title="p", x=Axis(label="x"), y=Axis(label="y"), series=(Series(name="s", x=[1], y=[1], right=True),))

@@ -54,6 +54,14 @@ def test_a_sample_holds_the_highest_and_no_point_twice(values: np.ndarray, most:
     assert bool(note) == (len(values) > most)
 
 
+def test_a_sample_of_many_says_how_it_was_drawn_and_is_the_same_each_time() -> None:
+    values = np.random.default_rng(1).random(50_000)
+    kept, note = sample(values, 500)
+    assert set(np.argsort(values)[-50:].tolist()) <= set(kept.tolist())
+    assert note == "500 of 50,000 requests are drawn: the 50 highest, and the others at random"
+    np.testing.assert_array_equal(kept, sample(values, 500)[0])
+
+
 @given(VALUES)
 def test_a_histogram_leaves_no_value_out(values: np.ndarray) -> None:
     edges, share = histogram(values)
