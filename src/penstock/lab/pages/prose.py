@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def to_html(markdown: str, rewrite: Callable[[str], str] = str) -> Markup:
-    """`rewrite` may lead a link elsewhere. A picture that is a file of its own becomes a link: the page loads nothing."""
+    """`rewrite` may lead a link elsewhere. A picture that is a file of its own becomes a link: a page loads nothing."""
     from markdown_it import MarkdownIt
 
     reader = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
