@@ -144,9 +144,11 @@ def time_grid(seen: Observations, slo: Slo | None) -> Grid:
             series=_answers(line, times),
         ),
     ]  # fmt: skip
-    gpu = _gpu_series(seen)
-    if gpu:
-        plots.append(Plot(title="GPU", x=x, y=Axis(label="as the exporter tells", from_zero=True), series=gpu))
+    # The units of what else is read differ: a plot for each.
+    plots += [
+        Plot(title=series.name, x=x, y=Axis(label="as the exporter tells", from_zero=True), series=(series,))
+        for series in _gpu_series(seen)
+    ]
     return Grid(tuple(plots))
 
 

@@ -140,6 +140,17 @@ class Plot {
     return [low, high];
   }
 
+  /** The range of values, and of the marks that are near enough not to press the values into a corner. */
+  withMarks(axis, columns) {
+    const [low, high] = this.range(axis, columns);
+    const scale = makeScale(low, high, 0, 1, this.log[axis]);
+    const near = this.data.marks
+      .filter((mark) => mark.across === axis)
+      .flatMap((mark) => [mark.at, mark.until ?? mark.at])
+      .filter((value) => Math.abs(scale.at(value) - 0.5) < 2);
+    return near.length ? this.range(axis, [...columns, ...near]) : [low, high];
+  }
+
   widened(axis, [low, high]) {
     if (this.log[axis]) {
       const by = (high / low) ** 0.04;
@@ -153,12 +164,11 @@ class Plot {
     const seen = this.visible;
     const hasNames = this.data.x.categories.length > 0;
     const plane = { top: MARGIN.top, bottom: this.height - (hasNames ? MARGIN.bottom - 6 : MARGIN.bottom) };
-    const marked = (axis) => this.data.marks.filter((mark) => mark.across === axis).flatMap((mark) => [mark.at, mark.until ?? mark.at]);
     let along;
     if (hasNames) along = [-0.5, this.data.x.categories.length - 0.5];
     else if (this.zoom) along = this.zoom;
     else {
-      along = this.range("x", [...seen.flatMap((series) => [...series.x, ...series.xEnd]), ...marked("x")]);
+      along = this.withMarks("x", seen.flatMap((series) => [...series.x, ...series.xEnd]));
       if (seen.some((series) => series.kind === "points" || series.marked)) along = this.widened("x", along);
     }
     const scales = { plane };
@@ -166,9 +176,8 @@ class Plot {
     for (const side of this.data.right ? ["y", "right"] : ["y"]) {
       const mine = seen.filter((series) => series.right === (side === "right"));
       const columns = mine.flatMap((series) => this.inWindow(series, along));
-      if (side === "y") columns.push(...marked("y"));
       if (mine.some((series) => series.kind === "bars") && !this.log[side]) columns.push(0);
-      const [low, high] = this.widened(side, this.range(side, columns));
+      const [low, high] = this.widened(side, this.withMarks(side, columns));
       const scale = makeScale(low, high, plane.bottom, plane.top, this.log[side]);
       scales[side] = { ...scale, ticks: makeTicks(scale, this.data[side].unit, most) };
     }
