@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)")
 _PROBE_TIMEOUT_S = 120.0
+_UP_ALREADY = "It was up already: its prefix cache, batch limits and slots are its own."
 _TABLE = ("name", "engine", "url", "api", "model", "api_key", "headers", "body", "ignore_eos", "options", "env",
           "version")  # fmt: skip
 
@@ -117,7 +118,7 @@ class Contender:
         version = self.version if self.version != "unknown" else _version_of(probed.endpoint)
         yield Up(
             endpoint=probed.endpoint, version=version, configuration=told | {"body": dict(self.body)},
-            differs=("It was up already: its settings are its own.",), notes=probed.notes, ready_s=None, child=None,
+            differs=(_UP_ALREADY,), notes=probed.notes, ready_s=None, child=None,
         )  # fmt: skip
 
 

@@ -144,7 +144,10 @@ def _slot(
     first = side.up is None
     with ExitStack() as stack:
         try:
-            up = side.up = stack.enter_context(side.contender.up(place, model, common))
+            if side.up is not None and side.up.child is None:
+                up = side.up  # a server that stays up is found and probed once
+            else:
+                up = side.up = stack.enter_context(side.contender.up(place, model, common))
             if up.ready_s is not None:
                 side.ready_s.append(up.ready_s)
             if first or up.child is not None:
