@@ -141,9 +141,8 @@ def test_given_a_machine_that_slows_when_equals_are_compared_then_no_difference_
 
 def test_given_an_engine_that_falls_over_when_compared_then_the_others_go_on_and_it_is_invalid() -> None:
     clock: list[int] = []
-    found = run(
-        Stubbed("a", 0.002, clock), Stubbed("b", 0.002, clock, fails_at=4), Stubbed("c", 0.002, clock), rounds=2
-    )
+    frail = Stubbed("b", 0.002, clock, fails_at=4)
+    found = run(Stubbed("a", 0.002, clock), frail, Stubbed("c", 0.002, clock), rounds=2)
     assert found.sides["b"].failed == "It fell over."
     assert [slot.name for slot in found.slots] == ["a", "b", "c", "c", "a"]
     told, reasons = outcome(found, [])

@@ -89,7 +89,7 @@ def test_given_a_launcher_on_the_path_when_run_then_it_is_up_with_the_common_set
         assert child is not None
         given = json.loads(child.log.read_text().splitlines()[0])
         assert str(model.path) in given
-        assert [word for word in given if word in expected] == expected
+        assert set(expected) <= set(given)
         assert given[-2:] == ["--extra", "1"]
         assert up.configuration["extra_environment"] == {"WHY": "not"}
         assert up.ready_s is not None
@@ -110,9 +110,7 @@ class _Script(Engine):
         return Launch(command=(sys.executable, "-c", self.code, "--port", str(port)), port=port)
 
 
-def test_given_an_engine_that_ends_when_started_then_the_end_of_its_log_is_told(
-    place: Place, model: ModelForms
-) -> None:
+def test_given_an_engine_that_ends_when_started_then_its_log_is_told(place: Place, model: ModelForms) -> None:
     broken = _Script("import sys; print('no such model'); sys.exit(3)")
     with pytest.raises(EngineDeadError, match=r"status 3.*\n.*no such model"), running(broken, place, model, COMMON):
         pass
@@ -121,7 +119,7 @@ def test_given_an_engine_that_ends_when_started_then_the_end_of_its_log_is_told(
 def test_given_an_engine_that_never_listens_when_started_then_it_is_given_up(place: Place, model: ModelForms) -> None:
     silent = _Script("import signal; signal.sigwait([signal.SIGTERM])")
     with (
-        pytest.raises(EngineDeadError, match="wasn't ready in time"),
+        pytest.raises(EngineDeadError, match="wasn't ready"),
         running(silent, place, model, COMMON, timeout=0.3),
     ):
         pass
