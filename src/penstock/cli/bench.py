@@ -9,6 +9,7 @@ import typer
 
 from penstock.cli import bench_compare, bench_engines, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
+from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
@@ -83,3 +84,4 @@ def run(
 
 
 app.command("run", cls=HeadedCommand)(run)
+app.command("report", cls=HeadedCommand)(report)
