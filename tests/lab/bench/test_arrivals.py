@@ -81,7 +81,9 @@ def test_given_any_stages_then_times_never_fall_nor_pass_the_end(parts: list[Sta
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0.1, 1000), st.floats(0, 1))
-def test_given_a_stage_then_when_inverts_what_is_expected(start: float, end: float, seconds: float, share: float) -> None:
+def test_given_a_stage_then_when_inverts_what_is_expected(
+    start: float, end: float, seconds: float, share: float
+) -> None:
     stage = Stage(start, end, seconds)
     at = share * seconds
     expected = start * at + (end - start) / seconds * at**2 / 2

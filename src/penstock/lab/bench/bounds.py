@@ -1,2 +1,4 @@
 """Stub"""
+
+
 class Bound: ...

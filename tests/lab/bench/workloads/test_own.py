@@ -145,8 +145,12 @@ def test_given_a_file_that_holds_nothing_readable_then_it_is_refused(tmp_path: P
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["prompt", "messages", "conversations", "body", "role", "from"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["prompt", "messages", "conversations", "body", "role", "from"]), inner, max_size=3
+        )
+    ),
     max_leaves=8,
 )
 

@@ -59,8 +59,18 @@ def test_given_windows_then_each_has_its_rate_and_none_comes_where_it_is_0(tmp_p
 
 
 def test_given_a_window_of_the_day_and_a_rate_then_clients_keep_their_shares(tmp_path: Path) -> None:
-    _client(tmp_path, 0, "0,1,1,Gamma,1,1\n600,3,1,Gamma,1,1\n", {"0": {"input_tokens": "{7: 1}", "output_tokens": "{1: 1}"}})
-    _client(tmp_path, 1, "0,1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", {"0": {"input_tokens": "{9: 1}", "output_tokens": "{1: 1}"}})
+    _client(
+        tmp_path,
+        0,
+        "0,1,1,Gamma,1,1\n600,3,1,Gamma,1,1\n",
+        {"0": {"input_tokens": "{7: 1}", "output_tokens": "{1: 1}"}},
+    )
+    _client(
+        tmp_path,
+        1,
+        "0,1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n",
+        {"0": {"input_tokens": "{9: 1}", "output_tokens": "{1: 1}"}},
+    )
     replay = _replay(tmp_path, **{"from": 700, "to": 900, "rate": 40})
     inputs = replay.trace.inputs.tolist()
     assert len(inputs) / 200 == pytest.approx(40, rel=0.05)

@@ -219,7 +219,9 @@ def test_given_any_tree_of_blocks_then_a_cache_finds_what_the_ids_say(
     lines, at = [], 0
     for wait, blocks, last in rows:
         at += wait
-        ids = [names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)]
+        ids = [
+            names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)
+        ]
         lines.append({"timestamp": at, "input_length": 8 * (len(ids) - 1) + last, "output_length": 1, "hash_ids": ids})
     if not lines:
         return
