@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over a common pair of axes, each logarithmic if it may be: all values of a logarithmic one are over zero."""
+    """Lines over a common pair of axes, each logarithmic if it is told so and all its values are over zero."""
 
     title: str
     x_label: str
@@ -89,8 +89,8 @@ class Chart:
         for x in self._labelled_xs():
             name = escape(self.x_names[int(x)]) if self.x_names else f"{x:g}"
             parts.append(f'<text x="{self._x(x):.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
-        for mark in self.marks:
-            parts.append(f'<path d="M{self._x(mark):.1f} {_TOP}V{bottom}" stroke="#d1495b" stroke-dasharray="2 3"/>')
+        marks = (f"M{self._x(mark):.1f} {_TOP}V{bottom}" for mark in self.marks)
+        parts += [f'<path d="{mark}" stroke="#d1495b" stroke-dasharray="2 3"/>' for mark in marks]
         for y in _ticks(*self._y_range()) if self.log_y else _even_ticks(*self._y_range()):
             at = self._y(y)
             parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="#ddd"/>')

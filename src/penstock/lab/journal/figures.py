@@ -34,16 +34,18 @@ _NUMBER = re.compile(
     r"(?P<sign>[-+−])?(?P<digits>\d{1,3}(?:[,\u2009\u202f\u00a0]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?P<power>[eE][-+]?\d+)?"
 )
 _JOINT = re.compile(r"\s*(?:to|and|or|,|–|—|-|/|±|\+/-|\()\s*(?:and|or)?\s*")
-_ABOUT = re.compile(r"(?:\b(?:about|around|roughly|some|nearly|almost|approximately|approx\.|ca\.?)\s*|[~≈]\s*)$", re.I)
-_OVER = re.compile(r"(?:\b(?:over|above|more than|at least)\s*|(?:[>≥]|>=)\s*)$", re.I)
-_UNDER = re.compile(r"(?:\b(?:under|below|less than|at most|fewer than)\s*|(?:[<≤]|<=)\s*)$", re.I)
+_ABOUT = re.compile(
+    r"(?:\b(?:about|around|roughly|some|nearly|almost|approximately|approx\.|ca\.?)\s*|[~≈]\s*)$", re.IGNORECASE
+)
+_OVER = re.compile(r"(?:\b(?:over|above|more than|at least)\s*|(?:[>≥]|>=)\s*)$", re.IGNORECASE)
+_UNDER = re.compile(r"(?:\b(?:under|below|less than|at most|fewer than)\s*|(?:[<≤]|<=)\s*)$", re.IGNORECASE)
 _SPREAD = re.compile(r"(?:±|\+/-)\s*$")
 _NAMED = re.compile(  # "Python 3.11" is no figure
     r"\b(?:version|v|release|section|chapter|figure|fig\.|table|step|day|schema|python|cuda|rocm|rust|torch|pytorch|"
     r"vllm|triton|ubuntu|debian|linux|llama|gemma|qwen|phi|mistral)[\s-]*$",
-    re.I,
+    re.IGNORECASE,
 )
-_LEVEL = re.compile(r"\s*(?:confidence|intervals?\b|CI\b)", re.I)
+_LEVEL = re.compile(r"\s*(?:confidence|intervals?\b|CI\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,7 @@ def _checked_lines(page: str) -> list[tuple[int, str]]:
             level = len(heading[1])
             if not plan or level <= plan:
                 plan = level if heading[2].strip().lower().startswith(_PLANS) else 0
-            line = ""
-        kept.append((index + 1, "" if plan or index in marked else line))
+        kept.append((index + 1, "" if heading or plan or index in marked else line))
     return kept
 
 
@@ -194,7 +195,7 @@ def _stands_alone(text: str, match: re.Match[str], known: re.Pattern[str]) -> bo
     """Not part of a name, a version, a date or a time of day."""
     before, after = text[: match.start()], text[match.end() :]
     last = before[-1:]
-    if last.isalpha() or last in "_./:#§$@" and last:
+    if last.isalpha() or (last and last in "_./:#§$@"):
         return False
     if last.isdigit() and not match["sign"]:
         return False

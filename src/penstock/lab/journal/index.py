@@ -58,7 +58,9 @@ def sections_of(day: Day) -> dict[str, str]:
 
 def date_of(day: Day) -> str:
     try:
-        match = re.search(r"^Date:\s*(\d{4}-\d\d-\d\d)", day.log.read_text(encoding="utf-8", errors="replace"), re.M)
+        match = re.search(
+            r"^Date:\s*(\d{4}-\d\d-\d\d)", day.log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+        )
     except OSError:
         return ""
     return match[1] if match else ""

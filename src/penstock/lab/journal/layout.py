@@ -118,11 +118,10 @@ class Journal:
     @property
     def days(self) -> list[Day]:
         """In order. Two may have one number, if branches that both began a day were merged: `check` tells."""
-        found = []
-        for folder in (self.root / "days").glob("day-*"):
-            if folder.is_dir() and (match := _DAY.fullmatch(folder.name)):
-                found.append(Day(int(match[1]), match[2], folder))
-        return sorted(found)
+        folders = (folder for folder in (self.root / "days").glob("day-*") if folder.is_dir())
+        return sorted(
+            Day(int(match[1]), match[2], folder) for folder in folders if (match := _DAY.fullmatch(folder.name))
+        )
 
     def day(self, name: str) -> Day:
         """By number ("7", "007"), by folder ("day-007-paging") or by topic ("paging").

@@ -21,7 +21,7 @@ _MOST_LINES = 12
 def drawn(evidence: Evidence, plot: PlotSettings) -> str:
     """SVG. A median has whiskers from the smallest to the largest value, a mean its interval.
 
-    Raises InvalidRequestError if no Record has the metric at a number of `x`, or there are too many lines to tell apart.
+    Raises InvalidRequestError if no Record has the metric at a number of `x`, or there are too many lines.
     """
     name, statistic = split_metric(plot.metric)
     lines: dict[str, dict[float, Point]] = {}
@@ -43,7 +43,8 @@ def drawn(evidence: Evidence, plot: PlotSettings) -> str:
         raise InvalidRequestError(f"The plot {plot.name!r} has no {plot.metric} at any {plot.x}.", param=plot.name)
     if len(units) > 1 or len(lines) > _MOST_LINES:
         raise InvalidRequestError(
-            f"The plot {plot.name!r} would have {len(lines)} lines in {', '.join(sorted(units))}: choose fewer Records.",
+            f"The plot {plot.name!r} would have {len(lines)} lines in {' and '.join(sorted(units))}: choose fewer"
+            " Records.",
             param=plot.name,
         )
     points = [point for line in lines.values() for point in line.values()]

@@ -49,7 +49,8 @@ def renewed(page: str, evidence: Evidence, where: str) -> str:
         at = next((match.start() for match in _OPENING.finditer(page) if match.start() not in known), 0)
         line = page.count("\n", 0, at) + 1
         raise InvalidRequestError(
-            f'{where}:{line}: A generated part is written <!-- journal:KIND name="value" ... --> ... <!-- /journal -->.',
+            f'{where}:{line}: A generated part is written <!-- journal:KIND name="value" ... --> ...'
+            " <!-- /journal -->.",
             param="page",
         )
     return done
