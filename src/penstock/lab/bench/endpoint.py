@@ -76,10 +76,15 @@ class Endpoint:
             headers=given, body=dict(body or {}), ignore_eos=ignore_eos, stream=stream,
         )  # fmt: skip
 
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return self.base + self._path()
+
     def encode(self, planned: Planned, number: int) -> bytes:
         """The whole HTTP request. Raises InvalidRequestError if this API can't ask for that."""
         body = json.dumps(self._body(planned)).encode()
-        target = urlsplit(self.base + self._path())
+        target = urlsplit(self.url)
         lines = [
             f"POST {target.path} HTTP/1.1",
             f"Host: {target.netloc}",

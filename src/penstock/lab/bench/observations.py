@@ -7,6 +7,7 @@ an ordinary `.npz`, which numpy reads anywhere; `meta` in it is JSON.
 from __future__ import annotations
 
 import json
+import mmap
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,13 @@ class Observations:
             elif name in ("texts", "details"):
                 columns[name] = {key: value for key, value in column.items() if key in kept}
         return type(self)(**columns)
+
+    def forget_pieces(self) -> None:
+        """Let go of what was read of the pieces of a file, which is read again when it is wanted."""
+        for name in _PIECES:
+            mapped = getattr(self, name)
+            if isinstance(mapped, np.memmap) and mapped._mmap is not None:  # type: ignore[attr-defined]
+                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     @classmethod
     def from_native(

@@ -1,0 +1,491 @@
+// A plot that answers: values under the pointer or the arrow keys, series to hide, a stretch to zoom into, log axes.
+
+const MARGIN = { top: 14, right: 18, bottom: 46, left: 62 };
+const NEAR = 26; // px from a point of a scatter at which it is meant
+const DRAG = 6; // px from which a press is a stretch
+
+class Plot {
+  constructor(place, data) {
+    this.place = place;
+    this.data = data;
+    this.log = { x: data.x.log, y: data.y.log, right: Boolean(data.right?.log) };
+    this.zoom = null; // [low, high] in x
+    this.cursor = null; // an x, in data
+    let next = 0;
+    this.series = data.series.map((series, i) => {
+      const colour = series.colour ?? next++;
+      const place_ = colour % 8;
+      return {
+        ...series,
+        index: i,
+        isShown: series.shown,
+        colour: `var(--series-${place_})`,
+        dash: series.dashed ? "3 4" : series.right ? "8 3 2 3" : colour < 8 ? "" : DASHES[Math.floor(colour / 8) % DASHES.length],
+        shape: colour % SHAPES.length,
+        x: series.x.map(number),
+        y: series.y.map(number),
+        low: series.low.map(number),
+        high: series.high.map(number),
+        xEnd: series.xEnd.map(number),
+      };
+    });
+    this.svg = drawn("svg", { role: "img", tabindex: 0, "aria-label": this.spoken() });
+    this.tip = element("div.tip", { hidden: true });
+    this.live = element("div.sr-only", { "aria-live": "polite" });
+    this.resetButton = element("button", { type: "button", hidden: true, onclick: () => this.setZoom(null) }, "Reset zoom");
+    this.canvas = element("div.canvas", {}, this.svg, this.tip);
+    place.append(this.toolbar(), this.canvas, this.live);
+    this.listen();
+    new ResizeObserver(() => this.resize()).observe(place);
+    this.resize();
+  }
+
+  spoken() {
+    const names = this.data.series.map((series) => series.name).join(", ");
+    return `${this.data.title}. Series: ${names}. Arrow keys read values; the table has them all.`;
+  }
+
+  get visible() {
+    return this.series.filter((series) => series.isShown);
+  }
+
+  // What stands above the drawing
+
+  toolbar() {
+    const legend = element("div.legend", { role: "group", "aria-label": "Series" });
+    if (this.series.length > 1) {
+      for (const series of this.series) {
+        const button = element(
+          "button",
+          { type: "button", "aria-pressed": String(series.isShown), title: "Click: hide or show. Double click: this one alone." },
+          drawSwatch(series),
+          element("span", {}, series.name),
+        );
+        button.addEventListener("click", (event) => {
+          if (event.detail > 1) this.showAlone(series);
+          else series.isShown = !series.isShown;
+          this.changed();
+        });
+        series.button = button;
+        legend.append(button);
+      }
+    }
+    const tools = element("div.tools", { role: "group", "aria-label": "View" }, this.resetButton);
+    if (!this.data.x.categories.length && this.canLog(this.series.flatMap((series) => series.x))) tools.append(this.logButton("x"));
+    if (this.canLog(this.series.filter((series) => !series.right).flatMap((series) => series.y))) tools.append(this.logButton("y"));
+    tools.append(
+      element("button", { type: "button", "aria-expanded": "false", onclick: (event) => toggleTable(this, event.currentTarget) }, "Table"),
+      element("button", { type: "button", onclick: () => this.saveSvg() }, "SVG"),
+    );
+    return element("div.toolbar", {}, legend, tools);
+  }
+
+  /** Whether a logarithmic axis would show most of it. */
+  canLog(values) {
+    const finite = values.filter(Number.isFinite);
+    const positive = finite.filter((value) => value > 0);
+    if (positive.length < 2 || positive.length * 2 < finite.length) return false;
+    return positive.reduce((a, b) => Math.max(a, b)) > 3 * positive.reduce((a, b) => Math.min(a, b));
+  }
+
+  logButton(axis) {
+    const button = element("button", { type: "button", "aria-pressed": String(this.log[axis]) }, `log ${axis}`);
+    button.addEventListener("click", () => {
+      this.log[axis] = !this.log[axis];
+      button.setAttribute("aria-pressed", String(this.log[axis]));
+      this.changed();
+    });
+    return button;
+  }
+
+  showAlone(wanted) {
+    const wasAlone = this.visible.length === 1 && wanted.isShown;
+    for (const series of this.series) series.isShown = wasAlone || series === wanted;
+  }
+
+  changed() {
+    for (const series of this.series) series.button?.setAttribute("aria-pressed", String(series.isShown));
+    this.hideTip();
+    this.draw();
+  }
+
+  setZoom(range) {
+    this.zoom = range;
+    this.resetButton.hidden = range === null;
+    this.changed();
+  }
+
+  // The drawing
+
+  resize() {
+    const width = this.place.clientWidth;
+    if (!width || (width === this.width && this.svg.firstChild)) return;
+    this.width = width;
+    this.height = this.data.height;
+    this.draw();
+  }
+
+  /** The least and greatest of what is to be seen along an axis. */
+  range(axis, columns) {
+    const isLog = this.log[axis];
+    let [low, high] = [Infinity, -Infinity];
+    for (const value of columns) {
+      if (!Number.isFinite(value) || (isLog && value <= 0)) continue;
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    if (low > high) return isLog ? [1, 10] : [0, 1];
+    if (this.data[axis].fromZero && !isLog) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
+    if (low === high) return isLog ? [low / 2, high * 2] : low === 0 ? [0, 1] : [low - Math.abs(low) / 2, high + Math.abs(high) / 2];
+    return [low, high];
+  }
+
+  widened(axis, [low, high]) {
+    if (this.log[axis]) {
+      const by = (high / low) ** 0.04;
+      return [low / by, high * by];
+    }
+    const by = (high - low) * 0.05;
+    return [low === 0 ? 0 : low - by, high === 0 ? 0 : high + by];
+  }
+
+  makeScales() {
+    const seen = this.visible;
+    const plane = { left: MARGIN.left, right: this.width - (this.data.right ? 62 : MARGIN.right), top: MARGIN.top, bottom: this.height - MARGIN.bottom };
+    const categories = this.data.x.categories;
+    const marked = (axis) => this.data.marks.filter((mark) => mark.across === axis).flatMap((mark) => [mark.at, mark.until ?? mark.at]);
+    let along;
+    if (categories.length) along = [-0.5, categories.length - 0.5];
+    else if (this.zoom) along = this.zoom;
+    else {
+      along = this.range("x", [...seen.flatMap((series) => [...series.x, ...series.xEnd]), ...marked("x")]);
+      if (seen.some((series) => series.kind === "points" || series.marked)) along = this.widened("x", along);
+    }
+    const x = makeScale(...along, plane.left, plane.right, this.log.x && !categories.length);
+    const scales = { plane, x };
+    for (const side of this.data.right ? ["y", "right"] : ["y"]) {
+      const mine = seen.filter((series) => series.right === (side === "right"));
+      const columns = mine.flatMap((series) => this.inWindow(series, along));
+      if (side === "y") columns.push(...marked("y"));
+      if (mine.some((series) => series.kind === "bars") && !this.log[side]) columns.push(0);
+      const [low, high] = this.widened(side, this.range(side, columns));
+      scales[side] = makeScale(low, high, plane.bottom, plane.top, this.log[side]);
+    }
+    return scales;
+  }
+
+  /** y values, with their intervals, at the x in sight; of a line also those next to it. */
+  inWindow(series, [low, high]) {
+    const values = [];
+    series.x.forEach((x, i) => {
+      const isIn = (series.xEnd[i] ?? x) >= low && x <= high;
+      const isBeside = series.kind === "step" && series.x[i + 1] >= low && x <= high;
+      if (isIn || isBeside) values.push(series.y[i], ...(series.low.length ? [series.low[i], series.high[i]] : []));
+    });
+    return values;
+  }
+
+  draw() {
+    if (!this.width) return;
+    const { svg, width, height } = this;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("width", width);
+    svg.setAttribute("height", height);
+    const scales = (this.scales = this.makeScales());
+    const { plane } = scales;
+    const clip = `clip-${this.place.dataset.plot}`;
+    svg.replaceChildren(
+      drawn("defs", {}, drawn("clipPath", { id: clip }, drawn("rect", { x: plane.left, y: plane.top - 4, width: Math.max(plane.right - plane.left, 0), height: plane.bottom - plane.top + 4 }))),
+      this.drawAxes(),
+      drawn("g", { "clip-path": `url(#${clip})` }, this.drawMarks(), ...this.drawAll()),
+      this.drawMarkLabels(),
+      (this.over = drawn("g.over", { "pointer-events": "none" })),
+    );
+  }
+
+  drawAll() {
+    const bars = this.visible.filter((series) => series.kind === "bars");
+    return this.visible.map((series) => drawSeries(series, this.placing(series), bars));
+  }
+
+  placing(series) {
+    const y = series.right ? this.scales.right : this.scales.y;
+    const inLog = (scale) => (value) => (scale.log && value <= 0 ? (scale === y && series.kind === "bars" ? NaN : NaN) : scale.at(value));
+    const ground = !y.log && y.low <= 0 && y.high >= 0 ? y.at(0) : this.scales.plane.bottom;
+    const category = this.data.x.categories.length ? this.scales.x.at(1) - this.scales.x.at(0) : 24;
+    return { x: inLog(this.scales.x), y: inLog(y), ground, category };
+  }
+
+  drawAxes() {
+    const { plane, x, y, right } = this.scales;
+    const group = drawn("g.axes");
+    const down = Math.max(2, Math.floor((plane.bottom - plane.top) / 44));
+    const across = Math.max(2, Math.floor((plane.right - plane.left) / 84));
+    const yTicks = makeTicks(y, this.data.y.unit, down);
+    for (const tick of yTicks) {
+      const at = fixed(y.at(tick.value));
+      group.append(drawn("path.grid-line", { d: `M${plane.left} ${at}H${plane.right}` }), drawn("text", { x: plane.left - 8, y: at, dy: "0.32em", "text-anchor": "end" }, tick.text));
+    }
+    group.append(drawn("path.axis", { d: `M${plane.left} ${plane.bottom}H${plane.right}` }));
+    if (this.data.x.categories.length) this.drawCategories(group);
+    else {
+      const ticks = makeTicks(x, this.data.x.unit, across);
+      for (const tick of ticks) {
+        const at = fixed(x.at(tick.value));
+        group.append(drawn("path.axis", { d: `M${at} ${plane.bottom}v5` }), drawn("text", { x: at, y: plane.bottom + 19, "text-anchor": "middle" }, tick.text));
+      }
+      group.append(drawn("text.name", { x: (plane.left + plane.right) / 2, y: this.height - 6, "text-anchor": "middle" }, named(this.data.x, ticks)));
+    }
+    const middle = (plane.top + plane.bottom) / 2;
+    group.append(drawn("text.name", { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, named(this.data.y, yTicks)));
+    if (right) {
+      const ticks = makeTicks(right, this.data.right.unit, down);
+      for (const tick of ticks) group.append(drawn("text", { x: plane.right + 8, y: fixed(right.at(tick.value)), dy: "0.32em" }, tick.text));
+      group.append(drawn("text.name", { transform: `translate(${this.width - 8} ${middle}) rotate(-90)`, "text-anchor": "middle" }, named(this.data.right, ticks)));
+    }
+    return group;
+  }
+
+  drawCategories(group) {
+    const { plane, x } = this.scales;
+    const room = Math.max(4, Math.floor((x.at(1) - x.at(0)) / 6.6));
+    this.data.x.categories.forEach((name, i) => {
+      const label = drawn("text", { x: fixed(x.at(i)), y: plane.bottom + 19, "text-anchor": "middle" });
+      for (const [row, line] of wrapped(name, room, 2).entries()) label.append(drawn("tspan", { x: fixed(x.at(i)), dy: row ? "1.15em" : 0 }, line));
+      label.append(drawn("title", {}, name));
+      group.append(label);
+    });
+  }
+
+  drawMarks() {
+    const { plane, x, y } = this.scales;
+    const group = drawn("g");
+    for (const mark of this.data.marks) {
+      const scale = mark.across === "x" ? x : y;
+      const at = scale.at(mark.at);
+      const end = mark.until === null ? at : scale.at(mark.until);
+      if (!isPlace(at) || !isPlace(end)) continue;
+      if (mark.until !== null) {
+        const box = mark.across === "x" ? { x: Math.min(at, end), y: plane.top, width: Math.abs(end - at), height: plane.bottom - plane.top } : { x: plane.left, y: Math.min(at, end), width: plane.right - plane.left, height: Math.abs(end - at) };
+        group.append(drawn(`rect.band.${mark.tone}`, box));
+      } else {
+        const d = mark.across === "x" ? `M${fixed(at)} ${plane.top}V${plane.bottom}` : `M${plane.left} ${fixed(at)}H${plane.right}`;
+        group.append(drawn(`path.mark.${mark.tone}`, { d }));
+      }
+    }
+    return group;
+  }
+
+  drawMarkLabels() {
+    const { plane, x, y } = this.scales;
+    const group = drawn("g.mark-labels");
+    for (const mark of this.data.marks.filter((each) => each.until === null)) {
+      const at = (mark.across === "x" ? x : y).at(mark.at);
+      if (mark.across === "x" && at >= plane.left && at <= plane.right) {
+        const isLeft = at > plane.right - 90;
+        group.append(drawn("text", { x: at + (isLeft ? -5 : 5), y: plane.top + 8, "text-anchor": isLeft ? "end" : "start" }, mark.label));
+      } else if (mark.across === "y" && at >= plane.top && at <= plane.bottom) {
+        group.append(drawn("text", { x: plane.right - 4, y: at - 5, "text-anchor": "end" }, mark.label));
+      }
+    }
+    return group;
+  }
+
+  // Values under the pointer and the keys
+
+  listen() {
+    const { svg } = this;
+    svg.addEventListener("pointermove", (event) => this.moved(event));
+    svg.addEventListener("pointerleave", () => this.hideTip());
+    svg.addEventListener("pointerdown", (event) => this.pressed(event));
+    svg.addEventListener("pointerup", (event) => this.released(event));
+    svg.addEventListener("pointercancel", () => this.endPress());
+    svg.addEventListener("dblclick", () => this.setZoom(null));
+    svg.addEventListener("keydown", (event) => this.keyed(event));
+    svg.addEventListener("blur", () => this.hideTip());
+  }
+
+  place_of(event) {
+    const box = this.svg.getBoundingClientRect();
+    return [((event.clientX - box.left) * this.width) / box.width, ((event.clientY - box.top) * this.height) / box.height];
+  }
+
+  moved(event) {
+    const [px, py] = this.place_of(event);
+    if (this.press && Math.abs(px - this.press.x) > DRAG) {
+      this.hideTip();
+      this.over.replaceChildren(this.stretch(this.press.x, px));
+      return;
+    }
+    const { plane, x } = this.scales;
+    if (px < plane.left - 4 || px > plane.right + 4 || py < plane.top - 8 || py > plane.bottom + 8) return this.hideTip();
+    this.showAt(x.value(px), px, py);
+  }
+
+  pressed(event) {
+    if (event.button !== 0 || this.data.x.categories.length) return;
+    this.press = { x: this.place_of(event)[0], id: event.pointerId };
+    this.svg.setPointerCapture(event.pointerId);
+  }
+
+  released(event) {
+    const press = this.press;
+    this.endPress();
+    if (!press) return;
+    const { plane, x } = this.scales;
+    const ends = [press.x, this.place_of(event)[0]].map((at) => Math.min(Math.max(at, plane.left), plane.right)).sort((a, b) => a - b);
+    if (ends[1] - ends[0] > DRAG) this.setZoom(ends.map(x.value));
+  }
+
+  endPress() {
+    this.press = null;
+    this.over.replaceChildren();
+  }
+
+  stretch(from, to) {
+    const { plane } = this.scales;
+    const [left, right] = [from, to].map((at) => Math.min(Math.max(at, plane.left), plane.right)).sort((a, b) => a - b);
+    return drawn("rect.stretch", { x: left, y: plane.top, width: right - left, height: plane.bottom - plane.top });
+  }
+
+  keyed(event) {
+    const xs = [...new Set(this.visible.flatMap((series) => series.x).filter(Number.isFinite))].sort((a, b) => a - b);
+    const { x } = this.scales;
+    const inSight = xs.filter((value) => value >= x.low && value <= x.high);
+    const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
+    if (event.key in steps && inSight.length) {
+      const from = this.cursor === null ? (steps[event.key] > 0 ? -1 : inSight.length) : nearest(inSight, this.cursor);
+      this.showAt(inSight[Math.min(Math.max(from + steps[event.key], 0), inSight.length - 1)], null, null);
+    } else if (event.key === "Home" && inSight.length) this.showAt(inSight[0], null, null);
+    else if (event.key === "End" && inSight.length) this.showAt(inSight.at(-1), null, null);
+    else if (event.key === "Escape") this.hideTip();
+    else if (event.key === "0") this.setZoom(null);
+    else if ((event.key === "+" || event.key === "-") && !this.data.x.categories.length) this.zoomBy(event.key === "+" ? 0.5 : 2);
+    else return;
+    event.preventDefault();
+  }
+
+  zoomBy(factor) {
+    const { x } = this.scales;
+    const middle = x.at(this.cursor ?? x.value((x.start + x.end) / 2));
+    const half = ((x.end - x.start) * factor) / 2;
+    this.setZoom([x.value(middle - half), x.value(middle + half)]);
+  }
+
+  /** What each series has to say at an x: of steps the value that holds there, of all else the point nearest to it. */
+  rowsAt(value, px, py) {
+    const rows = [];
+    for (const series of this.visible) {
+      if (!series.x.length) continue;
+      const at = this.placing(series);
+      let i;
+      if (series.kind === "points" && px !== null) i = this.nearPoint(series, at, px, py);
+      else if (series.xEnd.length) i = series.x.findIndex((x, j) => value >= x && value < series.xEnd[j]);
+      else {
+        i = nearest(series.x, value);
+        if (series.kind === "step" && series.x[i] > value) i -= 1;
+        const away = i >= 0 ? Math.abs(at.x(series.x[i]) - at.x(value)) : Infinity;
+        const far = this.data.x.categories.length ? at.category / 2 : 40;
+        if (series.kind === "step" ? value > series.x.at(-1) && away > far : !(away <= (px === null ? 0.75 : far))) i = -1;
+      }
+      if (i !== null && i >= 0) rows.push({ series, i });
+    }
+    return rows;
+  }
+
+  nearPoint(series, at, px, py) {
+    let [best, away] = [-1, NEAR * NEAR];
+    series.x.forEach((x, i) => {
+      const distance = (at.x(x) - px) ** 2 + (at.y(series.y[i]) - py) ** 2;
+      if (distance < away) [best, away] = [i, distance];
+    });
+    return best;
+  }
+
+  showAt(value, px, py) {
+    const rows = this.rowsAt(value, px, py);
+    if (!rows.length) return this.hideTip();
+    const lines = rows.filter(({ series }) => series.kind !== "points");
+    const head = (lines.length ? lines : rows)[0];
+    const isExact = head.series.kind !== "step";
+    const shownX = isExact ? head.series.x[head.i] : value;
+    this.cursor = shownX;
+    const { plane, x } = this.scales;
+    this.over.replaceChildren();
+    if (lines.length) this.over.append(drawn("path.cursor", { d: `M${fixed(x.at(shownX))} ${plane.top}V${plane.bottom}` }));
+    for (const { series, i } of rows) {
+      if (series.kind === "bars") continue;
+      const at = this.placing(series);
+      const [cx, cy] = [series.kind === "step" ? x.at(Math.max(shownX, series.x[i])) : at.x(series.x[i]), at.y(series.y[i])];
+      if (isPlace(cx) && isPlace(cy)) this.over.append(drawn("circle.at", { cx, cy, r: 4.5, stroke: series.colour }));
+    }
+    this.fillTip(head, shownX, rows);
+    this.placeTip(px ?? x.at(shownX), py ?? plane.top + 20);
+  }
+
+  fillTip(head, shownX, rows) {
+    const axis = this.data.x;
+    const end = head.series.xEnd[head.i];
+    let title = axis.categories.length ? (axis.categories[Math.round(shownX)] ?? "") : shownFigure(shownX, axis.unit, 4);
+    if (end !== undefined) title += ` to ${shownFigure(end, axis.unit, 4)}`;
+    if (!axis.categories.length && axis.label) title = `${axis.label}: ${title}`;
+    const shown = rows.slice(0, 14).map(({ series, i }) => {
+      const unit = (series.right ? this.data.right : this.data.y).unit;
+      let words = shownFigure(series.y[i], unit, 4);
+      if (series.low.length) words += ` [${shownFigure(series.low[i], unit)} to ${shownFigure(series.high[i], unit)}]`;
+      const label = series.labels[i] ? element("span.label", {}, series.labels[i]) : null;
+      return element("div.row", {}, drawSwatch(series), element("span", {}, series.name), element("b", {}, words), label);
+    });
+    this.tip.replaceChildren(element("div.title", {}, title), ...shown);
+    this.live.textContent = [title, ...shown.map((row) => row.textContent)].join("; ");
+  }
+
+  placeTip(px, py) {
+    this.tip.hidden = false;
+    const [wide, high] = [this.tip.offsetWidth, this.tip.offsetHeight];
+    const left = px + 16 + wide > this.width ? Math.max(px - wide - 16, 0) : px + 16;
+    this.tip.style.left = `${left}px`;
+    this.tip.style.top = `${Math.max(Math.min(py - high / 2, this.height - high), 0)}px`;
+  }
+
+  hideTip() {
+    this.cursor = null;
+    this.tip.hidden = true;
+    this.over?.replaceChildren();
+  }
+
+  // The drawing as a file of its own, its colours written out
+
+  saveSvg() {
+    const copy = this.svg.cloneNode(true);
+    const [from, to] = [this.svg, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
+    from.forEach((node, i) => {
+      const style = getComputedStyle(node);
+      for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size", "font-family", "font-weight"]) to[i].setAttribute(name, style.getPropertyValue(name));
+    });
+    copy.setAttribute("xmlns", SVG);
+    copy.setAttribute("style", `background:${getComputedStyle(document.body).backgroundColor}`);
+    download(fileName(this.data.title, "svg"), "image/svg+xml", new XMLSerializer().serializeToString(copy));
+  }
+}
+
+function number(value) {
+  return value === null ? NaN : value;
+}
+
+function named(axis, ticks) {
+  const unit = ticks.length ? (ticks[0].unit ?? "") : "";
+  return [axis.label, unit].filter(Boolean).join(", ");
+}
+
+function wrapped(text, room, rows) {
+  const lines = [""];
+  for (const word of text.split(/\s+/)) {
+    const last = lines.at(-1);
+    if (!last || last.length + word.length < room) lines[lines.length - 1] = last ? `${last} ${word}` : word;
+    else lines.push(word);
+  }
+  const kept = lines.slice(0, rows).map((line) => (line.length > room ? `${line.slice(0, room - 1)}…` : line));
+  if (lines.length > rows) kept[rows - 1] = `${kept[rows - 1].slice(0, room - 1).replace(/…$/, "")}…`;
+  return kept;
+}
