@@ -10,6 +10,9 @@ from penstock.core.errors import ConfigError, NotFoundError
 from penstock.lab.journal.entries import Metrics, write_whole
 from penstock.lab.journal.layout import SETTINGS, Day, Journal, topic_slug
 
+TEMPLATE_RESULT = "What came. Each figure here must be in a Record: penstock journal add RECORD."
+TEMPLATE_LESSON = "- What the difference between prediction and result taught."
+TEMPLATE_TROUBLE = "- What went wrong on the way, and what would have shown it sooner."
 _TEMPLATE = """\
 # Day {number:03}: {topic}
 
@@ -29,15 +32,15 @@ What the figures will be, written down before they are taken.
 
 ## Result
 
-What came. Each figure here must be in a Record: penstock journal add RECORD.
+{result}
 
 ## What I learned
 
-- What the difference between prediction and result taught.
+{lesson}
 
 ## Post-mortem
 
-- What went wrong on the way, and what would have shown it sooner.
+{trouble}
 """
 _SETTINGS = """\
 # Settings of this journal; see penstock journal --help.
@@ -64,7 +67,14 @@ def begin(topic: str, given: Path | None = None, *, date: datetime.date | None =
     except OSError as error:
         raise ConfigError(f"The day can't be written: {error.strerror}: {error.filename}.", param="journal") from error
     title = " ".join(topic.split())
-    text = _TEMPLATE.format(number=day.number, topic=title, date=date or datetime.datetime.now().astimezone().date())
+    text = _TEMPLATE.format(
+        number=day.number,
+        topic=title,
+        date=date or datetime.datetime.now().astimezone().date(),
+        result=TEMPLATE_RESULT,
+        lesson=TEMPLATE_LESSON,
+        trouble=TEMPLATE_TROUBLE,
+    )
     write_whole(day.log, text)
     write_whole(day.folder / "TODO.md", f"# Left to do after day {day.number:03}\n")
     Metrics().save(day.metrics)
