@@ -33,7 +33,7 @@ def check(journal: Journal) -> list[Problem]:
     everything = evidence.all
     evidence.verify()
     found = [*evidence.problems, *_numbers(journal), *_missing(journal)]
-    everywhere = Truth(everything, journal)
+    everywhere = Truth([each for each in everything if not each.record.flaws], journal)
     units = {metric.unit for each in everything for metric in each.record.metrics} - {"1"}
     own = {day.log.resolve(): day for day in journal.days}
     for page in journal.pages():
@@ -64,12 +64,15 @@ def _page(page: Path, day: Day | None, evidence: Evidence, everywhere: Truth, un
         return  # of pages elsewhere only the generated parts are the journal's
     allowed, problems = _sources(page, text, day, evidence)
     yield from problems
-    truth = Truth(allowed, journal) if allowed or day else everywhere
+    truth = Truth([each for each in allowed if not each.record.flaws], journal) if allowed or day else everywhere
+    flawed = Truth([each for each in allowed if each.record.flaws], journal)
     for figure in figures_in(text, units):
         if truth.find(figure) is not None:
             continue
         where = f"{shown}:{figure.line}"
-        if (elsewhere := everywhere.find(figure)) is not None:
+        if (unsound := flawed.find(figure)) is not None:
+            advice = f"The {unsound.what} in {unsound.where} is, but that run was cut or is invalid."
+        elif (elsewhere := everywhere.find(figure)) is not None:
             advice = f"The {elsewhere.what} in {elsewhere.where} is: link it here, or add it to the day."
         elif (nearest := truth.nearest(figure)) is not None:
             advice = f"The nearest is {describe(nearest, figure)}."

@@ -62,7 +62,7 @@ def matrix(exhibits: Iterable[Exhibit], metric: str = "output_throughput.p50", s
     unit = ""
     for exhibit in sorted(exhibits, key=lambda each: (each.record.created, each.name)):
         found = metric_of(exhibit.record, metric)
-        if found is None or (subject and exhibit.record.subject.name != subject):
+        if found is None or exhibit.record.flaws or (subject and exhibit.record.subject.name != subject):
             continue
         at = coordinates(exhibit.record)
         unit = found[0].unit
