@@ -11,6 +11,7 @@ from penstock.core.record import Attachment, Record
 from penstock.lab.journal.entries import Metrics, record_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from penstock.lab.journal.entries import Entry
@@ -42,6 +43,29 @@ class Problem:
         return f"{self.where}: {self.what}"
 
 
+def records_below(folder: Path) -> list[Exhibit]:
+    """The Records of a folder outside any journal. Raises RecordError if a file is neither one nor attached to one."""
+    found, failed = _read_all(sorted(folder.rglob("*.json")))
+    for error in failed.values():
+        raise error
+    return found
+
+
+def _read_all(paths: Iterable[Path]) -> tuple[list[Exhibit], dict[Path, RecordError]]:
+    """Records, and the errors of what is neither one nor attached to one."""
+    found: list[Exhibit] = []
+    failed: dict[Path, RecordError] = {}
+    for path in paths:
+        try:
+            found.append(Exhibit(Record.load(path), path, path.stem))
+        except RecordError as error:
+            failed[path.resolve()] = error
+    for exhibit in found:
+        for file in exhibit.record.files:
+            failed.pop((exhibit.path.parent / file.path).resolve(), None)
+    return found, failed
+
+
 @dataclass
 class Evidence:
     """What was read from a journal; `problems` says what could not be."""
@@ -52,18 +76,8 @@ class Evidence:
     @cached_property
     def kept(self) -> list[Exhibit]:
         """The Records in the folder of Records. Other JSON there must be attached to one of them."""
-        found: list[Exhibit] = []
-        failed: dict[Path, RecordError] = {}
-        for path in sorted(self.journal.benchmarks.rglob("*.json")):
-            if self._is_days(path):
-                continue
-            try:
-                found.append(Exhibit(Record.load(path), path, path.stem))
-            except RecordError as error:
-                failed[path.resolve()] = error
-        for exhibit in found:
-            for file in exhibit.record.files:
-                failed.pop((exhibit.path.parent / file.path).resolve(), None)
+        paths = (path for path in sorted(self.journal.benchmarks.rglob("*.json")) if not self._is_days(path))
+        found, failed = _read_all(paths)
         self.problems += [Problem(self.journal.shown(path), error.message, "record") for path, error in failed.items()]
         return found
 
