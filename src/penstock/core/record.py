@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Self
 
-SCHEMA_VERSION = 2  # 1 had no samples, intervals of percentiles, flaws, command, packages and governor
+SCHEMA_VERSION = 2  # 1 had no intervals of percentiles, samples, flaws, command, packages or governor; it is still read
 _READABLE = (1, SCHEMA_VERSION)
 SAMPLES_KEPT = 64  # of a metric: repeats and rounds are kept one by one, requests are not
 CONFIDENCE = 0.95
@@ -87,8 +87,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min: float
     max: float
     ci: Interval | None = None  # of the mean; None with a single sample
-    samples: tuple[float, ...] = ()  # all of them in the order they came, if `SAMPLES_KEPT` or fewer; pairs need them
     intervals: dict[str, Interval] = {}  # of percentiles, by field: "p99"; those that so few samples can't tell lack
+    samples: tuple[float, ...] = ()  # all of them in the order they came, if `SAMPLES_KEPT` or fewer; pairs need them
 
     def __post_init__(self) -> None:
         where = f"metric {self.name!r}"
@@ -105,11 +105,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecordError(f"In {where}, the mean ({self.mean}) lies outside {self.min} to {self.max}.")
         if self.n == 1 and self.min != self.max:
             raise RecordError(f"In {where}, a single sample can't have a smallest and a largest value that differ.")
-        if self.samples and (len(self.samples), min(self.samples), max(self.samples)) != (self.n, self.min, self.max):
-            raise RecordError(f"The samples of {where} are not the {self.n} from {self.min} to {self.max} it sums up.")
         for name in self.intervals:
             if name not in ("p50", "p90", "p95", "p99"):
                 raise RecordError(f"{where.capitalize()} has an interval of {name!r}, which is no percentile of it.")
+        if self.samples and (len(self.samples), min(self.samples), max(self.samples)) != (self.n, self.min, self.max):
+            raise RecordError(f"The samples of {where} are not the {self.n} from {self.min} to {self.max} it sums up.")
 
     @classmethod
     def from_samples(cls, name: str, unit: str, samples: Iterable[float], *, seed: int = 0) -> Self:
@@ -229,9 +229,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics: tuple[Metric, ...]
     files: tuple[Attachment, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know to read the figures rightly
+    flaws: tuple[Flaw, ...] = ()  # empty: the figures may be quoted
     command: tuple[str, ...] = ()  # that made it, without secrets and without where results go; () if none can
     packages: dict[str, str] = {}  # distributions that took part -> their versions
-    flaws: tuple[Flaw, ...] = ()  # empty: the figures may be quoted
     created: datetime.datetime = msgspec.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     schema_version: int = SCHEMA_VERSION
 

@@ -66,7 +66,7 @@ def record_of(
 
     Args:
         subject: what was measured, with its settings; `subject_of` where no more is known than its address.
-        command: that makes the same measurement; secrets and places in it are left out.
+        command: that makes the same measurement; secrets in it are left out.
         parameters: of the workload, beside those that `measured` tells.
         metrics: further ones, such as the server's own.
         files: what `save` attached.
@@ -92,7 +92,7 @@ def record_of(
         files=tuple(files),
         notes=(*notes, *_examples(runs)),
         flaws=flaws_of(runs),
-        command=command_of(_without_user(word) for word in command),
+        command=tuple(_without_user(word) for word in command_of(command)),
         packages=package_versions(),
     )
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 ARRIVALS = Literal["poisson", "constant", "gamma"]
 APIS = Literal["auto", "chat", "completions", "generate"]
-_DURATION_S = 10.0  # of a repeat, where neither duration nor requests are asked for
-_CONCURRENCY = 4
-_FIRST_TENTH = 0.1  # of an open loop's requests warm up
+DURATION_S = 10.0  # of a repeat, where nothing else ends it
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -79,7 +77,7 @@ class BenchSettings(PenstockSettings):
     requests: int | None = setting(None, integer(1))
     duration: float | None = setting(None, number(0, above=True))
     warm_up: int | None = setting(None, integer(0))
-    repeats: int = setting(3, integer(1))
+    repeats: int | None = setting(None, integer(1))
     slo: str | None = setting(None, text)
     metrics: str | None = setting(None, text)
     dcgm: str | None = setting(None, text)
@@ -90,8 +88,12 @@ class BenchSettings(PenstockSettings):
         loads = [name for name in ("concurrency", "rate", "ramp", "steps") if getattr(self, name) is not None]
         if len(loads) > 1:
             raise ConfigError(f"{_flag(loads[0])} and {_flag(loads[1])} exclude each other.", param=loads[1])
-        if self.arrivals is not None and self.rate is None:
-            raise ConfigError("--arrivals say how requests of a --rate come; give one.", param="arrivals")
+        if self.arrivals is not None and all(getattr(self, name) is None for name in ("rate", "ramp", "steps")):
+            raise ConfigError(
+                "--arrivals say how requests of a --rate, a --ramp or --steps come; give one.", param="arrivals"
+            )
+        if self.burstiness is not None and all(getattr(self, name) is None for name in ("rate", "ramp", "steps")):
+            raise ConfigError("Burstiness is of a --rate, a --ramp or --steps; give one.", param="burstiness")
         if self.burstiness is not None and self.arrivals not in (None, "gamma"):
             raise ConfigError(f"{self.arrivals} arrivals have a burstiness of their own.", param="burstiness")
         if self.arrivals == "gamma" and self.burstiness is None:
@@ -111,12 +113,20 @@ class BenchSettings(PenstockSettings):
         shown = {field.name: getattr(self, field.name) for field in fields(self) if field.repr}
         return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
-    @property
-    def limits(self) -> tuple[int | None, float | None]:
-        """Requests and seconds of one repeat."""
-        if self.requests is None and self.duration is None:
-            return None, _DURATION_S
-        return self.requests, self.duration
+    def command(self) -> list[str]:
+        """The command line that asks for the same. The key isn't in it: it comes from OPENAI_API_KEY."""
+        words = ["penstock", "bench", "run", self.url]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value == field.default or field.name in ("url", "api_key", "out"):
+                continue
+            if isinstance(value, bool):
+                words.append(_flag(field.name) if value else f"--no-{_flag(field.name)[2:]}")
+            elif field.name == "header":
+                words += [word for name, held in value for word in ("--header", f"{name}: {held}")]
+            else:
+                words += [_flag(field.name), json.dumps(value) if isinstance(value, dict) else str(value)]
+        return words
 
 
 def _key() -> dict[str, str]:

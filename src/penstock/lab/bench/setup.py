@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
-from penstock.lab.bench.arrivals import ClosedLoop, Gamma
+from penstock.lab.bench.arrivals import ClosedLoop, Gamma, Stages
 from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.offer import Manner
 from penstock.lab.bench.probe import probe
+from penstock.lab.bench.run import for_repeat
+from penstock.lab.bench.settings import DURATION_S
 from penstock.lab.bench.slo import Slo
-from penstock.lab.bench.workloads.plain import Words
+from penstock.lab.bench.workloads import make, parse_workload
+from penstock.lab.bench.workloads.wordlist import load_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from penstock.lab.bench.arrivals import Arrivals
+    from penstock.lab.bench.planned import Planned
     from penstock.lab.bench.settings import BenchSettings
     from penstock.lab.bench.workloads.base import Workload
 
 _CONCURRENCY = 4
+_REPEATS = 3  # of what doesn't follow a trace
 _WARM_UP_SHARE = 0.1  # of an open loop's requests
 
 
@@ -31,6 +38,7 @@ class Setup:
     arrivals: Arrivals
     manner: Manner
     count: int | None
+    repeats: int
     slo: Slo | None
     notes: tuple[str, ...]
 
@@ -43,9 +51,16 @@ def set_up(settings: BenchSettings) -> Setup:
         NotFoundError: no endpoint, or no model of that name.
     """
     slo = None if settings.slo is None else Slo.parse(settings.slo)
-    arrivals, workload = make_arrivals(settings), make_workload(settings)
+    workload, timed = make_workload(settings)
+    arrivals = make_arrivals(settings, timed=timed)
+    ends = isinstance(arrivals, OwnTimes | Stages)  # by itself
+    if timed and not isinstance(arrivals, OwnTimes):
+        workload = Untimed(workload, workload.seed)
     endpoint, notes = make_endpoint(settings)
-    count, duration = settings.limits
+    count, duration = settings.requests, settings.duration
+    if count is None and duration is None and not ends:
+        duration = DURATION_S
+    repeats = settings.repeats or (1 if isinstance(arrivals, OwnTimes) else _REPEATS)
     warm_up = settings.warm_up
     if warm_up is None:
         warm_up = _warm_up(arrivals, count, duration)
@@ -59,8 +74,9 @@ def set_up(settings: BenchSettings) -> Setup:
         duration=duration, timeout=settings.timeout, keep_alive=settings.keep_alive, warm_up=warm_up
     )  # fmt: skip
     return Setup(
-        endpoint=endpoint, workload=workload, arrivals=arrivals, manner=manner, count=count, slo=slo, notes=notes
-    )
+        endpoint=endpoint, workload=workload, arrivals=arrivals, manner=manner, count=count, repeats=repeats, slo=slo,
+        notes=notes,
+    )  # fmt: skip
 
 
 def make_endpoint(settings: BenchSettings) -> tuple[Endpoint, tuple[str, ...]]:
@@ -75,23 +91,89 @@ def make_endpoint(settings: BenchSettings) -> tuple[Endpoint, tuple[str, ...]]:
     return probed.endpoint, probed.notes
 
 
-def make_arrivals(settings: BenchSettings) -> Arrivals:
-    """Raises InvalidRequestError for a rate or burstiness out of range."""
-    if settings.rate is None:
-        return ClosedLoop(settings.concurrency or _CONCURRENCY)
+def make_arrivals(settings: BenchSettings, *, timed: bool = False) -> Arrivals:
+    """Of the settings, else of the workload if that is `timed`, else a small closed loop.
+
+    Raises InvalidRequestError for a rate, a stage or a burstiness out of range.
+    """
     known = {"constant": 0.0, "poisson": 1.0}
     burstiness = settings.burstiness if settings.burstiness is not None else known[settings.arrivals or "poisson"]
-    return Gamma(settings.rate, burstiness)
+    if settings.rate is not None:
+        return Gamma(settings.rate, burstiness)
+    if settings.steps is not None:
+        return Stages.parse(settings.steps, burstiness)
+    if settings.ramp is not None:
+        start, _, end = settings.ramp.partition(":")
+        try:
+            rates = float(start), float(end)
+        except ValueError:
+            raise InvalidRequestError(
+                f"A ramp is two rates, FROM:TO, such as 1:10; got {settings.ramp!r}.", param="ramp"
+            ) from None
+        return Stages.ramp(*rates, settings.duration or DURATION_S, burstiness)
+    if timed and settings.concurrency is None:
+        return OwnTimes()
+    return ClosedLoop(settings.concurrency or _CONCURRENCY)
 
 
-def make_workload(settings: BenchSettings) -> Workload:
-    """Raises InvalidRequestError if there is no such workload, or it can't be as the settings want it."""
-    return Words(settings.seed, int(settings.input_tokens or 128), int(settings.output_tokens or 64))
+def make_workload(settings: BenchSettings) -> tuple[Workload, bool]:
+    """The workload, and whether its requests have times of their own.
+
+    Raises InvalidRequestError if there is no such workload, or it can't be as the settings want it.
+    """
+    name, options = parse_workload(settings.workload)
+    for length in ("input_tokens", "output_tokens"):
+        given = getattr(settings, length)
+        if given is not None:
+            if length in options:
+                raise InvalidRequestError(f"{length} is given both in --workload and by itself.", param=length)
+            options[length] = given
+    tokenizer = None if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
+    workload = make(name, options, settings.seed, tokenizer)
+    first = next(iter(workload.requests()), None)
+    if first is None:
+        raise InvalidRequestError(f"The workload {settings.workload} holds no requests.", param="workload")
+    return workload, first.due is not None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTimes:
+    """A trace's requests, when the trace has them."""
+
+    @property
+    def rate(self) -> None:
+        return None
+
+    def times(self, seed: int) -> None:  # noqa: ARG002 - the protocol's signature
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return {"arrivals": "trace"}
+
+
+@dataclass(frozen=True, slots=True)
+class Untimed:
+    """A trace's requests without their times, for another load."""
+
+    trace: Workload
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.trace.name
+
+    def describe(self) -> dict[str, Any]:
+        return self.trace.describe() | {"own_times": False}
+
+    def requests(self) -> Iterator[Planned]:
+        for planned in for_repeat(self.trace, self.seed - self.trace.seed).requests():
+            yield replace(planned, due=None)
 
 
 def _warm_up(arrivals: Arrivals, count: int | None, duration: float | None) -> int:
     """A closed loop's first round, as it starts all at once; a tenth of an open loop's requests."""
     if isinstance(arrivals, ClosedLoop):
         return arrivals.concurrency if count is None else min(arrivals.concurrency, count // 2)
-    offered = count if count is not None else int((arrivals.rate or 0.0) * (duration or 0.0))
+    seconds = arrivals.seconds if isinstance(arrivals, Stages) else duration or 0.0
+    offered = count if count is not None else int((arrivals.rate or 0.0) * seconds)
     return int(offered * _WARM_UP_SHARE)
