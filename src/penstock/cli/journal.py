@@ -13,7 +13,6 @@ from penstock.cli.output import note, say, say_json, table
 if TYPE_CHECKING:
     from penstock.lab.journal.compare import Comparison
     from penstock.lab.journal.evidence import Exhibit
-    from penstock.lab.journal.layout import Journal
 
 app = typer.Typer(
     callback=help_alone, invoke_without_command=True, help="Keep a notebook whose figures can't contradict its Records."
@@ -21,7 +20,9 @@ app = typer.Typer(
 
 Where = Annotated[
     Path | None,
-    typer.Option("--journal", help="The journal's folder. [default: the nearest from here upwards]", show_default=False),
+    typer.Option(
+        "--journal", help="The journal's folder. [default: the nearest from here upwards]", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DayName = Annotated[str, typer.Argument(help="A day's number, folder or topic.")]
@@ -166,9 +167,7 @@ def promote(
     days = [journal.day(day)] if day else [d for d in journal.days if Metrics.load(d.metrics).promoted is None]
     done = [lift(journal, each, topic) for each in days]
     if as_json:
-        say_json(
-            {"promoted": [{"day": d.day, "topic": d.topic, "records": d.records, "pages": d.pages} for d in done]}
-        )
+        say_json({"promoted": [{"day": d.day, "topic": d.topic, "records": d.records, "pages": d.pages} for d in done]})
         return
     for each in done:
         say(f"{each.day}: {len(each.records)} Records; {', '.join(each.pages) or 'no lesson written yet'}")
@@ -230,7 +229,8 @@ def compare(
     require("Comparing Records", "numpy")
     if len(a) != 2:
         raise InvalidRequestError(f"A comparison is of two Records or folders; got {len(a)}.", param="A B")
-    _show(hold(*(_exhibits(each, where) for each in a), metrics or (), margin), as_json)
+    first, second = (_exhibits(each, where) for each in a)
+    _show(hold(first, second, metrics or (), margin), as_json)
 
 
 @app.command()

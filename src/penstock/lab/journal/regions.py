@@ -2,6 +2,8 @@
 
     <!-- journal:figure records="serving-penstock-c8.json" metric="ttft.p99" unit="ms" -->41.2 ms<!-- /journal -->
 
+    <!-- journal:part records="serving-penstock-c8.json" part="subject.version" -->0.1.0<!-- /journal -->
+
     <!-- journal:pivot records="serving-*.json" rows="subject.name" columns="workload.concurrency"
          metric="output_throughput" only="1, 8" sort="value" -->
     | ... |
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError, PenstockError
 from penstock.core.suggest import did_you_mean
-from penstock.lab.journal.fields import converted, metric_of, written
+from penstock.lab.journal.fields import converted, metric_of, value_of, written
 from penstock.lab.journal.pivot import pivot
 
 if TYPE_CHECKING:
@@ -27,9 +29,14 @@ _REGION = re.compile(r"<!--\s*journal:(\w+)((?:\s+\w+=\"[^\"]*\")*)\s*-->(.*?)<!
 _OPENING = re.compile(r"<!--\s*journal:")
 _TAKES = {
     "figure": {"records", "metric", "unit", "digits"},
+    "part": {"records", "part"},
     "pivot": {"records", "metric", "unit", "digits", "rows", "columns", "only", "sort", "corner"},
 }
-_NEEDS = {"figure": ("records", "metric"), "pivot": ("records", "metric", "rows", "columns")}
+_NEEDS = {
+    "figure": ("records", "metric"),
+    "part": ("records", "part"),
+    "pivot": ("records", "metric", "rows", "columns"),
+}
 
 
 def renewed(page: str, evidence: Evidence, where: str) -> str:
@@ -67,7 +74,7 @@ def _made(kind: str, given: dict[str, str], evidence: Evidence) -> str:
     if not given.get("digits", "4").isdecimal():
         raise InvalidRequestError(f"digits is a whole number; got {given['digits']!r}.")
     exhibits = matching(evidence, given["records"])
-    return _figure(exhibits, given) if kind == "figure" else _pivot(exhibits, given)
+    return {"figure": _figure, "part": _part, "pivot": _pivot}[kind](exhibits, given)
 
 
 def matching(evidence: Evidence, pattern: str) -> list[Exhibit]:
@@ -83,11 +90,22 @@ def matching(evidence: Evidence, pattern: str) -> list[Exhibit]:
     return found
 
 
-def _figure(exhibits: list[Exhibit], given: dict[str, str]) -> str:
+def _part(exhibits: list[Exhibit], given: dict[str, str]) -> str:
+    value = value_of(_one(exhibits, given), given["part"])
+    if value is None:
+        raise InvalidRequestError(f"The Record has no {given['part']}.")
+    return str(value)
+
+
+def _one(exhibits: list[Exhibit], given: dict[str, str]) -> Exhibit:
     if len(exhibits) > 1:
         names = ", ".join(exhibit.path.name for exhibit in exhibits[:3])
         raise InvalidRequestError(f"A figure comes from one Record; {given['records']!r} matches {names} ...")
-    record = exhibits[0].record
+    return exhibits[0]
+
+
+def _figure(exhibits: list[Exhibit], given: dict[str, str]) -> str:
+    record = _one(exhibits, given).record
     found = metric_of(record, given["metric"])
     if found is None:
         record.metric(given["metric"].rpartition(".")[0] or given["metric"])  # raises, with the names there are

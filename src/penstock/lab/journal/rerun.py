@@ -48,11 +48,13 @@ def command_line(record: Record) -> tuple[str, ...]:
             return (*words, *record.command[len(prefix) :])
     if record.command:
         raise InvalidRequestError(
-            f"The Record was made by {shlex.join(record.command)!r}; only penstock bench and python -m benchmarks are run"
-            " again.",
+            f"The Record was made by {shlex.join(record.command)!r}; only penstock bench and python -m benchmarks are"
+            " run again.",
             param="record",
         )
-    raise InvalidRequestError("The Record doesn't tell the command that made it, so it can't be run again.", param="record")
+    raise InvalidRequestError(
+        "The Record doesn't tell the command that made it, so it can't be run again.", param="record"
+    )
 
 
 def rerun(exhibit: Exhibit, folder: Path, *, out: Path | None = None, metrics: Sequence[str] = ()) -> Rerun:
@@ -82,8 +84,8 @@ def rerun(exhibit: Exhibit, folder: Path, *, out: Path | None = None, metrics: S
 def reproduced(change: Change) -> Outcome:
     """Whether one figure came out the same.
 
-    Changed if the change is real and greater than the margin; reproduced if it is smaller, and its interval, where there
-    is one, doesn't reach beyond twice the margin.
+    Changed if the change is real and greater than the margin; reproduced if it is smaller, and its interval, where
+    there is one, doesn't reach beyond twice the margin.
     """
     within = 1 / (1 + MARGIN) <= change.ratio <= 1 + MARGIN
     if change.low is None or change.high is None:
