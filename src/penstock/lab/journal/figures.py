@@ -31,7 +31,7 @@ _TARGET = re.compile(r"\]\([^)\s]*(?:\s+\"[^\"]*\")?\)|<?https?://[^\s>)]+>?|<[a
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*)")
 _NUMBER = re.compile(
-    r"(?P<sign>[-+−])?(?P<digits>\d{1,3}(?:[,\u2009\u202f\u00a0]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?P<power>[eE][-+]?\d+)?"
+    r"(?P<sign>(?<!\d)[-+−])?(?P<digits>\d{1,3}(?:[,\u2009\u202f\u00a0]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?P<power>[eE][-+]?\d+)?"
 )
 _JOINT = re.compile(r"\s*(?:to|and|or|,|–|—|-|/|±|\+/-|\()\s*(?:and|or)?\s*")
 _ABOUT = re.compile(
@@ -195,14 +195,10 @@ def _stands_alone(text: str, match: re.Match[str], known: re.Pattern[str]) -> bo
     """Not part of a name, a version, a date or a time of day."""
     before, after = text[: match.start()], text[match.end() :]
     last = before[-1:]
-    if last.isalpha() or (last and last in "_./:#§$@"):
+    if last.isalnum() or (last and last in "./:#§$@") or re.search(r"\w_$", before):
         return False
-    if last.isdigit() and not match["sign"]:
-        return False
-    if last.isdigit() and re.search(r"[^\W\d][\w.-]*\d$", before):  # of "Q4-8", not of "12-14"
-        return False
-    if last == "-" and re.search(r"[^\W\d_]-$", before):
-        return False
+    if re.search(r"[^\W\d_][\w.]*-$", before) or (match["sign"] and re.search(r"[^\W\d_]$", before)):
+        return False  # of "Q4-8", not of "12-14"
     if re.match(r"[.:]\d|-\d\d-\d\d", after):
         return False
     return not re.match(r"[^\W\d_]", after) or known.match(after) is not None
@@ -215,4 +211,4 @@ def _unit_after(text: str, match: re.Match[str], known: re.Pattern[str]) -> re.M
 
 def _unit_pattern(more: Iterable[str]) -> re.Pattern[str]:
     words = sorted({*UNITS, *more} - {"1", "ratio", "share", "OPS", "OP/s"}, key=lambda word: (-len(word), word))
-    return re.compile("|".join(re.escape(word) + (r"(?![\w/])" if word[-1].isalnum() else "") for word in words))
+    return re.compile("|".join(re.escape(word) + (r"(?![^\W_]|/)" if word[-1].isalnum() else "") for word in words))
