@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
+from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
@@ -78,3 +79,4 @@ def run(
 
 
 app.command("run", cls=HeadedCommand)(run)
+app.command("report", cls=HeadedCommand)(report)

@@ -33,6 +33,7 @@ LOAD = Flags(
     "Load",
     (
         Flag("concurrency", int, "Closed loop: so many requests on their way at all times.", "4"),
+        Flag("ramp_up", float, "Closed loop: seconds over which the first of them start.", "all at once"),
         Flag("rate", float, "Open loop: requests a second, answered or not."),
         Flag("arrivals", str, "How requests of a rate come.", "poisson", ("poisson", "constant", "gamma")),
         Flag("burstiness", float, "Squared coefficient of variation of gamma arrivals.", metavar="B"),

@@ -113,7 +113,7 @@ def make_arrivals(settings: BenchSettings, *, timed: bool = False) -> Arrivals:
         return Stages.ramp(*rates, settings.duration or DURATION_S, burstiness)
     if timed and settings.concurrency is None:
         return OwnTimes()
-    return ClosedLoop(settings.concurrency or _CONCURRENCY)
+    return ClosedLoop(settings.concurrency or _CONCURRENCY, settings.ramp_up or 0.0)
 
 
 def make_workload(settings: BenchSettings) -> tuple[Workload, bool]:

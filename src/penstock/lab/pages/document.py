@@ -19,6 +19,7 @@ class Cell:
     badge: bool = False  # drawn as a verdict
     title: str = ""  # more, where one points at it
     href: str = ""
+    below: str = ""  # an interval, in small print
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ class Estimate:
         return "" if self.low is None or self.high is None else between(self.low, self.high, self.unit)
 
     def cell(self, tone: Tone = "plain") -> Cell:
-        interval = f" [{self.interval}]" if self.interval else ""
-        return Cell(self.shown + interval, sort=self.value, tone=tone, title=f"{self.value!r} {self.unit}".strip())
+        exactly = f"{self.value!r} {self.unit}".removesuffix(" 1")
+        return Cell(self.shown, sort=self.value, tone=tone, title=exactly, below=self.interval)
 
     def card(self, name: str, note: str = "", tone: Tone = "plain") -> Card:
         return Card(name, self.shown, self.interval, note, tone)

@@ -120,6 +120,8 @@ def _verdict(run: RunPage) -> Callout:
         return Callout("Invalid: these figures are not to be quoted.", "bad", reasons)
     if "cut" in kinds:
         return Callout("Cut short: these figures are of the part that was measured.", "warn", reasons)
+    if not run.runs:
+        return Callout("The record names no flaw.")
     errors, requests = _find(run.metrics, "errors"), _find(run.metrics, "requests")
     if errors is not None and requests is not None and errors.mean > 0:
         share = errors.mean / requests.mean if requests.mean else 1.0
@@ -155,7 +157,7 @@ def _metric_table(metrics: Sequence[Metric]) -> Table:
         ends = [Cell(figure(value, metric.unit), sort=value) for value in (metric.min, metric.max)]
         rows.append(
             (
-                Cell(NAMES.get(metric.name, metric.name), title=metric.name),
+                Cell(_name(metric.name), title=metric.name),
                 Cell(f"{metric.n:,}", sort=metric.n),
                 *cells,
                 *ends,
@@ -165,6 +167,12 @@ def _metric_table(metrics: Sequence[Metric]) -> Table:
         ("figure", "n", *fields_, "min", "max"), tuple(rows),
         caption="Latencies are of all requests that count; rates and counts have one value a repeat",
     )  # fmt: skip
+
+
+def _name(name: str) -> str:
+    if name in NAMES:
+        return NAMES[name]
+    return f"Failed: {name[7:].replace('_', ' ')}" if name.startswith("errors_") else name
 
 
 def _by_repeat(title: str, runs: Sequence[Observations], make: Callable[[Observations], Block]) -> Block:

@@ -83,7 +83,7 @@ def _gap_distribution(seen: Observations) -> dict[str, Distribution]:
     value = (((there.astype(np.uint32) << _LOW_BITS) + (1 << (_LOW_BITS - 1))).astype(np.uint32)).view(np.float32)
     value = np.where(there == 0, 0, value).astype(np.float64)
     kept = np.unique(np.searchsorted(share, _shares(600), side="left").clip(0, len(there) - 1))
-    note = f"{n:,} gaps, in bins of a thousandth of their value"
+    note = "Gaps are counted in bins of a thousandth of their value"
     return {"itl": Distribution(value[kept], share[kept], n, note)}
 
 
