@@ -12,7 +12,6 @@ import msgspec
 from benchmarks import embeddings, prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
-from benchmarks.processes import pin
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.base import Setting
 from benchmarks.serving import Plan, measure, write_records
@@ -21,6 +20,7 @@ from benchmarks.workload import OUTPUT_TOKENS, Prompts
 from penstock.core.errors import PenstockError
 from penstock.core.machine import fingerprint, read_bandwidth
 from penstock.core.paths import cache_dir
+from penstock.lab.bench.engines.process import pin
 from penstock.models.store import DEFAULT_MODEL, resolve
 
 _HERE = Path(__file__).parent

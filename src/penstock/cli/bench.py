@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock.cli import bench_compare, bench_engines, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
@@ -14,6 +15,10 @@ from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
 
 app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measure what an endpoint can take.")
+app.command("workloads", cls=HeadedCommand)(bench_workloads.workloads)
+app.add_typer(bench_workloads.app, name="workload")
+app.command("compare", cls=HeadedCommand)(bench_compare.compare)
+app.add_typer(bench_engines.app, name="engines")
 
 
 @takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, judgement=JUDGEMENT)

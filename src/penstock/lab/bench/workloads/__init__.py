@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
 from penstock.core.suggest import did_you_mean
+from penstock.lab.bench.workloads.conversations import CONVERSATIONS
+from penstock.lab.bench.workloads.documents import DOCUMENTS
+from penstock.lab.bench.workloads.json_schema import JSON_SCHEMA
+from penstock.lab.bench.workloads.own import OWN
 from penstock.lab.bench.workloads.synthetic import PREFIXES, SYNTHETIC
-from penstock.lab.bench.workloads.traces.kinds import AZURE, BURSTGPT, MOONCAKE
+from penstock.lab.bench.workloads.traces.kinds import AZURE, BURSTGPT, MOONCAKE, SERVEGEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.lab.bench.workloads.base import Workload
+    from penstock.lab.bench.workloads.kinds import Kind
     from penstock.lab.bench.workloads.wordlist import Tokenizing
 
 KINDS = {
@@ -25,9 +30,14 @@ KINDS = {
     for kind in (
         SYNTHETIC,
         PREFIXES,
+        CONVERSATIONS,
+        DOCUMENTS,
+        JSON_SCHEMA,
         AZURE,
         MOONCAKE,
         BURSTGPT,
+        SERVEGEN,
+        OWN,
     )
 }
 
@@ -44,14 +54,18 @@ def make(name: str, options: Mapping[str, Any], seed: int = 0, tokenizer: Tokeni
         NotFoundError: a file that isn't there.
         ConfigError: the tokenizer can't make prompts of exact lengths.
     """
-    kind = KINDS.get(name)
-    if kind is None:
+    return kind_of(name).make(options, seed, tokenizer)
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises InvalidRequestError if there is none."""
+    if name not in KINDS:
         raise InvalidRequestError(
             f"There is no workload {name!r}.{did_you_mean(name, KINDS)} There are {', '.join(KINDS)}.",
             param="workload",
             code="unknown_workload",
         )
-    return kind.make(options, seed, tokenizer)
+    return KINDS[name]
 
 
 def parse_workload(text: str) -> tuple[str, dict[str, str]]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -33,15 +35,14 @@ time year people way day man thing woman life child world school state family st
 place case week company system program question work government number night point home water room mother area money
 story fact month lot right study book eye job word business issue side kind head house service friend father power hour
 game line end member law car city community name president team minute idea body information back parent face others
-level office door health person art war history party result change morning reason research girl guy moment air teacher
-force education foot boy age policy process music market sense nation plan college interest death experience effect use
-class control care field development role effort rate heart drug show leader light voice wife police mind price report
-decision son view relationship town road arm difference value building action season society tax director position
-player record paper space ground form event official matter center couple site project activity star table need court
-oil situation cost industry figure street image phone data picture practice piece land product doctor wall news test
-movie north love support technology step baby computer type attention film tree source organization hair look window
-culture chance brother energy period course summer plant opportunity term letter condition choice rule south husband
-floor campaign material population call economy hospital church risk fire future bank
+level office door health person art war history party result change reason research girl moment air teacher force
+education foot boy age policy process music market sense nation plan college interest death experience effect use class
+control care field development role rate heart drug show leader light voice wife mind price report decision son view
+relationship town road arm difference value building action season tax director position player record paper space
+ground form event official matter center site project activity star table need court oil cost industry figure street
+image phone data picture practice piece land product doctor wall news test movie north love support technology step baby
+computer type attention film tree source organization hair look window culture brother energy period course summer plant
+term letter condition choice rule south floor material population call hospital church risk fire future bank
 """
 
 
@@ -59,17 +60,22 @@ class Tokenizing(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordList:
-    """A vocabulary of words that are one token each."""
+    """A vocabulary of words that are one token each, after a space; those in `starts` are so too where a text begins.
+
+    Texts begin without a space, as chat templates may strip it.
+    """
 
     pieces: tuple[str, ...]  # each with the space before it
+    starts: tuple[int, ...]  # places in `pieces`
     token_ids: tuple[int, ...] | None  # of the pieces; None: no tokenizer was given
+    start_ids: tuple[int, ...] | None  # of `starts` without their space
     specials: int  # tokens that the tokenizer puts around a text by itself
-    bare: bool  # a text begins without its first space, which the tokenizer adds
 
     @classmethod
     def common(cls) -> Self:
         """Without a tokenizer."""
-        return cls(tuple(" " + word for word in _COMMON.split()), None, 0, False)
+        pieces = tuple(" " + word for word in dict.fromkeys(_COMMON.split()))
+        return cls(pieces, tuple(range(len(pieces))), None, None, 0)
 
     @classmethod
     def of(cls, tokenizer: Tokenizing) -> Self:
@@ -78,26 +84,31 @@ class WordList:
         Raises:
             ConfigError: it has too few such words, or doesn't tell them apart in a row.
         """
-        found = [(i, piece.decode()) for i in range(tokenizer.vocab_size)
-                 if re.fullmatch(rb" [a-z]{3,}", piece := tokenizer.token_bytes(i))]  # fmt: skip
-        spaced, bare = ([(i, piece) for i, piece in found[:_FEWEST] if _alone(tokenizer, i, piece[cut:])]
-                        for cut in (0, 1))  # fmt: skip
-        cut = int(len(bare) > len(spaced))
-        kept: list[tuple[int, str]] = []
-        for index, piece in found:
+        kept: list[tuple[int, str, int | None]] = []  # its id, the piece, and its id where a text begins
+        for index in range(tokenizer.vocab_size):
             if len(kept) == _ENOUGH:
                 break
-            if _alone(tokenizer, index, piece[cut:]):
-                kept.append((index, piece))
-        if len(kept) < _FEWEST:
+            if re.fullmatch(rb" [a-z]{3,}", piece := tokenizer.token_bytes(index)):
+                text = piece.decode()
+                start = _one(tokenizer, text[1:])
+                # A SentencePiece tokenizer that adds a space itself shows its token only where a text begins.
+                if start == index or _one(tokenizer, text) == index:
+                    kept.append((index, text, start))
+        starts = tuple(place for place, (_, _, start) in enumerate(kept) if start is not None)
+        if len(starts) < _FEWEST:
             raise ConfigError(
-                f"Of this tokenizer's tokens only {len(kept)} are English words of their own; prompts of an exact length"
-                f" need {_FEWEST}. Leave --tokenizer out: lengths are then what the server's usage says.",
+                f"Of this tokenizer's tokens only {len(starts)} are English words of their own; prompts of an exact"
+                f" length need {_FEWEST}. Leave --tokenizer out: lengths are then what the server's usage says.",
                 param="tokenizer",
             )
-        ids, pieces = zip(*kept, strict=True)
-        words = cls(pieces, ids, len(tokenizer.encode("")), bool(cut))
-        row = words.draw(Random(0), _TRIED)
+        words = cls(
+            pieces=tuple(piece for _, piece, _ in kept),
+            starts=starts,
+            token_ids=tuple(index for index, _, _ in kept),
+            start_ids=tuple(start for _, _, start in kept if start is not None),
+            specials=len(tokenizer.encode("")),
+        )
+        row = words.draw(Random(0), _TRIED, 0)
         if tokenizer.encode(words.text(row), add_special_tokens=False) != words.ids(row):
             raise ConfigError(
                 "This tokenizer doesn't split a text at its spaces, so prompts can't be made to an exact length."
@@ -111,28 +122,27 @@ class WordList:
         """Whether each word is known to be one token."""
         return self.token_ids is not None
 
-    def draw(self, random: Random, count: int, number: int | None = None) -> list[int]:
-        """`count` words, by their places in `pieces`; with a `number`, they begin as no other number's do.
+    def draw(self, random: Random, count: int, number: int) -> list[int]:
+        """`count` words, by their places in `pieces`, that begin as no other number's do.
 
-        The first words of `len(pieces)` numbers in a row all differ, and the first two of its square: no block of a
-        prefix cache is shared by accident.
+        The first words of `len(starts)` numbers in a row all differ, and the first two of `len(pieces)` times as many:
+        no block of a prefix cache is shared by accident.
         """
-        if number is None:
-            return random.choices(range(len(self.pieces)), k=count)
-        size = len(self.pieces)
-        head = [number * _step(size) % size, (number // size + number) % size][:count]
+        size, (turn, place) = len(self.pieces), divmod(number, len(self.starts))
+        first = self.starts[place * _step(len(self.starts)) % len(self.starts)]
+        head = [first, (turn + place) % size][:count]
         return head + random.choices(range(size), k=count - len(head))
 
     def text(self, drawn: Sequence[int]) -> str:
-        """The words as a text of its own."""
-        text = "".join(map(self.pieces.__getitem__, drawn))
-        return text[1:] if self.bare else text
+        """The words as a text, which begins with one of `starts`."""
+        return "".join(map(self.pieces.__getitem__, drawn))[1:]
 
     def ids(self, drawn: Sequence[int]) -> list[int]:
-        """The words as token ids. Raises InvalidRequestError without a tokenizer."""
-        if self.token_ids is None:
+        """The tokens of that text. Raises InvalidRequestError without a tokenizer."""
+        if self.token_ids is None or self.start_ids is None:
             raise InvalidRequestError("Prompts of token ids need a --tokenizer.", param="prompt")
-        return list(map(self.token_ids.__getitem__, drawn))
+        first = self.start_ids[bisect_left(self.starts, drawn[0])]
+        return [first, *map(self.token_ids.__getitem__, drawn[1:])]
 
     def prompt(self, drawn: Sequence[int], form: Form) -> str | list[int]:
         """The words as a prompt of that form."""
@@ -158,10 +168,13 @@ def load_tokenizer(name: str) -> Tokenizer:
     return Tokenizer.load(path if path.is_dir() else resolve(name))
 
 
-def _alone(tokenizer: Tokenizing, index: int, text: str) -> bool:
-    return tokenizer.encode(text, add_special_tokens=False) == [index]
+def _one(tokenizer: Tokenizing, text: str) -> int | None:
+    """The token that the text is; None if it is several."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return ids[0] if len(ids) == 1 else None
 
 
+@cache
 def _step(size: int) -> int:
     """Near the golden section of `size`, and without a common divisor: neighbours lie far apart."""
     step = max(1, int(size * 0.618))

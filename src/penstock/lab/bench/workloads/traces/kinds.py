@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from penstock.lab.bench.workloads.kinds import FORM, Kind, Option, existing, real, switch, whole, word
-from penstock.lab.bench.workloads.traces import azure, burstgpt, mooncake
+from penstock.lab.bench.workloads.traces import azure, burstgpt, mooncake, servegen
 from penstock.lab.bench.workloads.traces.replay import Replay
 from penstock.lab.bench.workloads.traces.trace import Source
 
@@ -24,19 +24,22 @@ COMMON = (
     Option("timing", word("trace", "none"), "trace", "none: its lengths alone, arrivals as for any workload."),
     Option("max_input", whole(1), None, "Cut longer prompts to so many tokens."),
     Option("max_output", whole(1), None, "Cut longer answers to so many tokens."),
-    Option("skip_bad_rows", switch, False, "Pass over rows that can't be read, and count them."),
+    Option("skip_bad_rows", switch, "no", "Pass over rows that can't be read, and count them."),
     FORM,
 )
 
 
 def kind(
-    name: str, summary: str, read: Callable[[Source, Mapping[str, Any]], Trace], options: tuple[Option, ...] = ()
+    name: str,
+    summary: str,
+    read: Callable[[Source, Mapping[str, Any], Making], Trace],
+    options: tuple[Option, ...] = (),
 ) -> Kind:
     """A kind whose file `read` reads."""
 
     def build(making: Making, given: Mapping[str, Any]) -> Replay:
         stop = math.inf if given["to"] is None else given["to"]
-        trace = read(Source(given["path"], given["skip_bad_rows"], stop), given)
+        trace = read(Source(given["path"], given["skip_bad_rows"], stop), given, making)
         return Replay(
             name=name, seed=making.seed, words=making.words, form=given["prompt"], file=given["path"].name, trace=trace,
             speed=given["speed"], start=given["from"], stop=stop, max_input=given["max_input"],
@@ -46,19 +49,25 @@ def kind(
     return Kind(name, summary, (*COMMON, *options), build, takes_path=True)
 
 
-AZURE = kind("azure", "Azure LLM inference traces of 2023 and 2024.", lambda source, _: azure.read(source))
+AZURE = kind("azure", "Azure LLM inference traces of 2023 and 2024.", lambda source, *_: azure.read(source))
 MOONCAKE = kind(
     "mooncake",
     "Mooncake's traces, whose prompts share their prefixes as the real ones did.",
-    lambda source, given: mooncake.read(source, given["block_tokens"]),
+    lambda source, given, _: mooncake.read(source, given["block_tokens"]),
     (Option("block_tokens", whole(1, 1 << 20), 512, "Tokens for which each hash id stands."),),
 )
 BURSTGPT = kind(
     "burstgpt",
     "BurstGPT's traces.",
-    lambda source, given: burstgpt.read(source, given["model"], given["log_type"]),
+    lambda source, given, _: burstgpt.read(source, given["model"], given["log_type"]),
     (
         Option("model", lambda value, _: str(value), None, "Of this model alone: GPT-4 or ChatGPT."),
         Option("log_type", lambda value, _: str(value), None, "Of this type alone: API log or Conversation log."),
     ),
+)
+SERVEGEN = kind(
+    "servegen",
+    "ServeGen: its published clients (a directory; ten minutes unless told otherwise), or a CSV that it wrote.",
+    lambda source, given, making: servegen.read(source, given["from"], given["rate"], making.seed),
+    (Option("rate", real(1e-6, 1e6), None, "Of a directory: requests/s on average, instead of the published rate."),),
 )
