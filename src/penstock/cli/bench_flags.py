@@ -12,6 +12,7 @@ ENDPOINT = Flags(
         ),
         Flag("model", str, "The model to ask, where there are several.", "the first"),
         Flag("api_key", str, "The key to ask with.", "OPENAI_API_KEY", metavar="KEY"),
+        Flag("ca", str, "Certificates in PEM to trust for https, beside the system's.", metavar="FILE"),
         Flag("header", list[str], "A header of every request; may be repeated.", metavar="'NAME: VALUE'"),
         Flag("body", str, "Fields merged into every request's body.", metavar="JSON"),
         Flag("ignore_eos", bool, "Have answers be as long as asked.", "where the server can"),

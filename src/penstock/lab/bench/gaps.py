@@ -170,6 +170,7 @@ def _measure(name: str, values: Callable[[], Iterator[Values]], sections: Sectio
     return Metric(
         name=name, unit="s", n=bins.n, mean=mean, **found, min=bins.min, max=bins.max,
         ci=interval_of_mean(mean, bins.sums, by_section, sections.run), intervals=intervals,
+        samples=(),
     )  # fmt: skip
 
 

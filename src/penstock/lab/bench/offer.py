@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAD_S = 0.2  # from the last preparation to the first request
 _AHEAD_BYTES = 128 << 20  # of encoded requests that wait in memory
 _AHEAD_REQUESTS = 50_000
-_TICK_S = 0.25
+_TICK_S = 0.1
 _TOLD_S = 0.1  # between two tellings of progress
 _LATEST = 1000
 _ALL_TEXT = 1 << 40  # a conversation's next turn needs the answer before
@@ -38,6 +38,8 @@ class Manner:
     keep_alive: bool = True
     keep_text: int = 16 << 20  # bytes of answers kept
     warm_up: int = 0  # requests at the beginning that don't count
+    give_up: int | None = None  # requests on their way from which on no more is sent, as the server has fallen behind
+    drain: float | None = None  # s for what is under way when no more is sent, then it is cut; None: until it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def offer(
     generator = LoadGenerator(
         endpoint.ip, endpoint.port, slots=manner.slots or _EVERYTHING, timeout=manner.timeout,
         keep_alive=manner.keep_alive, keep_text=_ALL_TEXT if feed.conversations else manner.keep_text,
-        tls_name=endpoint.tls_name,
+        tls_name=endpoint.tls_name, tls_authorities=endpoint.authorities,
     )  # fmt: skip
     start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
     started = time.time() + _LEAD_S
@@ -178,13 +180,16 @@ def _run(
 ) -> None:
     """Until all is over. Answers go to `parts`."""
     stop_ns = None if manner.duration is None else start_ns + int(manner.duration * 1e9)
-    closed = False
+    closed = drained = False
+    cut_ns: int | None = None
     told = _Told(start_ns, on_progress)
     while True:
         if not closed and feed.exhausted and not feed.conversations:
             generator.close()
             closed = True
-        over = generator.wait(_TICK_S)
+        to_stop = _TICK_S if stop_ns is None or closed else (stop_ns - time.monotonic_ns()) / 1e9
+        # Only a conversation's next turn depends on an ending; to be woken by each takes the generator's processor.
+        over = generator.wait(min(max(to_stop, 0.0), _TICK_S), for_endings=bool(feed.conversations))
         part = generator.take()
         parts.append(part)
         now = time.monotonic_ns()
@@ -192,9 +197,14 @@ def _run(
         told.tell(now, counts, part, last=over)
         if over:
             return
-        if stop_ns is not None and now >= stop_ns and not closed:
+        behind = manner.give_up is not None and counts["in_flight"] >= manner.give_up
+        if not drained and (behind or (stop_ns is not None and now >= stop_ns and not closed)):
             generator.drain()
-            closed = feed.stopped = True
+            closed = drained = feed.stopped = True
+        if manner.drain is not None and closed and (drained or counts["waiting"] == 0):
+            cut_ns = cut_ns or now + int(manner.drain * 1e9)
+            if now >= cut_ns:
+                generator.cut()
         if closed:
             continue
         if turns := _turns(feed, part):

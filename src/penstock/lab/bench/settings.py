@@ -58,6 +58,7 @@ class BenchSettings(PenstockSettings):
     api: str = setting("auto", choice(APIS))
     model: str | None = setting(None, text)
     api_key: str | None = setting(None, text, secret=True)
+    ca: Path | None = setting(None, path)
     header: tuple[tuple[str, str], ...] = setting((), _headers, secret=True)
     body: dict[str, Any] | None = setting(None, _body)
     ignore_eos: bool | None = setting(None, switch)

@@ -64,6 +64,8 @@ class Kind:
             value = given.get(name)
             value = option.default if value is None else value
             values[name] = None if value is None else option.read(value, name)
+        if values.get("prompt") == "ids" and tokenizer is None:
+            raise InvalidRequestError("Prompts of token ids need a --tokenizer.", param="prompt")
         return self.build(Making(seed, tokenizer), values)
 
 
