@@ -18,8 +18,12 @@ _HEAD = "<!-- Made by penstock journal index; what is written here by hand is lo
 
 def index(evidence: Evidence) -> str:
     """The page's text. The same journal gives the same page on every day and every machine."""
-    journal = evidence.journal
-    parts = [_HEAD]
+    return "\n".join([_HEAD, *days_and_topics(evidence.journal), *_records(evidence)]).rstrip() + "\n"
+
+
+def days_and_topics(journal: Journal) -> list[str]:
+    """Lines of Markdown, whose links are relative to the journal's folder."""
+    parts = []
     if days := journal.days:
         parts += [
             "## Days\n",
@@ -42,8 +46,7 @@ def index(evidence: Evidence) -> str:
             links = ", ".join(f"[{name.removesuffix('.md')}](topics/{topic.name}/{name})" for name in files)
             parts.append(f"- {topic.name}: {links or 'nothing yet'}")
         parts.append("")
-    parts += _records(evidence)
-    return "\n".join(parts).rstrip() + "\n"
+    return parts
 
 
 def sections_of(day: Day) -> dict[str, str]:

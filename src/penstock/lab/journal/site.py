@@ -15,9 +15,9 @@ from penstock.lab.journal.entries import write_whole
 from penstock.lab.journal.evidence import Evidence
 from penstock.lab.journal.fields import machine_name
 from penstock.lab.journal.history import history
-from penstock.lab.journal.index import index
+from penstock.lab.journal.index import days_and_topics
 from penstock.lab.journal.matrix import matrix
-from penstock.lab.pages.document import Callout, Cell, Code, Document, Link, Paragraph, Prose, Section, Table
+from penstock.lab.pages.document import Callout, Cell, Code, Document, Grid, Link, Paragraph, Prose, Section, Table
 from penstock.lab.pages.estimates import Estimate
 from penstock.lab.pages.html import Markup, data_block, element
 from penstock.lab.pages.machine_section import machine_section
@@ -61,12 +61,12 @@ def write(journal: Journal, out: Path) -> int:
         raise InvalidRequestError(f"{out} holds something that isn't a journal's site.", param="out")
     evidence = Evidence(journal)
     site = _Site(journal)
-    _front(site, evidence)
     for path in [*(day.log for day in journal.days), *(p for t in journal.topics for p in sorted(t.rglob("*.md")))]:
         _prose(site, path)
     for exhibit in evidence.all:
         _record(site, exhibit)
     _trends(site, evidence)
+    _front(site, evidence)
     if out.exists():
         shutil.rmtree(out)
     write_whole(out / _MARK, "")
@@ -99,9 +99,12 @@ class _Relink:
 
 def _front(site: _Site, evidence: Evidence) -> None:
     journal = site.journal
-    text = re.sub(r"<!--.*?-->", "", index(evidence), flags=re.DOTALL).strip().removeprefix("# Journal").strip()
-    blocks: list[Prose | Table] = [Prose(text)]
+    text = "\n".join(days_and_topics(journal))
     sections = []
+    trends = [page for page in site.pages if page.path.startswith("history/")]
+    if trends:
+        links = tuple((Cell(page.document.title, href=page.path),) for page in trends)
+        sections.append(Section("History", (Table(("metric",), links),)))
     made = matrix(evidence.all)
     if made.cells:
         headings, rows = made.table()
@@ -110,11 +113,25 @@ def _front(site: _Site, evidence: Evidence) -> None:
     if evidence.problems:
         points = tuple(str(problem) for problem in evidence.problems)
         sections.append(Section("Problems", (Callout("Some Records can't be used.", "warn", points),)))
+    if evidence.all:
+        sections.append(Section("Records", (_record_table(journal, evidence.all),)))
     document = Document(
-        title=f"Journal of {journal.root.parent.name or 'a laboratory'}", kind="Journal", lead=tuple(blocks),
-        sections=tuple(sections),
+        title=f"Journal of {journal.root.parent.name or 'a laboratory'}", kind="Journal",
+        lead=(Prose(text),) if text else (), sections=tuple(sections),
     )  # fmt: skip
     site.add("index.html", document, text, journal.root / "JOURNAL_INDEX.md")
+
+
+def _record_table(journal: Journal, exhibits: list[Exhibit]) -> Table:
+    rows = []
+    for exhibit in exhibits:
+        record = exhibit.record
+        flaws = ", ".join(flaw.kind for flaw in record.flaws)
+        rows.append((
+            Cell(exhibit.name, href=_record_path(journal, exhibit)), record.workload.name, record.subject.name,
+            machine_name(record.machine), f"{record.created:%Y-%m-%d}", Cell(flaws, tone="bad" if flaws else "plain"),
+        ))  # fmt: skip
+    return Table(("Record", "workload", "subject", "machine", "taken", "flaws"), tuple(rows))
 
 
 def _prose(site: _Site, path: Path) -> None:
@@ -168,13 +185,16 @@ def _trends(site: _Site, evidence: Evidence) -> None:
         if not trends:
             continue
         path = f"history/{metric}.html"
-        plots = tuple(_trend_plot(metric, trend) for trend in trends)
+        subjects = {trend.subject: [t for t in trends if t.subject == trend.subject] for trend in trends}
         document = Document(
             title=f"{metric} over commits", kind="History", trail=_trail(path),
             lead=(Paragraph("On one machine each; upright lines are steps, a star is a dirty checkout.", soft=True),),
-            sections=tuple(Section(plot.title, (plot,)) for plot in plots),
+            sections=tuple(
+                Section(name, (Grid(tuple(_trend_plot(metric, trend) for trend in own)),))
+                for name, own in sorted(subjects.items())
+            ),
         )  # fmt: skip
-        words = [document.title, *(plot.title for plot in plots)]
+        words = [document.title, *(f"{trend.subject} {trend.workload} {trend.machine}" for trend in trends)]
         site.add(path, document, " ".join(words))
 
 
@@ -187,7 +207,8 @@ def _trend_plot(metric: str, trend: Trend) -> Plot:
         labels=[f"{m.created:%Y-%m-%d}, {m.software}" for m in trend.moments],
     )  # fmt: skip
     return Plot(
-        title=f"{trend.subject}, {trend.workload}, {trend.machine} {trend.hardware}",
+        title=f"{trend.workload}, on {trend.machine}",
+        caption=f"Hardware {trend.hardware}.",
         x=Axis(label="commit", categories=names),
         y=Axis(label=metric, unit=trend.unit),
         series=(series,),
@@ -200,7 +221,7 @@ def _search_page(site: _Site) -> str:
         {"title": page.document.title, "href": page.path, "text": re.sub(r"\s+", " ", page.text)} for page in site.pages
     ]
     document = Document(title="Search", kind="Journal", trail=(Link("Journal", "index.html"),))
-    place = element("div", id="found", aria_live="polite")
+    place = element("div", element("div", id="found", aria_live="polite"), class_="sheet")
     return render(
         document, search=_SEARCH, scripts=("search.js",), data=Markup(place + data_block("search-index", entries))
     )
