@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING
 
-from benchmarks.chart import Chart, Line, Point
+from penstock.lab.journal.chart import Chart, Line, Point
 from penstock.core.record import Record
 
 if TYPE_CHECKING:

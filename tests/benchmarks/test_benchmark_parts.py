@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from benchmarks.chart import Chart, Line, Point
+from penstock.lab.journal.chart import Chart, Line, Point
 from benchmarks.client import Answer
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
