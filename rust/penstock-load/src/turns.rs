@@ -133,10 +133,11 @@ impl Turns {
     fn start_due(&mut self) {
         while self.in_flight < self.target.slots {
             let now = clock::now();
+            let nothing_else = self.in_flight == 0 && self.timed.is_empty(); // that they could follow
             if self.timed.peek().is_some_and(|Reverse(first)| first.0 <= now) {
                 let Some(Reverse(Timed(due, _, submission))) = self.timed.pop() else { return };
                 self.start(submission, due, now);
-            } else if let Some(due) = self.freed.front().copied().or((self.in_flight == 0).then_some(now)) {
+            } else if let Some(due) = self.freed.front().copied().or(nothing_else.then_some(now)) {
                 let Some(submission) = self.untimed.pop_front() else { return };
                 self.start(submission, due, now);
             } else {

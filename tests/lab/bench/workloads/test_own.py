@@ -160,6 +160,8 @@ def test_given_any_json_then_it_is_asked_or_refused(tmp_path_factory: pytest.Tem
     try:
         own = _own(tmp_path_factory.mktemp("own"), {"prompt": "a"}, line)
     except InvalidRequestError as error:
-        assert "line 2" in error.message
+        said = error.message
     else:
+        said = "line 2"
         assert all(one.prompt and one.max_tokens >= 1 for one in own.requests())
+    assert "line 2" in said

@@ -139,7 +139,7 @@ def test_given_data_that_cannot_be_then_file_and_place_are_named(
 
 
 def test_given_a_directory_of_something_else_then_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="has no chunk-N-trace.csv"):
+    with pytest.raises(InvalidRequestError, match=r"has no chunk-N-trace\.csv"):
         _replay(tmp_path)
     (tmp_path / "chunk-0-trace.csv").write_text("0,1,1,Gamma,1,1\n", encoding="utf-8")
     with pytest.raises(InvalidRequestError, match=r"chunk-0-dataset\.json can't be read"):

@@ -63,7 +63,8 @@ def test_given_mooncakes_trace_then_all_its_rows_are_read_and_what_a_cache_could
     # The simplest count of it: blocks seen before, as an id stands for all before it too.
     seen: set[int] = set()
     found = total = 0
-    for line in gzip.open(_TRACES / "mooncake_conversation_trace.jsonl.gz", "rt", encoding="utf-8"):
+    raw = gzip.decompress((_TRACES / "mooncake_conversation_trace.jsonl.gz").read_bytes())
+    for line in raw.decode().splitlines():
         row = json.loads(line)
         found += sum(one in seen for one in row["hash_ids"])
         total += len(row["hash_ids"])
