@@ -7,6 +7,7 @@ use crate::generator::{FIRST, Health, Shared, Target, locked};
 use crate::job::{Job, Submission};
 use crate::limits;
 use crate::outcomes::{Columns, Ending};
+use crate::sched;
 use crate::slots::Slots;
 use crate::timed::Timed;
 use mio::event::Event;
@@ -73,6 +74,7 @@ impl Turns {
     }
 
     pub(crate) fn run(&mut self) -> io::Result<()> {
+        sched::prefer_short_turns();
         let began = Began { wall: clock::now(), cpu: clock::thread_cpu(), cpu_wait: clock::thread_wait() };
         let mut events = Events::with_capacity(1024);
         let mut heartbeat = began.wall + HEARTBEAT;
