@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from penstock.lab.bench.stability import Stability
 
 _GROWTH = 8  # of concurrency, looking for a first guess
+_ROUNDS = 20  # of a closed loop that is a first guess
 _STILL_GROWS = 1.25  # times the throughput of before
 _PLATEAU = 0.9  # of the throughput of the point before: eight times the requests gave no more
 _LINEAR = 0.6  # of what as many more requests at once would give if they didn't disturb each other
@@ -53,14 +54,16 @@ class Point:
     share: tuple[float, float] | None = None  # of requests within the SLO, and its standard error
     requests: int = 0  # that were due
     response: float = 0.0  # s that an answer took, on average
-    invalid: tuple[str, ...] = ()  # why the client can't be believed
+    invalid: tuple[str, ...] = ()  # why the client can't be believed: no latencies are quoted, and `share` is None
+    disturbed: bool = False  # the client was so late that not even the verdict can be believed
     cut: bool = False
     measured: Measured | None = None
     bound: Bound | None = None
 
     @property
     def usable(self) -> bool:
-        return not self.invalid and not self.cut
+        """Whether its verdict counts."""
+        return not self.disturbed and not self.cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,7 @@ def search(
             if load is None:
                 break
             steps_left = max(1, plan.steps - len(sweep.points))
-            point = trial(load, _requests(sweep), min(left, max(2 * left / steps_left, plan.budget / 25)))
+            point = trial(load, _requests(sweep, load), min(left, max(2 * left / steps_left, plan.budget / 25)))
             sweep.points.append(point)
             sweep.limit = _limit(sweep)
             if on_point:
@@ -143,12 +146,14 @@ def saturated(point: Point, points: list[Point]) -> bool:
     return any(0 < _PLATEAU * point.stability.served < each.stability.served for each in fewer)
 
 
-def _requests(sweep: Sweep) -> int:
+def _requests(sweep: Sweep, load: Load) -> int:
     """Of the next point: as many as it takes for two of them to tell the capacity well, up to four times the plan's.
 
     The heavier the tail of the lengths, the more vary the rates at which saturated points were served.
     """
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
+    if load.closed:  # on the way to a rate a first guess will do
+        return plan.requests if plan.axis == "concurrency" else min(int(_ROUNDS * load.value), plan.requests)
     needed = [
         (point.stability.served_error / point.stability.served / (0.75 * plan.tolerance)) ** 2 * point.requests / 2
         for point in points
@@ -160,7 +165,8 @@ def _requests(sweep: Sweep) -> int:
 
 def _used_up(sweep: Sweep, left: float) -> bool:
     last = sweep.points[-_INVALID_IN_TURN:]
-    if len(last) == _INVALID_IN_TURN and all(point.invalid for point in last):
+    with_slo = sweep.plan.target is not None
+    if len(last) == _INVALID_IN_TURN and all(point.disturbed or (with_slo and point.invalid) for point in last):
         sweep.ended = "the client is the limit"
     elif len(sweep.points) >= sweep.plan.steps:
         sweep.ended = "the steps are used up"
@@ -232,7 +238,7 @@ def _more_at_once(sweep: Sweep, closed: list[Point]) -> Load | None:
     last = closed[-1]
     grew = len(closed) < 2 or last.stability.served > _STILL_GROWS * closed[-2].stability.served
     following = min(last.load.value * _GROWTH, sweep.plan.max_concurrency)
-    failed = last.stability.verdict is Verdict.OVERLOADED or bool(sweep.points[-1].invalid)
+    failed = last.stability.verdict is Verdict.OVERLOADED or sweep.points[-1].disturbed
     if failed or not grew or following <= last.load.value or len(closed) >= sweep.plan.steps - 2:
         return None
     return Load(following, closed=True)
