@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.cli.flags import SERVED_ENGINE, SERVER, Flags
 from penstock.engine.config import EngineConfig
+from penstock.engine.settings import EngineSettings
 from penstock.server.declared import DeclaredModel
 from penstock.server.ensembles.declared import Ensemble, Step
 from penstock.server.settings import ServerSettings
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from penstock.core.settings import PenstockSettings
     from penstock.engine.spawn import CoreProcess
 
 Started = list[tuple[list[DeclaredModel], ServerSettings]]
@@ -62,14 +66,14 @@ def test_without_flags_the_defaults_start(penstock: Callable[..., Any], model: P
 def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Path, started: Started) -> None:
     flags = (
         "--max-model-len 100 --max-num-seqs 3 --max-num-batched-tokens 64 --max-prefill-tokens-while-decoding 32 "
-        "--max-waiting 9 --block-size 8 --kv-memory 1MiB --memory 1GiB --gpu-memory-utilization 0.5 "
-        "--no-enable-prefix-caching "
+        "--max-waiting 9 --max-queue-delay-ms 2.5 --block-size 8 --kv-memory 1MiB --memory 1GiB "
+        "--gpu-memory-utilization 0.5 --no-enable-prefix-caching "
         "--speculation ngram --draft-model model.gguf --runner native --device cpu "
         "--dtype float32 --kv-cache-dtype int8 --quantization int4 --threads 2 "
         "--reserve-cores 1 --pin-threads on --no-runner-cache --allow-unverified "
         "--lora one=/a --lora two=/b=c --max-loras 3 --max-lora-rank 16 "
         "--host ::1 --port 0 --grpc-port 8001 --uds s.sock --api-key a --api-key b --no-public-probes "
-        "--model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
+        "--tool-format hermes --model-control --served-model-name m --alias x --alias y --idle-unload 60 --lora-dir /l "
         "--cors-origin * --allowed-host h --max-body-bytes 2MiB --max-header-bytes 8KiB --data-dir data "
         "--max-file-bytes 1MiB --batch-concurrency 2 --drain-timeout 1.5 "
         "--latency-target-ms 20 --keepalive-seconds 5 --log-level debug --access-log"
@@ -78,9 +82,9 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
     (declared,), settings = started[0]
     assert declared.config == EngineConfig(
         model_path=str(model), max_model_len=100, max_num_seqs=3, max_num_batched_tokens=64,
-        max_prefill_tokens_while_decoding=32, max_waiting=9, block_size=8, kv_memory=1 << 20, memory=1 << 30,
-        gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram", draft_model="model.gguf",
-        runner="native", device="cpu", dtype="float32",
+        max_prefill_tokens_while_decoding=32, max_waiting=9, max_queue_delay_ms=2.5, block_size=8, kv_memory=1 << 20,
+        memory=1 << 30, gpu_memory_utilization=0.5, enable_prefix_caching=False, speculation="ngram",
+        draft_model="model.gguf", runner="native", device="cpu", dtype="float32",
         kv_cache_dtype="int8", quantization="int4", threads=2, reserve_cores=1, pin_threads="on",
         runner_cache=False, allow_unverified=True, lora_modules=(("one", "/a"), ("two", "/b=c")), max_loras=3,
         max_lora_rank=16,
@@ -88,6 +92,7 @@ def test_every_flag_reaches_its_setting(penstock: Callable[..., Any], model: Pat
     unchanged = [name for name, value in vars(ServerSettings()).items() if getattr(settings, name) == value]
     assert unchanged == []
     assert (declared.name, declared.aliases, declared.idle_unload) == ("m", ("x", "y"), 60)
+    assert declared.tool_format == "hermes"
     assert (settings.api_keys, settings.aliases, settings.max_body_bytes) == (("a", "b"), ("x", "y"), 2 << 20)
 
 
@@ -142,6 +147,7 @@ version = "7"
 aliases = ["x"]
 idle-unload = 60
 preload = false
+tool_format = "mistral"
 memory = "1GiB"
 threads = 1
 """
@@ -158,10 +164,52 @@ def test_the_models_of_the_file_are_served_with_settings_of_their_own(
     a = DeclaredModel(config=EngineConfig(model_path=path, threads=2), name="a")
     b = DeclaredModel(
         config=EngineConfig(model_path=path, threads=1, memory=1 << 30),
-        name="b", version="7", aliases=("x",), idle_unload=60, preload=False,
+        name="b", version="7", aliases=("x",), idle_unload=60, preload=False, tool_format="mistral",
     )  # fmt: skip
     assert models == [a, b]
     assert with_first == [DeclaredModel(config=EngineConfig(model_path=str(model), threads=2)), a, b]
+
+
+ADAPTERS = """
+[engine]
+lora_modules = { x = "/x" }
+
+[[models]]
+name = "a"
+model = "./model.gguf"
+
+[[models]]
+name = "b"
+model = "./model.gguf"
+"""
+
+
+def test_adapters_are_for_the_model_of_the_command_line_or_else_the_first_of_the_file(
+    penstock: Callable[..., Any], alone: Path, model: Path, started: Started
+) -> None:
+    (alone / "penstock.toml").write_text(ADAPTERS)
+    assert penstock("serve").code == 0
+    assert penstock("serve", model).code == 0
+    adapters = [[each.config.lora_modules for each in models] for models, _ in started]
+    assert adapters == [[(("x", "/x"),), ()], [(("x", "/x"),), (), ()]]
+
+
+def test_a_model_of_the_file_that_is_not_there_is_told_by_its_name(
+    penstock: Callable[..., Any], alone: Path, started: Started
+) -> None:
+    (alone / "penstock.toml").write_text('[[models]]\nname = "a"\nmodel = "./none.gguf"')
+    ran = penstock("serve")
+    assert (ran.code, started) == (4, [])
+    assert "The model 'a': There is no file or directory ./none.gguf" in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(("flags", "section"), [(SERVED_ENGINE, EngineSettings), (SERVER, ServerSettings)])
+def test_a_mistake_in_a_flag_is_told_by_the_flags_own_name(
+    penstock: Callable[..., Any], model: Path, flags: Flags, section: type[PenstockSettings]
+) -> None:
+    own = {flag.name: flag.option for flag in flags.rows if flag.option and flag.kind == list[str]}
+    assert {field.name: field.metadata["flag"] for field in fields(section) if field.metadata["flag"]} == own
+    assert "--lora: must be of the form NAME=PATH" in " ".join(penstock("serve", model, "--lora", "x").err.split())
 
 
 @pytest.mark.parametrize(

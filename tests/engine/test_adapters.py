@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import shutil
 import signal
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,18 @@ import pytest
 
 from engine.test_client import collect, prompt_of, with_engine
 from penstock.core.errors import ConfigError, InvalidRequestError, ModelFileError, NotFoundError
-from penstock.engine.types import SamplingParams
+from penstock.engine import wire
+from penstock.engine.config import EngineConfig
+from penstock.engine.core import EngineCore
+from penstock.engine.process import load_adapter
+from penstock.engine.types import Request, SamplingParams
 from penstock.models.load import load
 from support.adapters import write_adapter
 from support.eventually import eventually
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from penstock.engine.client import EngineClient
@@ -168,3 +174,62 @@ def test_a_configured_adapter_that_cannot_be_loaded_fails_the_start(model: Path,
 
     with pytest.raises(ConfigError, match="The adapter 'a'"):
         with_engine(model, work, lora_modules=(("a", str(tmp_path)),))
+
+
+@pytest.fixture
+def core_and_wakes(model: Path, adapters: dict[str, str]) -> Iterator[tuple[EngineCore, queue.SimpleQueue[None]]]:
+    wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+    settings = {"dtype": "float32", "threads": 1, "kv_memory": 16 << 20, "runner_cache": False, "max_loras": 1}
+    config = EngineConfig(model_path=str(model), runner="native", lora_modules=(("a", adapters["a"]),), **settings)
+    core = EngineCore(config, wake=lambda: wakes.put(None))
+    yield core, wakes
+    core.shutdown()
+
+
+def with_grammar(request_id: str) -> Request:
+    params = SamplingParams(max_tokens=8, grammar="start: /[a-d]{5,30}/")
+    return Request(request_id=request_id, prompt_token_ids=[5, 6], params=params, arrival_time=0.0, adapter="a")
+
+
+def test_given_a_request_whose_grammar_is_being_compiled_when_its_adapter_is_unloaded_then_it_is_finished(
+    core_and_wakes: tuple[EngineCore, queue.SimpleQueue[None]],
+) -> None:
+    core, wakes = core_and_wakes
+    assert core.add(with_grammar("r")) is None
+    core.adapters.unload("a")
+    wakes.get(timeout=30)
+    assert core.poll() == []
+    ends = []
+    while core.has_work:
+        ends += [output.finish_reason for output in core.step() if output.finish_reason is not None]
+    assert ends == ["length"]
+
+
+def test_given_a_request_that_is_aborted_while_its_grammar_is_compiled_then_its_adapter_can_leave_memory(
+    core_and_wakes: tuple[EngineCore, queue.SimpleQueue[None]], adapters: dict[str, str]
+) -> None:
+    core, _ = core_and_wakes
+    assert core.add(with_grammar("r")) is None
+    core.abort("r")
+    core.adapters.unload("a")
+    assert core.adapters.load("b", adapters["b"]).name == "b"
+
+
+def test_given_a_device_that_fails_when_an_adapter_is_loaded_then_that_is_refused_and_the_core_goes_on(
+    core_and_wakes: tuple[EngineCore, queue.SimpleQueue[None]],
+    adapters: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core, _ = core_and_wakes
+    core.adapters.unload("a")
+
+    def fail(*_: object) -> int:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(core.runner, "load_adapter", fail)
+        answer = load_adapter(core, wire.LoadAdapter("b", adapters["b"]))
+    assert isinstance(answer, wire.AdapterFailed)
+    assert answer.error_type == ModelFileError.__name__
+    assert "out of memory" not in answer.message
+    assert isinstance(load_adapter(core, wire.LoadAdapter("b", adapters["b"])), wire.AdapterLoaded)

@@ -16,10 +16,10 @@ from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestErr
 from penstock.engine import wire
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
-from penstock.engine.mailbox import merge
 from penstock.engine.spawn import CoreProcess
 from penstock.engine.types import RequestOutput, SamplingParams
 from support.eventually import eventually
+from support.merging import merge
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def collect(client: EngineClient, prompt: list[int], params: SamplingParam
     """The whole output of each choice."""
     whole: dict[int, RequestOutput] = {}
     async for index, delta in client.generate(prompt, params, request_id=f"r{time.monotonic_ns()}", **kw):
-        whole[index] = merge(whole[index], delta) if index in whole else delta
+        whole[index] = merge(whole.get(index), delta)
     return [whole[index] for index in sorted(whole)]
 
 

@@ -93,6 +93,24 @@ def test_settings_that_ask_for_more_than_is_computed_are_refused_by_name(
     assert part in error.message
 
 
+@pytest.mark.parametrize(
+    "excluded", [["q_proj"], ["self_attn.q_proj"], [f"model.layers.{i}.self_attn.q_proj" for i in range(3)], ".*q_proj"]
+)
+def test_modules_that_are_excluded_may_be_absent(excluded: list[str] | str, tmp_path: Path) -> None:
+    tensors = {name: each for name, each in adapter_tensors(SPEC).items() if "q_proj" not in name}
+    with opened(write_adapter(tmp_path, SPEC, tensors=tensors, exclude_modules=excluded)) as adapter:
+        assert adapter.pairs.keys() == {f"layers.{i}.{module}" for i in range(3) for module in MODULES if module != "q"}
+
+
+def test_a_file_without_more_than_is_excluded_is_incomplete(tmp_path: Path) -> None:
+    tensors = {name: each for name, each in adapter_tensors(SPEC).items() if "q_proj" not in name}
+    directory = write_adapter(tmp_path, SPEC, tensors=tensors, exclude_modules=["model.layers.1.self_attn.q_proj"])
+    assert "'q_proj'" in refusal(directory).message
+    some = {name: each for name, each in adapter_tensors(SPEC).items() if "layers.2.self_attn.q_proj" not in name}
+    directory = write_adapter(tmp_path, SPEC, tensors=some, exclude_modules=["model.layers.1.self_attn.q_proj"])
+    assert "q_proj has no tensor in layer 2" in refusal(directory).message
+
+
 def _without(tensors: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in tensors.items() if key != name}
 

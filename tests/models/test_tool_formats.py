@@ -19,6 +19,7 @@ from support.tool_templates import FAMILIES
 
 if TYPE_CHECKING:
     from penstock.models.message_parts import Part
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import ToolFormat
 
 NAMES = ("weather", "clock", "weather_in")
@@ -85,6 +86,25 @@ def test_spaces_and_order_are_taken_from_the_template() -> None:
 )
 def test_a_template_that_cannot_tell_gets_the_generic_format(source: str) -> None:
     assert tool_format(template(source)) is GENERIC
+
+
+@pytest.mark.parametrize("family", ["hermes", "llama3", "mistral"])
+def test_a_family_that_is_told_counts_whatever_the_template_shows(family: Spelling) -> None:
+    unclear = template(QWEN_STYLE.replace('"name"', '"tool"'))
+    told = tool_format(unclear, family)
+    assert (told.family, told.in_messages) == (family, False)
+    silent = tool_format(template(QWEN_STYLE.replace("tools %}", "toolbox %}")), family)
+    assert (silent.family, silent.in_messages) == (family, True)
+    call = silent.write([("f", "{}")])
+    assert joined(read(told, [call])) == joined(read(silent, [call]))
+    [question] = into_messages([{"role": "user", "content": "time?"}], TOOLS, system_role=False, spelling=silent)
+    assert silent.head("<function name>").replace('"<function name>"', "<function name>") in question["content"]
+
+
+def test_a_family_that_is_told_is_spelled_as_the_template_spells_it() -> None:
+    listed = template(MISTRAL_STYLE.replace('"[CALLS] ["', '"[TOOL_CALLS]["'))
+    assert tool_format(listed, "mistral") == tool_format(listed)
+    assert tool_format(listed, "generic") is GENERIC
 
 
 @pytest.mark.parametrize("name", FAMILIES)

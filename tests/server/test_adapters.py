@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from penstock.core.errors import ConfigError
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
 from penstock.models.load import load
+from penstock.server.declared import DeclaredModel
+from penstock.server.run import serve
+from penstock.server.settings import ServerSettings
 from support.adapters import write_adapter
 from support.listening import listening
 from support.tiny_chat import write_tiny_chat
@@ -146,6 +150,35 @@ def test_paths_beyond_the_allowed_directory_and_what_is_no_adapter_are_refused(
         with_server(model, work, adapters={}, lora_dir=lora_dir)
     finally:
         link.unlink()
+
+
+def test_an_adapter_that_cannot_be_read_is_refused_by_the_field_that_names_it(
+    model: Path, lora_dir: Path, spec: ModelSpec
+) -> None:
+    write_adapter(lora_dir / "whole", spec, modules_to_save=["lm_head"])
+    half = write_adapter(lora_dir / "half", spec) / "adapter_model.safetensors"
+    half.write_bytes(half.read_bytes()[:-100])
+    cases = [
+        ("whole", "invalid_adapter", "['lm_head']"),
+        ("half", "invalid_adapter", "cut short"),
+        ("foreign", "adapter_mismatch", "another base model"),
+        (".", "adapter_not_found", "adapter_config.json"),
+    ]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for path, code, part in cases:
+            error = (await load_lora(client, "x", path)).json()["error"]
+            assert (error["param"], error["code"]) == ("lora_path", code)
+            assert part in error["message"]
+
+    with_server(model, work, adapters={}, lora_dir=lora_dir)
+
+
+def test_a_directory_for_adapters_that_is_not_there_ends_the_start(model: Path, tmp_path: Path) -> None:
+    settings = ServerSettings(port=0, lora_dir=tmp_path / "none")
+    declared = DeclaredModel.of(EngineConfig(model_path=str(model)), settings)
+    with pytest.raises(ConfigError, match=r"--lora-dir: .*none is not a directory"):
+        asyncio.run(serve([declared], settings))
 
 
 def test_without_a_directory_for_them_nothing_is_loaded_or_unloaded(model: Path, lora_dir: Path) -> None:

@@ -39,6 +39,13 @@ def text(**fields: Any) -> dict[str, Any]:
     return {"prompt": "hello", **fields}
 
 
+# path, body, what the message says there is instead
+CHOICES: list[tuple[str, Any, str]] = [
+    (CHAT, turns({"role": "usr", "content": "a"}), "'usr' is none of system, developer, user, assistant, tool."),
+    (CHAT, chat(tool_choice="any"), "'any' is none of none, auto, required."),
+    (CHAT, chat(response_format={"type": "json"}), "'json' is none of text, json_object, json_schema."),
+    (CHAT, chat(speculation="medusa"), "'medusa' is none of off, ngram, draft."),
+]
 # path, body, the field named, the code
 BAD_FIELDS: list[tuple[str, Any, str | None, str]] = [
     (CHAT, {}, "messages", "missing_field"),
@@ -218,6 +225,13 @@ def engine(echo_model: Path) -> FakeEngine:
 
 
 @pytest.mark.proves(ErrorBody="error", ErrorDetail="message type param code", Message="audio function_call")
+@pytest.mark.parametrize(("path", "body", "said"), CHOICES)
+def test_a_value_that_is_none_of_a_few_is_told_which_there_are(
+    echo_model: Path, path: str, body: Any, said: str
+) -> None:
+    assert said in error_of(ask(FakeEngine(echo_model), "POST", path, body))["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param", "code"), BAD_FIELDS, ids=[f"{i}-{row[2]}" for i, row in enumerate(BAD_FIELDS)]
 )

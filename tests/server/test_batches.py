@@ -144,6 +144,12 @@ def test_a_form_that_cannot_be_is_refused_and_leaves_nothing(
     assert not [*(tmp_path / "files").iterdir()]
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+@pytest.mark.parametrize("limit", ["0", "x", "10001", "9" * 5000])
+def test_a_page_without_a_fitting_size_is_refused(engine: FakeEngine, tmp_path: Path, path: str, limit: str) -> None:
+    assert error_of(ask(engine, "GET", f"{path}?limit={limit}", data_dir=tmp_path))["param"] == "limit"
+
+
 def test_a_file_over_the_limit_is_refused_and_leaves_nothing(engine: FakeEngine, tmp_path: Path) -> None:
     request = httpx.Request("POST", "http://x", files={"purpose": (None, "batch"), "file": ("a", b"x" * 2000)})
     headers = {"content-type": request.headers["content-type"]}
@@ -218,12 +224,66 @@ def test_each_line_is_answered_and_a_bad_one_fails_alone(engine: FakeEngine, tmp
 @pytest.mark.parametrize(("endpoint", "field"), [("/v1/responses", "input"), ("/v1/completions", "prompt")])
 def test_other_endpoints_answer_lines_too(engine: FakeEngine, tmp_path: Path, endpoint: str, field: str) -> None:
     async def work(client: AsyncOpenAI) -> None:
-        batch = await begin(client, line("a", endpoint, **{field: "hello"}), endpoint=endpoint)
+        batch = await begin(client, line("a", endpoint, **{"messages": None, field: "hello"}), endpoint=endpoint)
         batch = await ended(client, batch.id)
         [answer] = await lines_of(client, batch.output_file_id)
         assert answer["response"]["body"]["object"] in ("response", "text_completion")
 
     with_client(engine, tmp_path, work)
+
+
+def test_a_file_from_windows_is_read_as_any_other(engine: FakeEngine, tmp_path: Path) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        content = b"\xef\xbb\xbf" + jsonl(line("a"), line("b")).replace(b"\n", b"\r\n") + b"\r\n"
+        file = await client.files.create(file=("in.jsonl", content), purpose="batch")
+        batch = await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+        batch = await ended(client, batch.id)
+        assert [each["custom_id"] for each in await lines_of(client, batch.output_file_id)] == ["a", "b"]
+
+    with_client(engine, tmp_path, work)
+
+
+def test_what_had_no_effect_is_named_beside_a_lines_answer(engine: FakeEngine, tmp_path: Path) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        batch = await begin(client, {**line("a", user="me"), "priority": 3}, line("b"))
+        batch = await ended(client, batch.id)
+        first, second = await lines_of(client, batch.output_file_id)
+        assert first["response"]["ignored_fields"] == "user, priority"
+        assert "ignored_fields" not in second["response"]
+
+    with_client(engine, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({**line("a"), "method": "GET"}, "'method' is not valid: 'GET' is none of POST"),
+        ({**line("a"), "body": None}, "'body' is not valid: expected `object`, got `null`"),
+        ({"custom_id": "a"}, "'method' is missing"),
+        ([], "the line must be a JSON object: expected `object`, got `array`"),
+    ],
+    ids=["method", "body", "missing", "array"],
+)
+def test_a_bad_line_is_told_by_number_and_field(engine: FakeEngine, tmp_path: Path, wrong: Any, why: str) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        batch = await ended(client, (await begin(client, line("good"), wrong)).id)
+        [told] = await lines_of(client, batch.error_file_id)
+        assert told["error"]["message"] == f"Line 2 can't be run: {why}."
+
+    with_client(engine, tmp_path, work)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/responses"), ("POST", "/v1/files")])
+def test_a_directory_that_cannot_be_used_is_a_503_that_says_so(
+    engine: FakeEngine, tmp_path: Path, method: str, path: str
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    form = httpx.Request("POST", "http://x", files={"purpose": (None, "batch"), "file": ("a", b"x")})
+    body, kind = (form.read(), form.headers["content-type"]) if path == "/v1/files" else ({"input": "a"}, "a/json")
+    response = ask(engine, method, path, body, headers={"content-type": kind}, data_dir=blocked / "data")
+    assert (response.status_code, error_of(response)["code"]) == (503, "storage_unavailable")
+    assert str(tmp_path) not in response.text
 
 
 @pytest.mark.parametrize(
@@ -277,6 +337,23 @@ def test_a_cancelled_batch_keeps_what_it_has(echo_model: Path, tmp_path: Path) -
         errors = await lines_of(client, batch.error_file_id)
         assert [error["error"]["code"] for error in errors] == ["batch_cancelled"] * 6
         assert (await client.batches.cancel(batch.id)).status == "cancelled"
+
+    with_client(engine, tmp_path, work, batch_concurrency=2)
+
+
+def test_given_several_who_cancel_at_once_then_the_batch_is_ended_once_and_loses_nothing(
+    echo_model: Path, tmp_path: Path
+) -> None:
+    engine = FakeEngine(echo_model, held=True)
+
+    async def work(client: AsyncOpenAI) -> None:
+        batch = await begin(client, *(line(str(number)) for number in range(3)))
+        await eventually(lambda: engine.running == 2, "two lines run")
+        await asyncio.gather(*(client.batches.cancel(batch.id) for _ in range(8)))
+        batch = await ended(client, batch.id)
+        assert len(await lines_of(client, batch.error_file_id)) == 3
+        files = [file.id async for file in client.files.list(purpose="batch_output")]
+        assert files == [batch.error_file_id]
 
     with_client(engine, tmp_path, work, batch_concurrency=2)
 

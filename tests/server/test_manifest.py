@@ -9,20 +9,22 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from penstock.server.body import BodyReader
 from penstock.server.endpoints import ENDPOINTS
+from penstock.server.manifest.events import EVENTS
 from penstock.server.manifest.kserve import TENSORS
+from penstock.server.manifest.kserve_objects import KSERVE_PARTS
 from penstock.server.manifest.page import address, page
 from penstock.server.manifest.table import APIS, PARTS
 from penstock.server.responses import ErrorBody
 from support.asking import ask, error_of
 from support.fake_engine import FakeEngine
 from support.proofs import proofs
+from support.structs import fields_of, structs_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +54,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "file_upload": {"file": "", "purpose": "batch"},  # a form; it has supported fields alone
     "batches": {"input_file_id": "file-1", "endpoint": "/v1/completions", "completion_window": "24h"},
 }
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 # For each object of a request that has fields of no effect: the API, a path to it, and a body that holds it.
 HOLDING: dict[str, tuple[str, str, Any]] = {
     "Message": ("chat", "messages[]", lambda more: {"messages": [{"role": "user", "content": "a", **more}]}),
@@ -80,34 +83,38 @@ HOLDING: dict[str, tuple[str, str, Any]] = {
         "tools[]",
         lambda more: {**LEAST["count_tokens"], "tools": [{"name": "f", "input_schema": {}, **more}]},
     ),
+    "Tool": ("chat", "tools[]", lambda more: {**LEAST["chat"], "tools": [{**FUNCTION, **more}]}),
+    "FunctionDefinition": (
+        "chat",
+        "tools[].function",
+        lambda more: {**LEAST["chat"], "tools": [{"type": "function", "function": {"name": "f", **more}}]},
+    ),
+    "Document": ("rerank", "documents[]", lambda more: {"query": "a", "documents": [{"text": "b", **more}]}),
+    "InputItem": ("responses", "input[]", lambda more: {"input": [{"role": "user", "content": "a", **more}]}),
+    "ResponseTool": (
+        "responses",
+        "tools[]",
+        lambda more: {"input": "a", "tools": [{"type": "function", "name": "f", **more}]},
+    ),
+    "AnthropicMessage": (
+        "count_tokens",
+        "messages[]",
+        lambda more: {"model": "m", "messages": [{"role": "user", "content": "a", **more}]},
+    ),
+    "Thinking": (
+        "count_tokens",
+        "thinking",
+        lambda more: {**LEAST["count_tokens"], "thinking": {"type": "disabled", **more}},
+    ),
+    "OutputConfig": ("count_tokens", "output_config", lambda more: {**LEAST["count_tokens"], "output_config": more}),
     "StreamOptions": ("completions", "stream_options", lambda more: {"prompt": "a", "stream_options": more}),
 }
 NOT_NEUTRAL = {"no value": "is like this"}
 
 
-def fields_of(kind: type[msgspec.Struct]) -> set[str]:
-    """Names as they are on the wire."""
-    return {field.encode_name for field in msgspec.structs.fields(kind)}
-
-
-def structs_in(*kinds: Any) -> Iterator[type[msgspec.Struct]]:
-    """Every struct that the types are made of, themselves included."""
-    seen: set[Any] = set()
-    left = list(kinds)
-    while left:
-        kind = left.pop()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            if kind in seen:
-                continue
-            seen.add(kind)
-            yield kind
-            left += [field.type for field in msgspec.structs.fields(kind)]
-        left += get_args(kind)
-
-
 def entries() -> Iterator[tuple[str, Field]]:
     """Every entry of the manifest by its name."""
-    for table in (*APIS, *PARTS, *TENSORS):
+    for table in (*APIS, *PARTS, *TENSORS, *KSERVE_PARTS, *EVENTS):
         yield from ((f"{table.name}.{name}", field) for name, field in table.fields.items())
 
 
@@ -155,7 +162,7 @@ def test_an_objects_manifest_has_exactly_its_fields(part: Part) -> None:
 
 def test_every_entry_has_a_name_of_its_own_and_an_address() -> None:
     assert not [name for name, times in Counter(name for name, _ in entries()).items() if times > 1]
-    for table in (*APIS, *PARTS, *TENSORS):
+    for table in (*APIS, *PARTS, *TENSORS, *KSERVE_PARTS, *EVENTS):
         for name, field in table.fields.items():
             assert re.match(r"https://\S+$|\w+\.md", address(field, name, table.origins)), (table.name, name)
 
@@ -178,10 +185,20 @@ def test_every_proof_names_an_entry() -> None:
 
 @pytest.mark.parametrize(("api", "name"), of_support("refused"))
 def test_a_refused_field_is_a_400_that_names_it_unless_its_value_asks_for_nothing(
-    echo_model: Path, api: Api, name: str
+    echo_model: Path, tmp_path: Path, api: Api, name: str
 ) -> None:
     endpoint, field = ENDPOINT[api.endpoint], api.fields[name]
     engine = FakeEngine(echo_model)
+    if endpoint.takes is None:
+        for query, refuses in (
+            (f"{name}=x", True),
+            (f"{name}[]=x", True),
+            *((f"{name}={v}", False) for v in field.neutral),
+        ):
+            response = ask(engine, endpoint.method, f"{endpoint.path}?{query}", data_dir=tmp_path)
+            error = error_of(response)
+            assert (error["code"] == "unsupported_parameter", error["param"] == name) == (refuses, refuses), query
+        return
     response = ask(engine, endpoint.method, endpoint.path, {**LEAST[api.name], name: NOT_NEUTRAL})
     assert response.status_code == 400
     if endpoint.error_body is ErrorBody:

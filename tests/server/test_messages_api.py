@@ -80,9 +80,10 @@ def with_client(engine: FakeEngine, work: Callable[[AsyncAnthropic], Awaitable[A
 @pytest.mark.proves(
     messages="model max_tokens messages system temperature",
     AnthropicMessage="role content",
-    AnthropicAnswer="id role model content stop_reason stop_sequence usage",
+    AnthropicAnswer="id role model content stop_reason stop_sequence stop_details container usage",
     TextBlock="text citations",
-    MessageUsage="input_tokens output_tokens cache_creation_input_tokens cache_read_input_tokens",
+    MessageUsage="""input_tokens output_tokens output_tokens_details cache_creation_input_tokens
+        cache_read_input_tokens cache_creation server_tool_use service_tier inference_geo""",
 )
 def test_an_answer_has_anthropics_shape(engine: FakeEngine) -> None:
     engine.cached_tokens = 3
@@ -96,16 +97,25 @@ def test_an_answer_has_anthropics_shape(engine: FakeEngine) -> None:
         "content": [{"type": "text", "text": said, "citations": None}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
         "usage": {
             "input_tokens": len(engine.added[0].prompt_token_ids) - 3,
             "output_tokens": len(said) + 1,
+            "output_tokens_details": {"thinking_tokens": 0},
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 3,
+            "cache_creation": None,
+            "server_tool_use": None,
+            "service_tier": "standard",
+            "inference_geo": None,
         },
     }
 
 
-@pytest.mark.proves(messages="temperature top_p top_k stop_sequences priority output_config", OutputConfig="effort")
+@pytest.mark.proves(
+    messages="temperature top_p top_k stop_sequences priority output_config cache_salt", OutputConfig="effort"
+)
 def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine) -> None:
     create(
         engine,
@@ -114,12 +124,13 @@ def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine) -> Non
         top_k=7,
         stop_sequences=["zzz"],
         priority=4,
+        cache_salt="mine",
         output_config={"effort": "low"},
     )
     [asked] = engine.added
     params = asked.params
     assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.5, 0.9, 7, 100)
-    assert (params.stop, asked.priority) == (("zzz",), 4)
+    assert (params.stop, asked.priority, asked.cache_salt) == (("zzz",), 4, "mine")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +217,12 @@ def test_the_answer_goes_on_where_the_assistants_last_message_ends(engine: FakeE
     assert prompt_of(engine).endswith("assistant\nWell")
 
 
-@pytest.mark.proves(messages="thinking", Thinking="type budget_tokens", ThinkingBlock="thinking signature")
+@pytest.mark.proves(
+    messages="thinking",
+    Thinking="type budget_tokens",
+    ThinkingBlock="thinking signature",
+    ThinkingTokens="thinking_tokens",
+)
 @pytest.mark.parametrize("thinking", [None, {"type": "enabled", "budget_tokens": 1024}, {"type": "adaptive"}])
 def test_thinking_is_a_block_before_the_text(thinking_model: Path, thinking: Any) -> None:
     engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
@@ -215,12 +231,32 @@ def test_thinking_is_a_block_before_the_text(thinking_model: Path, thinking: Any
         {"type": "thinking", "thinking": "Let me see.", "signature": ""},
         {"type": "text", "text": "Four.", "citations": None},
     ]
+    assert answer["usage"]["output_tokens_details"] == {"thinking_tokens": len("Let me see.")}
     limit = engine.added[0].params.thinking
     assert (None if limit is None else limit.tokens) == (1024 if thinking and "budget_tokens" in thinking else None)
 
 
+@pytest.mark.proves(messages="chat_template_kwargs", count_tokens="chat_template_kwargs")
+def test_given_variables_for_the_template_then_the_switch_for_thinking_goes_with_them(tmp_path: Path) -> None:
+    template = "{{ mood }}{{ enable_thinking }}{{ messages[0].content }}"
+    engine = FakeEngine(write_model(tmp_path, template), says="Fine.")
+    variables = {"chat_template_kwargs": {"mood": "grim"}}
+    create(engine, **variables)
+    assert prompt_of(engine) == "grimhello"
+    create(engine, **variables, thinking={"type": "disabled"})
+    assert prompt_of(engine) == "grimFalsehello"
+    asked = {"model": "Echo-1B", "messages": HELLO, **variables}
+    assert ask(engine, "POST", f"{PATH}/count_tokens", asked).json() == {"input_tokens": len("grimhello")}
+    torn = body(chat_template_kwargs={"enable_thinking": True}, thinking={"type": "disabled"})
+    response = ask(engine, "POST", PATH, torn)
+    assert response.status_code == 400
+    assert "'chat_template_kwargs.enable_thinking' says otherwise" in response.json()["error"]["message"]
+
+
 @pytest.mark.proves(
     messages="stream",
+    message_events="""message_start content_block_start content_block_delta content_block_stop message_delta
+        message_stop""",
     MessageEvent="type message index content_block delta usage",
     EventDelta="type text stop_reason stop_sequence",
 )
@@ -257,7 +293,7 @@ def test_a_stream_gives_each_kind_of_block_bit_by_bit(tool_model: Path, thinking
     ) == ("Let me see.")
 
 
-@pytest.mark.proves(MessageEvent="error", AnthropicErrorDetail="type message")
+@pytest.mark.proves(message_events="error", MessageEvent="error", AnthropicErrorDetail="type message")
 def test_a_failure_in_the_midst_of_a_stream_is_its_last_event(engine: FakeEngine) -> None:
     engine.failure = EngineDeadError("It broke.")
     found = named_events(ask(engine, "POST", PATH, body(stream=True)).text)

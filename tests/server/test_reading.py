@@ -14,6 +14,9 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from penstock.core.errors import ConfigError
+from penstock.engine.config import EngineConfig
+from penstock.server.engines import make_engine
 from support.asking import error_of
 from support.encoder_server import serving
 from support.eventually import eventually
@@ -174,6 +177,27 @@ def test_given_documents_then_the_most_relevant_comes_first(client: httpx.Client
     assert [(each["index"], "document" in each) for each in best] == [(whole["results"][0]["index"], False)]
 
 
+def test_given_a_mistake_at_coheres_path_then_the_error_has_openais_shape(client: httpx.Client) -> None:
+    assert refused(client, "/v2/rerank", model="rank", query="", documents=["a"]) == ("query", "empty_input")
+
+
+@pytest.mark.proves(rerank="max_tokens_per_doc")
+@pytest.mark.parametrize("model", ["rank", "embed"])
+def test_given_a_bound_for_documents_then_what_is_beyond_it_does_not_count(client: httpx.Client, model: str) -> None:
+    body = {"model": model, "query": "hello"}
+    long, short = "world hello it isn't here", "world hello"
+    best = ask(client, RERANK, **body, documents=[long, short], max_tokens_per_doc=2)["results"]
+    assert best[0]["relevance_score"] == pytest.approx(best[1]["relevance_score"], abs=1e-6)
+    assert {each["document"]["text"] for each in best} == {long, short}
+    whole = ask(client, RERANK, **body, documents=[long, short], max_tokens_per_doc=0)["results"]
+    assert whole[0]["relevance_score"] != pytest.approx(whole[1]["relevance_score"], abs=1e-6)
+    assert ask(client, RERANK, **body, documents=[LONG], max_tokens_per_doc=4096)["usage"]["total_tokens"] >= 64
+    surrogate = client.post(
+        RERANK, content=rb'{"model": "rank", "query": "a", "documents": ["\ud800"], "max_tokens_per_doc": 1}'
+    )
+    assert surrogate.status_code == 400
+
+
 @pytest.mark.proves(
     score="model text_1 text_2 queries documents",
     Scores="id object created model data usage",
@@ -294,11 +318,20 @@ def test_given_text_that_is_not_unicode_then_the_400_names_the_field(client: htt
     assert response.status_code == 400
 
 
-@pytest.mark.proves(embeddings="priority")
-def test_given_a_priority_then_the_engine_gets_it(served: tuple[Live, ModelRegistry], client: httpx.Client) -> None:
+def test_given_an_encoder_with_adapters_then_it_is_refused(tmp_path: Path) -> None:
+    config = EngineConfig(model_path=str(write_encoder(tmp_path, "embedder")), lora_modules=(("x", "x"),))
+    with pytest.raises(ConfigError, match="is an encoder, and adapters are for generators"):
+        make_engine(config, [])
+
+
+@pytest.mark.proves(embeddings="priority cache_salt")
+def test_given_a_priority_and_a_salt_then_the_engine_gets_them(
+    served: tuple[Live, ModelRegistry], client: httpx.Client
+) -> None:
     engine: Any = served[1].entries[0].served.engine  # type: ignore[union-attr]
-    ask(client, EMBEDDINGS, model="chat", input="hello", priority=-3)
-    assert (engine.added[-1].priority, engine.added[-1].pooling) == (-3, "last")
+    ask(client, EMBEDDINGS, model="chat", input="hello", priority=-3, cache_salt="mine")
+    asked = engine.added[-1]
+    assert (asked.priority, asked.cache_salt, asked.pooling) == (-3, "mine", "last")
 
 
 def test_the_models_are_listed_and_batches_are_counted(client: httpx.Client) -> None:

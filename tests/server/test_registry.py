@@ -141,6 +141,13 @@ def test_two_models_of_one_name_are_refused_before_either_is_loaded(
     assert workshop.made == []
 
 
+def test_given_several_models_when_one_fails_at_the_start_then_the_error_says_which(workshop: Workshop) -> None:
+    workshop.declared = [workshop.model("a", 1), workshop.model("b", 2)]
+    workshop.broken = {2}
+    with pytest.raises(ModelFileError, match="The model 'b': The file is broken"):
+        asyncio.run(workshop.registry.serve(workshop.declared))
+
+
 def test_a_swap_lets_what_runs_finish_on_the_old_model_and_gives_what_comes_to_the_new(workshop: Workshop) -> None:
     workshop.declared = [workshop.model("a")]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from openai.types.responses import Response
 
 PATH = "/v1/responses"
+SCHEMA = {"type": "json_schema", "name": "a", "strict": True}
 SAID = "user\nhello\nassistant\n"
 WEATHER = {
     "type": "function",
@@ -151,7 +154,8 @@ def test_an_answer_has_openais_shape(engine: FakeEngine, tmp_path: Path) -> None
 
 @pytest.mark.proves(
     responses="""temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed stop priority
-        cache_salt max_output_tokens chat_template_kwargs reasoning""",
+        cache_salt max_output_tokens chat_template_kwargs reasoning logit_bias stop_token_ids ignore_eos
+        include_stop_str_in_output skip_special_tokens structured_outputs""",
     ReasoningConfig="effort",
 )
 def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_path: Path) -> None:
@@ -172,12 +176,21 @@ def test_what_is_asked_of_sampling_reaches_the_engine(engine: FakeEngine, tmp_pa
         max_output_tokens=9,
         chat_template_kwargs={"mood": "grim"},
         reasoning={"effort": "low"},
+        logit_bias={"7": 2.5},
+        stop_token_ids=[300],
+        include_stop_str_in_output=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        structured_outputs={"regex": "[a-z]+"},
     )
     [asked] = engine.added
     params = asked.params
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.5, 0.9, 7, 0.1)
     assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (0.2, 0.3, 1.5)
     assert (params.seed, params.stop, params.max_tokens) == (11, ("zzz",), 9)
+    assert (params.logit_bias, params.stop_token_ids) == ({7: 2.5}, (300,))
+    assert (params.include_stop_str_in_output, params.ignore_eos, params.skip_special_tokens) == (True, True, False)
+    assert "[a-z]+" in (params.grammar or "")
     assert (asked.priority, asked.cache_salt) == (5, "mine")
 
 
@@ -248,6 +261,18 @@ def test_a_call_is_an_item_of_its_own(tool_model: Path, tmp_path: Path, choice: 
     assert answer["tools"] == [WEATHER]
 
 
+@pytest.mark.proves(response_events="response.reasoning_text.delta response.reasoning_text.done response.incomplete")
+def test_given_a_stream_that_thinks_and_is_cut_then_its_events_say_so(thinking_model: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
+    body = {"input": "hello", "temperature": 0, "stream": True, "max_output_tokens": 25}
+    found = named_events(ask(engine, "POST", PATH, body, data_dir=tmp_path).text)
+    thought = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    [done] = [event["text"] for event in found if event["type"] == "response.reasoning_text.done"]
+    assert ("".join(thought), done) == ("Let me see.", "Let me see.")
+    assert found[-1]["type"] == "response.incomplete"
+    assert found[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
 @pytest.mark.proves(OutputReasoning="id status summary content", ReasoningText="text")
 def test_thinking_is_an_item_before_the_message(thinking_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(thinking_model, says="Let me see.</think>\n\nFour.")
@@ -282,6 +307,9 @@ def test_log_probabilities_come_with_the_text(engine: FakeEngine, tmp_path: Path
 
 @pytest.mark.proves(
     responses="stream",
+    response_events="""response.created response.in_progress response.output_item.added response.content_part.added
+        response.output_text.delta response.output_text.done response.content_part.done response.output_item.done
+        response.completed""",
     ResponseEvent="type sequence_number response output_index content_index item_id item part delta text logprobs",
 )
 def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path: Path) -> None:
@@ -306,7 +334,10 @@ def test_a_stream_has_openais_events_in_their_order(engine: FakeEngine, tmp_path
     assert (found[0]["response"]["status"], found[0]["response"]["output"]) == ("in_progress", [])
 
 
-@pytest.mark.proves(ResponseEvent="name arguments")
+@pytest.mark.proves(
+    ResponseEvent="name arguments",
+    response_events="response.function_call_arguments.delta response.function_call_arguments.done",
+)
 def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_path: Path) -> None:
     engine = FakeEngine(tool_model, context=4096, says=CALL)
     body = {"input": "hello", "tools": [WEATHER], "stream": True}
@@ -319,7 +350,7 @@ def test_a_streamed_call_gives_its_arguments_bit_by_bit(tool_model: Path, tmp_pa
     assert found[-1]["response"]["output"][0]["arguments"] == "".join(deltas)
 
 
-@pytest.mark.proves(ResponseError="code message")
+@pytest.mark.proves(ResponseError="code message", response_events="response.failed")
 def test_a_failure_in_the_midst_of_a_stream_is_its_last_event(engine: FakeEngine, tmp_path: Path) -> None:
     engine.failure = EngineDeadError("It broke.")
     response = ask(engine, "POST", PATH, {"input": "hello", "stream": True}, data_dir=tmp_path)
@@ -425,6 +456,37 @@ def test_a_background_response_waits_while_the_queue_is_full_and_outlives_crashe
     with_client(engine, tmp_path, work)
 
 
+def test_given_as_many_background_responses_as_may_be_then_another_is_refused(
+    echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.server.responses_api.work.MOST_UNFINISHED", 1)
+    engine = FakeEngine(echo_model, held=True)
+
+    async def work(client: AsyncOpenAI) -> None:
+        first = await client.responses.create(model="Echo-1B", input="one", background=True)
+        with pytest.raises(openai.RateLimitError, match="in the background"):
+            await client.responses.create(model="Echo-1B", input="two", background=True)
+        engine.release(1000)
+        assert (await ended(client, first.id)).status == "completed"
+        await client.responses.create(model="Echo-1B", input="three", background=True)
+
+    with_client(engine, tmp_path, work)
+
+
+def test_given_a_background_response_that_grew_then_its_bytes_are_those_of_the_whole(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    async def work(client: AsyncOpenAI) -> None:
+        await ended(client, (await client.responses.create(model="Echo-1B", input="hello", background=True)).id)
+
+    with_client(engine, tmp_path, work)
+    with closing(sqlite3.connect(tmp_path / "penstock.sqlite3")) as database:
+        row = database.execute(
+            "SELECT bytes, LENGTH(request) + LENGTH(input) + LENGTH(response) FROM responses"
+        ).fetchone()
+    assert row[0] == row[1]
+
+
 def test_a_background_response_that_the_server_left_unfinished_is_made_by_the_next_one(
     echo_model: Path, tmp_path: Path
 ) -> None:
@@ -455,7 +517,7 @@ def test_input_items_are_listed_in_pages(engine: FakeEngine, tmp_path: Path) -> 
     with_client(engine, tmp_path, work)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "order=up", "after=nothing"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", f"limit={'9' * 5000}", "order=up", "after=nothing"])
 def test_a_page_that_cannot_be_is_refused(engine: FakeEngine, tmp_path: Path, query: str) -> None:
     name = create(engine, tmp_path)["id"]
     error = error_of(ask(engine, "GET", f"{PATH}/{name}/input_items?{query}", data_dir=tmp_path))
@@ -500,16 +562,21 @@ def test_the_oldest_turns_are_left_out_where_that_is_asked_for(engine: FakeEngin
         ({"previous_response_id": "resp_none", "background": True}, "previous_response_id"),
         ({"max_output_tokens": 100_000}, "max_output_tokens"),
         ({"metadata": {"a": "x" * 513}}, "metadata"),
+        ({"documents": ["a"]}, "documents"),
+        ({"input": "x" * 100_000}, "input"),
+        ({"text": {"format": {**SCHEMA, "schema": {"uniqueItems": True}}}}, "text.format.schema.uniqueItems"),
     ],
 )
+@pytest.mark.parametrize("background", [False, True])
 def test_what_cannot_be_is_refused_in_the_clients_own_words(
-    engine: FakeEngine, tmp_path: Path, fields: dict[str, Any], param: str
+    engine: FakeEngine, tmp_path: Path, fields: dict[str, Any], param: str, background: bool
 ) -> None:
-    error = refuse(engine, tmp_path, **fields)
+    error = refuse(engine, tmp_path, **{"background": background, **fields})
     assert error["param"] == param
     assert (
         param.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0] in error["message"]
         or "response" in error["message"].lower()
+        or "prompt is" in error["message"]
     )
 
 

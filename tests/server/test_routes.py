@@ -13,7 +13,7 @@ from penstock.server.endpoints import ENDPOINTS
 from penstock.server.routes import GROUPS
 from penstock.server.settings import ServerSettings
 from penstock.server.websocket import WEBSOCKET_ENDPOINTS
-from support.asking import CHAT, error_of
+from support.asking import CHAT, ask, error_of
 from support.fake_engine import FakeEngine
 from support.listening import app_over
 
@@ -38,6 +38,24 @@ def test_a_groups_prefixes_are_those_of_its_endpoints_and_of_no_others(group: En
         assert any(path == prefix or path.startswith(prefix + "/") for prefix in group.prefixes), path
     for path in foreign:
         assert not any(path == prefix or path.startswith(prefix + "/") for prefix in group.prefixes), path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/chat/completions", "There is /v1/chat/completions: "),
+        ("POST", "/v1/v1/messages", "There is /v1/messages: "),
+        ("GET", "/models", "There is /v1/models: "),
+        ("POST", "/embeddings", "There is /v1/embeddings: "),
+        ("GET", "/v1/", "/openapi.json lists"),
+        ("POST", "/v1/chat/completion", "/openapi.json lists"),
+        ("GET", "/v1/stream", "It is a WebSocket"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_what_was_meant(echo_model: Path, method: str, path: str, said: str) -> None:
+    response = ask(FakeEngine(echo_model), method, path)
+    assert response.status_code == 404
+    assert f"There is nothing at {method} {path}. {said}" in response.json()["error"]["message"]
 
 
 def test_what_a_batch_or_a_websocket_may_go_to_is_there() -> None:

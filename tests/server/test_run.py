@@ -25,7 +25,7 @@ from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
 from penstock.server.declared import DeclaredModel
 from penstock.server.listen import Listener
-from penstock.server.run import model_lines, serve
+from penstock.server.run import model_lines, serve, telling_of_loading
 from penstock.server.settings import ServerSettings
 from support.asking import CHAT, COMPLETIONS, error_of, events
 from support.eventually import eventually
@@ -118,6 +118,29 @@ def ending(process: subprocess.Popen[str]) -> Iterator[Running]:
 
 def children_of(running: Running) -> list[psutil.Process]:
     return psutil.Process(running.process.pid).children(recursive=True)
+
+
+def test_loading_that_takes_long_is_told_of_and_a_quick_one_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    async def load(after: float) -> str:
+        with telling_of_loading(["a", "b"], after):
+            await asyncio.sleep(0)  # one turn of the loop, in which a call that is due is made
+            await asyncio.sleep(0)
+        return capsys.readouterr().err
+
+    assert asyncio.run(load(0.0)) == "Loading a, b ...\n"
+    assert asyncio.run(load(3600.0)) == ""
+
+
+def test_settings_that_can_never_work_are_refused_before_anything_is_loaded(model: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    for settings, said in (
+        ({"port": 8001, "grpc_port": 8001}, "--port and --grpc-port are both 8001."),
+        ({"data_dir": str(blocked / "data")}, f"Nothing can be written in {blocked}. Choose another --data-dir."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            asyncio.run(serve([], ServerSettings.load(**settings)))
+        assert caught.value.message.startswith(said)
 
 
 def test_it_starts_says_what_it_found_answers_and_leaves_nothing_behind(model: Path) -> None:

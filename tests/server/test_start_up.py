@@ -34,7 +34,10 @@ HEAVY = {
     *(group.module for group in GROUPS),
 }  # fmt: skip
 # A process that computes has no part in HTTP, and doesn't encode text.
-FOREIGN_TO_THE_CORE = {"asyncio", "ssl", "uvicorn", "starlette", "jinja2", "prometheus_client", "tokenizers"}
+FOREIGN_TO_THE_CORE = {
+    "asyncio", "ssl", "http", "email", "uvicorn", "starlette", "jinja2", "prometheus_client", "tokenizers",
+    "penstock.server",
+}  # fmt: skip
 TIMED = [sys.executable, "-X", "importtime"]
 
 

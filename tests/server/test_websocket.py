@@ -101,6 +101,38 @@ def test_requests_share_a_connection_and_give_what_they_give_over_http(engine: F
     over(engine, work)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_fields_of_no_effect_are_named_at_the_end(engine: FakeEngine, stream: bool) -> None:
+    async def work(socket: ClientConnection) -> None:
+        await begin(socket, "a", user="me", stream=stream)
+        *_, done = (await until_done(socket, "a"))["a"]
+        assert done == {"type": "done", "id": "a", "cancelled": False, "ignored_fields": "user"}
+
+    over(engine, work)
+
+
+@pytest.mark.parametrize(
+    ("frame", "param", "said"),
+    [
+        ({"id": "a"}, "type", "'type' is missing."),
+        ({"type": "reqest", "id": "a"}, "type", "'type' is not valid: 'reqest' is none of request, cancel."),
+        ({"type": "request", "id": "a", "body": {}}, "endpoint", "'endpoint' is missing."),
+        ({"type": "cancel", "id": "a", "why": "x"}, "why", "'why' is an unknown field."),
+        ({"type": "cancel", "id": 5}, "id", "'id' is not valid: expected `str`, got `int`."),
+        ([], None, "The frame must be a JSON object: expected `object`, got `array`."),
+    ],
+)
+def test_a_wrong_frame_is_told_what_is_wrong_with_it(
+    engine: FakeEngine, frame: Any, param: str | None, said: str
+) -> None:
+    async def work(socket: ClientConnection) -> None:
+        await socket.send(json.dumps(frame))
+        error = json.loads(await socket.recv())["error"]
+        assert (error["param"], error["message"]) == (param, said)
+
+    over(engine, work)
+
+
 def test_a_cancelled_request_is_aborted_and_its_id_is_free_again(echo_model: Path) -> None:
     engine = FakeEngine(echo_model, held=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio.from_thread import start_blocking_portal
 
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(
-    generator: Path, encoders: Mapping[str, Path], *, name: str = "chat", ensembles: Sequence[Ensemble] = ()
+    generator: Path,
+    encoders: Mapping[str, Path],
+    *,
+    name: str = "chat",
+    ensembles: Sequence[Ensemble] = (),
+    **settings: Any,
 ) -> Iterator[tuple[Live, ModelRegistry]]:
     """Serve these under their names, the generator first; the registry belongs to the server's thread.
 
@@ -39,19 +44,27 @@ def serving(
         encoders: model directories.
         name: of the generator.
         ensembles: of all these; those that are put into a list later count after a refresh.
+        settings: the server's.
     """
     with (
         start_blocking_portal(name="live-server") as portal,
-        portal.wrap_async_context_manager(_listening(generator, encoders, name, ensembles)) as (url, registry),
+        portal.wrap_async_context_manager(_listening(generator, encoders, name, ensembles, settings)) as (
+            url,
+            registry,
+        ),
     ):
         yield Live(url, portal), registry
 
 
 @asynccontextmanager
 async def _listening(
-    generator: Path, encoders: Mapping[str, Path], own: str, ensembles: Sequence[Ensemble]
+    generator: Path,
+    encoders: Mapping[str, Path],
+    own: str,
+    ensembles: Sequence[Ensemble],
+    given: Mapping[str, Any],
 ) -> AsyncGenerator[tuple[str, ModelRegistry], None]:
-    settings = ServerSettings(port=0)
+    settings = ServerSettings(**{"port": 0, **given})
     observer = Observer()
 
     def make(config: EngineConfig) -> Engine:

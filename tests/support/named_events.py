@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from penstock.server.manifest.events import EVENTS
+
+SENT = {name for api in EVENTS for name, field in api.fields.items() if field.support == "supported"}
+
 
 def named_events(text: str) -> list[dict[str, Any]]:
-    """The data of each event, whose name must be the type that it bears itself."""
+    """The data of each event, whose name must be the type that it bears itself and one that the manifest knows."""
     found = []
     for frame in text.split("\n\n"):
         if not frame or frame.startswith(":"):
@@ -15,5 +19,6 @@ def named_events(text: str) -> list[dict[str, Any]]:
         name, data = frame.split("\n")
         body = json.loads(data.removeprefix("data: "))
         assert name == f"event: {body['type']}"
+        assert body["type"] in SENT
         found.append(body)
     return found

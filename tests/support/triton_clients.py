@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"BYTES": np.object_, "BOOL": np.bool_, "INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
 KINDS = {
-    **dict.fromkeys(("text_input", "sampling_parameters", "stop_words", "bad_words", "embedding_bias_words"), "BYTES"),
+    **dict.fromkeys(
+        ("text_input", "query", "sampling_parameters", "stop_words", "bad_words", "embedding_bias_words"), "BYTES"
+    ),
     **dict.fromkeys(("stream", "exclude_input_in_output", "return_context_logits"), "BOOL"),
     **dict.fromkeys(("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"), "FP32"),
     **dict.fromkeys(("length_penalty", "embedding_bias_weights"), "FP32"),

@@ -1,23 +1,22 @@
 //! Steps of a model: hidden states of any mix of decodes and prompt chunks, and scores of the tokens that follow.
 
-use crate::activations::{Activations, Form, GROUP, Precision, View, add_norm_row, norm_row, round_groups};
-use crate::attention::{Partial, Queries, Scratch, attend, attend_to, chunks, merge, positions_together};
-use crate::gemm::{Output, Part, product};
+mod attend;
+mod plan;
+mod products;
+
+use crate::activations::{Activations, Form, Precision, norm_row};
+use crate::attention::{Partial, Scratch};
 use crate::kv_cache::KvCache;
-use crate::lora::{Adapted, Adapter, LowRank, Place};
-use crate::matrix::Matrix;
-use crate::model::{Activation, Layer, Model, Sizes};
+use crate::lora::{Adapter, LowRank, Place};
+use crate::model::{Model, Sizes};
 use crate::phases::{Phase, Stopwatch};
-use crate::pointwise::{geglu, norm_head, swiglu};
 use crate::pool::{Pool, SendPtr};
 use crate::products::Products;
 use crate::simd::{LANES, Path};
-use crate::tuner::{MOST_ROWS, Plan, Tuner};
-use std::ops::Range;
+use crate::tuner::{MOST_ROWS, Tuner};
+use plan::{Attending, Row};
+use products::{by_blocks, together};
 use std::sync::Arc;
-
-/// With fewer tasks of attention than this for each thread, threads share long contexts.
-const ENOUGH_TASKS: usize = 8;
 
 /// One sequence's share of a step: compute `tokens` at positions `start ..`.
 #[derive(Clone, Debug)]
@@ -28,39 +27,6 @@ pub struct Share {
     pub start: usize,
     /// Blocks of the cache for all positions up to the last.
     pub table: Vec<u32>,
-}
-
-/// A row of the step.
-#[derive(Clone, Copy)]
-struct Row {
-    share: usize,
-    token: u32,
-    position: usize,
-}
-
-/// Attention of a few positions of a sequence over a KV head.
-#[derive(Clone, Copy)]
-struct Task {
-    share: usize,
-    head: usize,
-    first: usize, // of the share's tokens
-    count: usize,
-    row: usize,
-}
-
-/// A part of a task whose context threads share.
-#[derive(Clone, Copy)]
-struct PartTask {
-    task: Task,
-    chunk: usize,
-}
-
-/// The attention of a step's rows in layers of one kind, with a window or without.
-#[derive(Default)]
-struct Attending {
-    tasks: Vec<Task>,
-    long_tasks: Vec<(Task, usize, usize)>, // with their first part and how many they have
-    part_tasks: Vec<PartTask>,
 }
 
 /// Runs steps. Its buffers grow to the largest step seen and stay.
@@ -311,45 +277,6 @@ impl Stepper {
         });
     }
 
-    fn plan(&mut self, model: &Model, cache: &KvCache, shares: &[Share]) {
-        let s = &model.sizes;
-        self.rows.clear();
-        self.first_rows.clear();
-        let kinds = [false, true].map(|windowed| model.layers.iter().any(|layer| layer.windowed == windowed));
-        let [global, windowed] = &mut self.attending;
-        let (first, second) = if kinds[0] { (global, windowed) } else { (windowed, global) };
-        let tasks = &mut first.tasks;
-        tasks.clear();
-        let together = positions_together(s.heads / s.kv_heads);
-        for (index, share) in shares.iter().enumerate() {
-            let end = share.start + share.tokens.len();
-            assert!(!share.tokens.is_empty() && end <= model.positions());
-            assert!(share.table.len() * cache.shape.block_size >= end);
-            assert!(share.table.iter().all(|&block| (block as usize) < cache.blocks));
-            let row = self.rows.len();
-            self.first_rows.push(row);
-            for (i, &token) in share.tokens.iter().enumerate() {
-                assert!((token as usize) < s.vocab);
-                self.rows.push(Row { share: index, token, position: share.start + i });
-            }
-            for first in (0..share.tokens.len()).step_by(together) {
-                let count = together.min(share.tokens.len() - first);
-                tasks.extend((0..s.kv_heads).map(|head| Task { share: index, head, first, count, row: row + first }));
-            }
-        }
-        self.first_rows.push(self.rows.len());
-        // The longest first, so that the threads end together.
-        tasks.sort_unstable_by_key(|t| (std::cmp::Reverse(shares[t.share].start + t.first), t.share, t.first, t.head));
-        second.tasks.clone_from(if kinds == [true; 2] { tasks } else { const { &Vec::new() } });
-        let windows = [usize::MAX, s.window.unwrap_or(usize::MAX)];
-        for (attending, window) in self.attending.iter_mut().zip(windows) {
-            attending.split_long_tasks(cache, shares, window, self.pool.threads());
-            if self.parts.len() < attending.part_tasks.len() {
-                self.parts.resize_with(attending.part_tasks.len(), Partial::default);
-            }
-        }
-    }
-
     fn norm(&mut self, rows: usize, weight: &[f32], s: &Sizes, form: Form) {
         let path = self.path;
         let stride = s.hidden.next_multiple_of(LANES);
@@ -361,282 +288,6 @@ impl Stepper {
             unsafe { norm_row(path, residual.0.add(row * stride), weight.as_ptr(), s.hidden, s.eps, view, row, form) };
         });
     }
-
-    /// Where adapters' own products begin: `A x` of what the place's product takes.
-    fn shrink(&mut self, lora: Adapted<'_>, index: usize, place: Place) {
-        if lora.is_empty() {
-            return;
-        }
-        let x = match place {
-            Place::Qkv | Place::GateUp => self.normed.view(),
-            Place::Out => self.attended.view(),
-            Place::Down => self.gated.view(),
-        };
-        lora.shrink(self.path, &self.pool, index, place, x);
-        self.stopwatch.lap(Phase::Adapt);
-    }
-
-    fn multiply_qkv(&mut self, layer: &Layer, rows: usize, lora: Adapted<'_>, index: usize) {
-        let (path, precision) = (self.path, self.precision);
-        let view = self.normed.view();
-        let stride = layer.qkv.tiles() * LANES;
-        let out = SendPtr(self.qkv.as_mut_ptr());
-        self.products.run(&self.pool, &layer.qkv, Some(&layer.o), 1, rows, |tiles, plan, _| {
-            let (out, first) = (&out, tiles.start * LANES);
-            let last = (tiles.end * LANES).min(layer.qkv_bias.len());
-            // SAFETY: tasks write different tiles.
-            unsafe {
-                by_blocks(path, precision, &layer.qkv, view, tiles.clone(), plan, rows, out.0, stride, false);
-                lora.expand(path, index, Place::Qkv, tiles, 0..rows, out.0.add(first), stride);
-            }
-            if !layer.qkv_bias.is_empty() {
-                for row in 0..rows {
-                    for (o, bias) in layer.qkv_bias[first..last].iter().enumerate() {
-                        // SAFETY: see above.
-                        unsafe { *out.0.add(row * stride + first + o) += bias };
-                    }
-                }
-            }
-        });
-    }
-
-    /// Rotate queries and keys, and write keys and values to the cache.
-    fn rotate(&mut self, model: &Model, layer: &Layer, index: usize, cache: &KvCache, shares: &[Share]) {
-        let s = &model.sizes;
-        let stride = layer.qkv.tiles() * LANES;
-        let qkv = SendPtr(self.qkv.as_mut_ptr());
-        let (rows, path) = (&self.rows, self.path);
-        let block_size = cache.shape.block_size;
-        run_rows(&self.pool, rows.len(), |r| {
-            let qkv = &qkv;
-            let row = rows[r];
-            // SAFETY: every row is one task's, and so is its slot in the cache.
-            let all = unsafe { std::slice::from_raw_parts_mut(qkv.0.add(r * stride), stride) };
-            let rotated = &mut all[..(s.heads + s.kv_heads) * s.head_dim];
-            if s.qk_norm {
-                for (h, head) in rotated.chunks_exact_mut(s.head_dim).enumerate() {
-                    norm_head(head, if h < s.heads { &layer.q_norm } else { &layer.k_norm }, s.eps);
-                }
-            }
-            // SAFETY: the stepper's path is supported.
-            unsafe { model.rotary(layer).rotate(path, rotated, row.position) };
-            let block = shares[row.share].table[row.position / block_size] as usize;
-            for head in 0..s.kv_heads {
-                let key = (s.heads + head) * s.head_dim;
-                let value = key + s.kv_heads * s.head_dim;
-                // SAFETY: see above.
-                unsafe {
-                    let (key, value) = (all.as_ptr().add(key), all.as_ptr().add(value));
-                    cache.write(path, index, head, block, row.position % block_size, key, value);
-                }
-            }
-        });
-    }
-
-    fn attend(&mut self, model: &Model, layer: &Layer, index: usize, cache: &KvCache, shares: &[Share]) {
-        let s = &model.sizes;
-        let (path, form) = (self.path, layer.o.takes(self.precision));
-        let (stride, group) = (layer.qkv.tiles() * LANES, s.heads / s.kv_heads);
-        let (qkv, view) = (SendPtr(self.qkv.as_mut_ptr()), self.attended.view());
-        let scratch = SendPtr(self.scratch.as_mut_ptr());
-        // Where a KV head's queries fill whole groups, its task rounds its own results.
-        let own_groups = (group * s.head_dim).is_multiple_of(GROUP);
-        let window = s.window.filter(|_| layer.windowed).unwrap_or(usize::MAX);
-        let scale = s.attention_scale();
-        // SAFETY: the first query and result of a task are within the buffers.
-        let queries = |task: Task| unsafe {
-            let (qkv, view) = (&qkv, &view);
-            let at = task.head * group * s.head_dim;
-            Queries {
-                layer: index,
-                head: task.head,
-                table: shares[task.share].table.as_ptr(),
-                start: shares[task.share].start + task.first,
-                positions: task.count,
-                group,
-                q: qkv.0.add(task.row * stride + at),
-                q_stride: stride,
-                out: view.wide.add(task.row * view.width + at),
-                out_stride: view.width,
-                window,
-                scale,
-            }
-        };
-        // SAFETY: tasks write different heads or rows.
-        let round = |task: Task| unsafe {
-            if own_groups {
-                for row in task.row..task.row + task.count {
-                    let count = group * s.head_dim / GROUP;
-                    round_groups(path, view, row, task.head * count, count, form);
-                }
-            }
-        };
-        let Attending { tasks, part_tasks, long_tasks } = &self.attending[usize::from(layer.windowed)];
-        let parts = SendPtr(self.parts.as_mut_ptr());
-        self.pool.run(part_tasks.len() + tasks.len(), &|t, thread| {
-            let (scratch, parts) = (&scratch, &parts);
-            // SAFETY: a thread's scratch is its own; tasks write different heads, rows or parts; the cache is only
-            // read.
-            unsafe {
-                let scratch = &mut (*scratch.0.add(thread)).attention;
-                if let Some(p) = part_tasks.get(t) {
-                    attend_to(path, cache, &queries(p.task), scratch, p.chunk, &mut *parts.0.add(t));
-                } else {
-                    let task = tasks[t - part_tasks.len()];
-                    attend(path, cache, &queries(task), scratch);
-                    round(task);
-                }
-            }
-        });
-        self.pool.run(long_tasks.len(), &|t, _| {
-            let parts = &parts;
-            let (task, first, count) = long_tasks[t];
-            // SAFETY: tasks have different parts, and write different heads or rows.
-            unsafe {
-                merge(path, cache, &queries(task), std::slice::from_raw_parts_mut(parts.0.add(first), count));
-            }
-            round(task);
-        });
-        if !own_groups && form != Form::F32 {
-            run_rows(&self.pool, self.rows.len(), |row| {
-                // SAFETY: every row is one task's.
-                unsafe { round_groups(path, view, row, 0, view.width / GROUP, form) };
-            });
-        }
-    }
-
-    /// `activation(gate) * up`, two tiles of each at a time so that whole groups can be rounded.
-    fn gate(&mut self, layer: &Layer, activation: Activation, rows: usize, lora: Adapted<'_>, index: usize) {
-        let gated = match activation {
-            Activation::Silu => swiglu,
-            Activation::Gelu => geglu,
-        };
-        let (path, precision, form) = (self.path, self.precision, layer.down.takes(self.precision));
-        let (from, to) = (self.normed.view(), self.gated.view());
-        let scratch = SendPtr(self.scratch.as_mut_ptr());
-        let width = together(lora, rows);
-        self.products.run(&self.pool, &layer.gate_up, Some(&layer.down), 4, rows, |tiles, plan, thread| {
-            let (scratch, block) = (&scratch, usize::from(plan.block));
-            // SAFETY: a thread's scratch is its own; tasks write different groups.
-            unsafe {
-                let gate = &mut (*scratch.0.add(thread)).gate;
-                debug_assert!(gate.len() >= block.min(rows) * width * LANES);
-                for first_tile in tiles.clone().step_by(width) {
-                    let count = width.min(tiles.end - first_tile);
-                    for first_row in (0..rows).step_by(block) {
-                        let block_rows = block.min(rows - first_row);
-                        let out = Output { to: gate.as_mut_ptr(), stride: width * LANES, accumulate: false };
-                        let together = usize::from(plan.together);
-                        let part = Part { first_tile, tiles: count, first_row, rows: block_rows, together };
-                        product(path, &layer.gate_up, from, precision, part, out);
-                        let (own_tiles, own_rows) = (first_tile..first_tile + count, first_row..first_row + block_rows);
-                        lora.expand(path, index, Place::GateUp, own_tiles, own_rows, out.to, out.stride);
-                        for pair in 0..count / 2 {
-                            let gates = gate.as_ptr().add(2 * pair * LANES);
-                            let wide = to.wide.add(first_row * to.width + (first_tile / 2 + pair) * LANES);
-                            gated(path, gates, gates.add(LANES), width * LANES, block_rows, wide, to.width);
-                        }
-                        for row in first_row..first_row + block_rows {
-                            round_groups(path, to, row, first_tile / 4, count.div_ceil(4), form);
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    /// Add a product to the residual stream, normed first if there is a `post_norm`.
-    fn add_product(
-        &mut self,
-        s: &Sizes,
-        matrix: &Matrix,
-        next: &Matrix,
-        place: Place,
-        post_norm: &[f32],
-        rows: usize,
-        lora: Adapted<'_>,
-        index: usize,
-    ) {
-        let stride = s.hidden.next_multiple_of(LANES);
-        let (path, precision) = (self.path, self.precision);
-        let view = if place == Place::Out { self.attended.view() } else { self.gated.view() };
-        let residual = SendPtr(self.residual.as_mut_ptr());
-        let adds = post_norm.is_empty();
-        let out = if adds { SendPtr(self.residual.as_mut_ptr()) } else { SendPtr(self.branch.as_mut_ptr()) };
-        self.products.run(&self.pool, matrix, Some(next), 1, rows, |tiles, plan, _| {
-            let (out, first) = (&out, tiles.start * LANES);
-            // SAFETY: tasks write different tiles.
-            unsafe {
-                by_blocks(path, precision, matrix, view, tiles.clone(), plan, rows, out.0, stride, adds);
-                lora.expand(path, index, place, tiles, 0..rows, out.0.add(first), stride);
-            }
-        });
-        if !adds {
-            run_rows(&self.pool, rows, |row| {
-                let (residual, out) = (&residual, &out);
-                // SAFETY: every row is one task's.
-                unsafe {
-                    let (from, to) = (out.0.add(row * stride), residual.0.add(row * stride));
-                    add_norm_row(path, from, post_norm.as_ptr(), s.hidden, s.eps, to);
-                }
-            });
-        }
-    }
-}
-
-impl Attending {
-    /// Where there are few tasks for each thread, cut those with long contexts into their chunks.
-    fn split_long_tasks(&mut self, cache: &KvCache, shares: &[Share], window: usize, threads: usize) {
-        self.long_tasks.clear();
-        self.part_tasks.clear();
-        if threads == 1 || self.tasks.len() >= ENOUGH_TASKS * threads {
-            return;
-        }
-        let (long_tasks, part_tasks) = (&mut self.long_tasks, &mut self.part_tasks);
-        self.tasks.retain(|&task| {
-            let chunks = chunks(&cache.shape, shares[task.share].start + task.first, task.count, window);
-            if chunks.len() == 1 {
-                return true;
-            }
-            long_tasks.push((task, part_tasks.len(), chunks.len()));
-            part_tasks.extend(chunks.map(|chunk| PartTask { task, chunk }));
-            false
-        });
-    }
-}
-
-/// A product of some tiles with all rows, a block of rows after the other.
-unsafe fn by_blocks(
-    path: Path,
-    precision: Precision,
-    matrix: &Matrix,
-    x: View,
-    tiles: Range<usize>,
-    plan: Plan,
-    rows: usize,
-    to: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    let block = usize::from(plan.block);
-    for first_row in (0..rows).step_by(block) {
-        let part = Part {
-            first_tile: tiles.start,
-            tiles: tiles.len(),
-            first_row,
-            rows: block.min(rows - first_row),
-            together: usize::from(plan.together),
-        };
-        let out = Output { to: to.add(first_row * stride + tiles.start * LANES), stride, accumulate };
-        product(path, matrix, x, precision, part, out);
-    }
-}
-
-/// Tiles of gate and up projection that are made before they are combined: whole groups. Of adapters' weights each takes
-/// a piece, which are better fewer and longer where rows are few.
-fn together(lora: Adapted<'_>, rows: usize) -> usize {
-    const FEW: usize = 16;
-    if lora.is_empty() || rows > FEW { 4 } else { 16 }
 }
 
 /// Share rows out, if there are enough of them to be worth it.

@@ -12,7 +12,7 @@ use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
 use std::collections::HashMap;
 use std::sync::Arc;
-use support::{Rng, Tensor, Weights, assert_same, precisions};
+use support::{Rng, Tensor, Weights, assert_same, precisions, small_sizes};
 
 const POSITIONS: usize = 200;
 const MODULES: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
@@ -57,26 +57,7 @@ fn shape(s: &Sizes, module: &str) -> (usize, usize) {
 /// Sizes that are whole tiles, and sizes whose heads, tiles and groups of inputs all end elsewhere, with what Gemma does
 /// after a product.
 fn all_sizes() -> [Sizes; 2] {
-    let whole = Sizes {
-        vocab: 70,
-        hidden: 96,
-        ffn: 160,
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 16,
-        eps: 1e-5,
-        window: None,
-        global_layers: Vec::new(),
-        local_frequencies: Vec::new(),
-        query_scalar: None,
-        embedding_scale: 1.0,
-        activation: Activation::Silu,
-        post_norms: false,
-        tied: true,
-        qkv_bias: true,
-        qk_norm: false,
-    };
+    let whole = small_sizes();
     let odd = Sizes {
         vocab: 33,
         hidden: 50,

@@ -14,7 +14,7 @@ use penstock_cpu::simd::Path;
 use penstock_cpu::stepper::{Share, Stepper};
 use penstock_cpu::stored::Stored;
 use penstock_cpu::tuner::Plan;
-use support::{Rng, Tensor, Weights, assert_same, precisions};
+use support::{Rng, Tensor, Weights, assert_same, precisions, small_sizes};
 
 const POSITIONS: usize = 2600;
 
@@ -25,26 +25,7 @@ fn frequencies(head_dim: usize) -> Vec<f32> {
 /// Four models: blocks of 32 with biases, blocks of 256 with norms of heads and a window, odd sizes of floats, and one
 /// whose layers differ, with all that Gemma has.
 fn models(rng: &mut Rng) -> Vec<(Sizes, Weights)> {
-    let base = Sizes {
-        vocab: 70,
-        hidden: 96,
-        ffn: 160,
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 16,
-        eps: 1e-5,
-        window: None,
-        global_layers: Vec::new(),
-        local_frequencies: Vec::new(),
-        query_scalar: None,
-        embedding_scale: 1.0,
-        activation: Activation::Silu,
-        post_norms: false,
-        tied: true,
-        qkv_bias: true,
-        qk_norm: false,
-    };
+    let base = small_sizes();
     let large = Sizes {
         hidden: 256,
         ffn: 256,

@@ -1,5 +1,6 @@
-//! `penstock._native`: the native CPU runner for Python. Its callers, `penstock/engine/runners/native.py` and
-//! `penstock/models/mapped_weights.py`, check what they pass on.
+//! `penstock._native`: the native CPU runner for Python, and what else is too slow there. Its callers,
+//! `penstock/engine/runners/native.py`, `penstock/models/mapped_weights.py` and readers of vocabularies, check what they
+//! pass on.
 
 use penstock_cpu::Error;
 use penstock_cpu::activations::Precision;
@@ -20,6 +21,7 @@ use penstock_cpu::topology::{Pin, Placement, Topology, Wish};
 use penstock_cpu::tuner::Plan;
 mod adapters;
 mod load;
+mod vocabulary;
 
 use adapters::{PairBuffers, PyPairs};
 use pyo3::buffer::PyBuffer;
@@ -602,6 +604,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<load::PyStub>()?;
     module.add_function(wrap_pyfunction!(load::load_endings, module)?)?;
     module.add_function(wrap_pyfunction!(are_finite, module)?)?;
+    module.add_function(wrap_pyfunction!(vocabulary::end_of_strings, module)?)?;
+    module.add_function(wrap_pyfunction!(vocabulary::read_strings, module)?)?;
+    module.add_function(wrap_pyfunction!(vocabulary::merges_by_score, module)?)?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
     module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
     module.add("PACKED_MAGIC", kept::MAGIC)?;

@@ -10,6 +10,7 @@ import typer
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
+from penstock.cli.output import note, say_json
 
 app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measure what an endpoint can take.")
 
@@ -43,11 +44,14 @@ def run(
       penstock bench run http://gpu-box:8000 --rate 8 --duration 60 --slo ttft:500ms,tpot:50ms
       penstock bench run --concurrency 32 --requests 500 --out measured/
     """
+    import json
+
     from penstock.core.lab_extra import require
 
     require("The laboratory", "numpy")
-    from penstock.cli.bench_report import report
+    from penstock.cli.bench_report import exit_code, show
     from penstock.cli.bench_watch import watching
+    from penstock.lab.bench.kept import keep
     from penstock.lab.bench.run import measure
     from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.settings import BenchSettings
@@ -62,8 +66,14 @@ def run(
             count=setup.count, repeats=setup.repeats, slo=setup.slo,
             scraper=scraper, on_progress=watch,
         )  # fmt: skip
-    code = report(settings, setup, measured, as_json=as_json)
-    if code:
+    path, record = keep(measured, settings, setup, scraper, settings.out)
+    if as_json:
+        say_json(json.loads(record.to_json()))
+    else:
+        show(measured, record)
+    if path is not None:
+        note(f"Kept: {path}")
+    if code := exit_code(measured, record):
         raise typer.Exit(code)
 
 

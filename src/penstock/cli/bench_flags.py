@@ -37,7 +37,9 @@ LOAD = Flags(
         Flag("arrivals", str, "How requests of a rate come.", "poisson", ("poisson", "constant", "gamma")),
         Flag("burstiness", float, "Squared coefficient of variation of gamma arrivals.", metavar="B"),
         Flag("ramp", str, "Open loop: a rate that grows from one to the other.", metavar="FROM:TO"),
-        Flag("steps", str, "Open loop: rates and ramps one after the other.", metavar="RATE:SECONDS,FROM-TO:SECONDS,..."),
+        Flag(
+            "steps", str, "Open loop: rates and ramps one after the other.", metavar="RATE:SECONDS,FROM-TO:SECONDS,..."
+        ),
         Flag("requests", int, "Requests of each repeat, warm-up included."),
         Flag("duration", float, "Seconds for which each repeat sends.", "10"),
         Flag("warm_up", int, "First requests of each repeat, which don't count.", "the first round, or a tenth"),

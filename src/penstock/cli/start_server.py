@@ -53,7 +53,7 @@ def _serve(
         """The model of the command line, if there is one or no other, and those of the settings file."""
         given = EngineSettings.given(model=model, **engine)
         first = EngineSettings(**given)
-        others = ModelSettings.all_of(first, settings)
+        others = ModelSettings.all_of(first, settings, after_another="model" in given)
         with PullBar() as bar:
 
             def find(named: str) -> Path:

@@ -89,6 +89,14 @@ class StoreError(PenstockError):
     type = "store_error"
 
 
+class StorageError(PenstockError):
+    """What the server keeps on disk can't be read or written."""
+
+    http_status = 503
+    exit_code = 11
+    type = "service_unavailable_error"
+
+
 class ConfigError(PenstockError):
     """A setting is wrong, or a piece of hardware or software that it asks for is missing."""
 

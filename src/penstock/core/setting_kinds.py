@@ -23,9 +23,9 @@ _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
 _FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
 
 
-def setting(default: Any, read: Read, *, secret: bool = False) -> Any:
-    """A field of a settings class. A secret isn't shown in the class's `repr`."""
-    return field(default=default, metadata={"read": read}, repr=not secret)
+def setting(default: Any, read: Read, *, secret: bool = False, flag: str = "") -> Any:
+    """A field of a settings class. A secret isn't shown in the class's `repr`; `flag`: its name where it is another."""
+    return field(default=default, metadata={"read": read, "flag": flag}, repr=not secret)
 
 
 def integer(low: int, high: int | None = None) -> Read:

@@ -72,7 +72,7 @@ class PenstockSettings:
         for field in fields(cls):
             name, variable = field.name, PREFIX + field.name.upper()
             if (value := flags.get(name)) is not None:
-                where = "--" + name.replace("_", "-")
+                where = field.metadata["flag"] or "--" + name.replace("_", "-")
             elif (value := environment.get(variable)) is not None:
                 where = f"The environment variable {variable}"
             elif name in file:

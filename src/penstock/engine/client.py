@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import (
+    ConfigError,
     EngineDeadError,
     InvalidRequestError,
     NotFoundError,
@@ -26,6 +27,7 @@ from penstock.engine.spawn import CoreProcess
 from penstock.engine.supervised import Supervised
 from penstock.engine.types import Request, RequestOutput, SamplingParams
 from penstock.models.chat_template import ChatTemplate
+from penstock.models.encoder_files import is_encoder
 from penstock.models.gguf import GGUFFile
 from penstock.models.tokenizer import Tokenizer
 
@@ -109,7 +111,14 @@ class EngineClient(Supervised[wire.FromCore]):
         return self._stream(requests)
 
     async def embed(
-        self, prompt_token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int = 0, adapter: str = ""
+        self,
+        prompt_token_ids: list[int],
+        pooling: Pooling,
+        *,
+        request_id: str,
+        priority: int = 0,
+        cache_salt: str = "",
+        adapter: str = "",
     ) -> RequestOutput:
         """The vector of a prompt, as `RequestOutput.embedding`. Raises as `generate` does."""
         if adapter and adapter not in self.adapters:
@@ -124,6 +133,7 @@ class EngineClient(Supervised[wire.FromCore]):
             params=params,
             priority=priority,
             arrival_time=time.monotonic(),
+            cache_salt=cache_salt,
             adapter=adapter,
             pooling=pooling,
         )
@@ -237,9 +247,16 @@ class EngineClient(Supervised[wire.FromCore]):
         self._write(wire.frame(message))
 
     async def _open(self) -> asyncio.StreamReader:
+        path = Path(self.config.model_path)
+        if is_encoder(path):
+            raise ConfigError(
+                f"{path.name} is an encoder, which reads texts and writes none. `penstock serve` serves it; to "
+                "generate, take another model.",
+                param="model",
+            )
         launched = asyncio.create_task(self._launch())
         try:
-            texts = await asyncio.to_thread(_read_text_parts, Path(self.config.model_path))
+            texts = await asyncio.to_thread(_read_text_parts, path)
             reader = await launched
         except BaseException:
             launched.cancel()

@@ -18,6 +18,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     # inter-token latency by a bounded amount instead of stalling them. None: what the runner advises for its device.
     max_prefill_tokens_while_decoding: int | None = None
     max_waiting: int = 4096  # requests that may queue before new ones are refused
+    max_queue_delay_ms: float = 0.0  # that a text waits for others to be computed with, of an encoder
     block_size: int = 16  # tokens per KV block
     kv_memory: int | None = None  # bytes; None: a quarter of what the cgroup leaves (CPU)
     memory: int | None = None  # bytes of weights and KV cache together; None: as kv_memory says

@@ -18,7 +18,7 @@ from penstock.engine.config import EngineStats
 from penstock.engine.pooling import Pool
 from penstock.engine.runners.refusal import NOTHING_TO_CHOOSE
 from penstock.engine.scheduler import Scheduler, SchedulerConfig
-from penstock.engine.speculation.speculator import Decode
+from penstock.engine.speculation.speculator import Decode, chosen_by
 from penstock.engine.stopping import OutputStream
 from penstock.engine.structured.awaiting import AwaitingGrammars
 from penstock.engine.structured.grammar import GrammarTokenizer
@@ -89,6 +89,7 @@ class EngineCore:
         self._awaiting = AwaitingGrammars(
             lambda: GrammarTokenizer(self.vocabulary, self.spec.vocab_size, self._eos_token_ids), wake
         )
+        self._held: dict[str, int] = {}  # the adapters of requests that await their grammars
         self._steps = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
@@ -99,23 +100,28 @@ class EngineCore:
 
     def add(self, request: Request) -> RequestOutput | None:
         """Queue a request, after its grammar has been compiled if it has one; what is returned is its refusal."""
-        if request.params.grammar is None:
-            return self._queue(request, None)
+        adapter, matcher = 0, None
         try:
-            if request.request_id in self._awaiting:
-                raise InvalidRequestError(f"A request with the id {request.request_id!r} is already running.")
-            matcher = self._awaiting.open(request, request.params.grammar)
+            adapter = self.adapters.acquire(request.adapter)  # now: an adapter finishes what it has, waiting or not
+            if request.params.grammar is not None:
+                if request.request_id in self._awaiting:
+                    raise InvalidRequestError(f"A request with the id {request.request_id!r} is already running.")
+                matcher = self._awaiting.open(request, request.params.grammar)
+                if matcher is None:
+                    self._held[request.request_id] = adapter
+                    return None
         except PenstockError as error:
-            return _failure(request.request_id, error)
-        return None if matcher is None else self._queue(request, matcher)
+            return self._refuse(request, adapter, error)
+        return self._queue(request, adapter, matcher)
 
     def poll(self) -> list[RequestOutput]:
         """Queue the requests whose grammar is there; what is returned are refusals."""
         refused = []
         for request, found in self._awaiting.ready():
+            adapter = self._held.pop(request.request_id)
             if isinstance(found, PenstockError):
-                refused.append(_failure(request.request_id, found))
-            elif (refusal := self._queue(request, found)) is not None:
+                refused.append(self._refuse(request, adapter, found))
+            elif (refusal := self._queue(request, adapter, found)) is not None:
                 refused.append(refusal)
         return refused
 
@@ -129,11 +135,13 @@ class EngineCore:
         if not self._awaiting:
             self._awaiting.settle()
 
-    def _queue(self, request: Request, matcher: Matcher | None) -> RequestOutput | None:
+    def _refuse(self, request: Request, adapter: int, error: PenstockError) -> RequestOutput:
+        self.adapters.release(adapter)
+        return _failure(request.request_id, error)
+
+    def _queue(self, request: Request, adapter: int, matcher: Matcher | None) -> RequestOutput | None:
         params = request.params
-        adapter = 0
         try:
-            adapter = self.adapters.acquire(request.adapter)
             sequence = self.scheduler.add(request, adapter)
             try:
                 drafting = self.speculator.open(sequence, params.speculation)
@@ -141,8 +149,7 @@ class EngineCore:
                 self.scheduler.finish(sequence)
                 raise
         except PenstockError as error:
-            self.adapters.release(adapter)
-            return _failure(request.request_id, error)
+            return self._refuse(request, adapter, error)
         room = self.info.max_model_len - len(request.prompt_token_ids)
         stream = OutputStream(
             self.vocabulary,
@@ -160,6 +167,7 @@ class EngineCore:
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; an unknown one is ignored."""
         self._awaiting.drop(request_id)
+        self.adapters.release(self._held.pop(request_id, 0))
         live = self._live.pop(request_id, None)
         if live is not None:
             self.scheduler.abort(request_id)
@@ -297,7 +305,7 @@ class EngineCore:
 
     def _apply(self, item: Scheduled, share: SequenceStep, result: SequenceOutput) -> RequestOutput | None:
         sequence = item.sequence
-        chosen = _chosen(share, result)
+        chosen = chosen_by(share, result)
         if any(token.token_id is None for token in chosen[1:]) or result.error == NOTHING_TO_CHOOSE:
             return self._fail(sequence, InvalidRequestError(NOTHING_TO_CHOOSE))
         if result.error is not None:
@@ -373,18 +381,6 @@ class EngineCore:
         del self._live[sequence.request_id]
         self.scheduler.finish(sequence)
         self.adapters.release(sequence.adapter)
-
-
-def _chosen(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
-    """The tokens that a step yields: what was chosen as long as it is what had been drafted, and one more."""
-    if result.token_id is None:
-        return []
-    choices = [Sampled(result.token_id, result.logprobs), *result.after_drafts]
-    drafts = share.token_ids[len(share.token_ids) - len(share.drafts) :]
-    right = 0
-    while right < len(drafts) and choices[right].token_id == drafts[right]:
-        right += 1
-    return choices[: right + 1]
 
 
 def _failure(request_id: str, error: PenstockError) -> RequestOutput:

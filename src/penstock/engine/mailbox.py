@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Mailbox:
     """Deltas of one request, merged while its reader is slow: never more than its whole output.
 
+    What is put is the mailbox's to change. However many deltas merge, each costs no more than its own length.
+
     Args:
         index: which choice of the request it is.
         shared: set when something comes, here or in the mailbox of another choice.
@@ -20,26 +22,35 @@ class Mailbox:
 
     def __init__(self, index: int, shared: asyncio.Event) -> None:
         self.index = index
-        self.pending: RequestOutput | None = None
         self._shared = shared
+        self._latest: RequestOutput | None = None  # with all that waits, but for the text
+        self._texts: list[str] = []
 
     def put(self, output: RequestOutput) -> None:
-        self.pending = output if self.pending is None else merge(self.pending, output)
+        """Add a delta."""
+        if self._latest is not None:
+            _take_over(output, self._latest)
+        self._latest = output
+        self._texts.append(output.text)
         self._shared.set()
 
     def take(self) -> RequestOutput | None:
-        output, self.pending = self.pending, None
+        """What came since the last time, as one delta; None if nothing did."""
+        output, self._latest = self._latest, None
+        if output is not None:
+            output.text = "".join(self._texts)
+            self._texts = []
         return output
 
 
-def merge(first: RequestOutput, then: RequestOutput) -> RequestOutput:
-    """Two successive deltas of one request as one."""
-    then.text = first.text + then.text
-    then.token_ids = first.token_ids + then.token_ids
+def _take_over(then: RequestOutput, first: RequestOutput) -> None:
+    """Let a delta say, its text apart, what the one before it said too; that one's lists grow and become its own."""
+    first.token_ids += then.token_ids
+    then.token_ids = first.token_ids
     if first.logprobs is not None:
-        then.logprobs = first.logprobs + (then.logprobs or [])
+        first.logprobs += then.logprobs or ()
+        then.logprobs = first.logprobs
     if then.prompt_logprobs is None:
         then.prompt_logprobs = first.prompt_logprobs
     then.cached_tokens = then.cached_tokens or first.cached_tokens
     then.scheduled_time = then.scheduled_time or first.scheduled_time
-    return then

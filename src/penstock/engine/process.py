@@ -1,40 +1,33 @@
 """The engine core's process: a socket in, a loop, a socket out.
 
-Started as `python -m penstock.engine.process FD`. A thread reads the socket into a queue; the main thread
-sleeps on that queue while there is no work, so an idle engine uses no processor time. When the client's end
-closes, however that came about, the process ends.
+Started as `python -m penstock.engine.process FD` (`engine/child.py`). The main thread sleeps on the queue of messages
+while there is no work, so an idle engine uses no processor time.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
 import queue
-import signal
-import socket
-import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import NotFoundError, PenstockError
-from penstock.engine import wire
+from penstock.core.errors import ModelFileError, NotFoundError, PenstockError
+from penstock.engine import child, wire
 
 if TYPE_CHECKING:
+    import socket
+
     from penstock.engine.core import EngineCore
     from penstock.engine.types import RequestOutput
 
 log = logging.getLogger(__name__)
-GRACE_SECONDS = 5.0  # how long a step may go on after the client has gone
-CLOSED = None  # in the inbox: the client is gone
 
 
 class _Wake:
     """In the inbox: the core has something to `poll` for."""
 
 
-_Inbox = queue.SimpleQueue[wire.ToCore | _Wake | None]
+_Inbox = queue.SimpleQueue[wire.ToCore | _Wake | None]  # None: the client is gone
 
 
 def serve_core(sock: socket.socket) -> None:
@@ -48,7 +41,7 @@ def serve_core(sock: socket.socket) -> None:
     if not isinstance(start, wire.Start):
         raise TypeError(f"the first message must be Start, not {type(start).__name__}")
     inbox: _Inbox = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sock, inbox), name="core-reader", daemon=True).start()
+    child.read_in_thread(lambda: _receive(sock), inbox.put)
     try:
         core = EngineCore(start.config, wake=lambda: inbox.put(_Wake()))
     except PenstockError as error:
@@ -56,8 +49,7 @@ def serve_core(sock: socket.socket) -> None:
         return
     try:
         sock.sendall(wire.frame(wire.Ready(core.spec, core.info)))
-        gc.freeze()  # what is there now stays to the end: no collection need look at it again
-        gc.enable()
+        child.keep_what_is_there()
         _loop(core, sock, inbox)
     finally:
         core.shutdown()
@@ -99,7 +91,7 @@ def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput], sock: s
                 if not core.has_work:
                     return True  # the counters changed: let the loop report them before it sleeps
             case wire.LoadAdapter():
-                sock.sendall(wire.frame(_load_adapter(core, message)))
+                sock.sendall(wire.frame(load_adapter(core, message)))
             case wire.UnloadAdapter(name):
                 with suppress(NotFoundError):
                     core.adapters.unload(name)
@@ -107,38 +99,22 @@ def _take(core: EngineCore, inbox: _Inbox, refused: list[RequestOutput], sock: s
                 return False
 
 
-def _load_adapter(core: EngineCore, message: wire.LoadAdapter) -> wire.AdapterLoaded | wire.AdapterFailed:
+def load_adapter(core: EngineCore, message: wire.LoadAdapter) -> wire.AdapterLoaded | wire.AdapterFailed:
+    """Do it between two steps, and say what came of it."""
     try:
         return wire.AdapterLoaded(core.adapters.load(message.name, message.path))
     except PenstockError as error:
-        return wire.AdapterFailed(message.name, type(error).__name__, error.message, error.param, error.code)
+        failure = error
+    except Exception:  # a disk that fails, a device without room: no request that runs need suffer
+        log.exception("the adapter %s could not be loaded", message.name)
+        failure = ModelFileError(f"The adapter {message.name!r} could not be loaded; the server's log has the cause.")
+    return wire.AdapterFailed(message.name, type(failure).__name__, failure.message, failure.param, failure.code)
 
 
-def _read(sock: socket.socket, inbox: _Inbox) -> None:
-    try:
-        while (body := wire.receive(sock)) is not None:
-            inbox.put(wire.to_core_decoder.decode(body))
-    except OSError:
-        log.info("the client's end was reset")
-    finally:
-        inbox.put(CLOSED)
-        # Loading a model or a very long step must not outlive the client.
-        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(0,))
-        timer.daemon = True
-        timer.start()
-
-
-def main() -> None:
-    """Entry point of the core's process; its one argument is the inherited socket's descriptor."""
-    gc.disable()  # nothing that a start makes is garbage soon; `serve_core` enables it once it is ready
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s engine core: %(message)s", stream=sys.stderr)
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        try:
-            serve_core(sock)
-        except (BrokenPipeError, ConnectionResetError):
-            log.info("the client has gone")
+def _receive(sock: socket.socket) -> wire.ToCore | None:
+    body = wire.receive(sock)
+    return None if body is None else wire.to_core_decoder.decode(body)
 
 
 if __name__ == "__main__":
-    main()
+    child.run(serve_core, "engine core")

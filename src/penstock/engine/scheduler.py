@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import ConfigError, InvalidRequestError, InvariantError, OverloadedError
 from penstock.engine.background import BackgroundPace, is_background
 from penstock.engine.block_tables import BlockTables
+from penstock.engine.prefill_budget import PrefillBudget, PrefillShares
 from penstock.engine.sequence import Scheduled, Sequence
 
 if TYPE_CHECKING:
@@ -249,9 +250,9 @@ class Scheduler:
 
     # The second pass: who joins.
 
-    def _admit_waiting(self, budget: _PrefillBudget, *, held: bool) -> set[Sequence]:
+    def _admit_waiting(self, budget: PrefillBudget, *, held: bool) -> set[Sequence]:
         """Admit those whose turn comes while prefill tokens are left, and return them; `held`: not the background."""
-        prefill = _PrefillShares(budget, self._running)
+        prefill = PrefillShares(budget, self._running)
         newcomers: set[Sequence] = set()
         passed: list[Sequence] = []
         while len(passed) < len(self._waiting):
@@ -329,17 +330,17 @@ class Scheduler:
 
     # The third pass: tokens.
 
-    def _prefill_budget(self, *, held: bool) -> _PrefillBudget:
+    def _prefill_budget(self, *, held: bool) -> PrefillBudget:
         """What a step may take beside one token for each decoding sequence: at least one more."""
         config = self._config
         decoding = sum(sequence.is_decoding for sequence in self._running if not (held and is_background(sequence)))
         left = config.max_num_batched_tokens - decoding
         foreground = any(queue and not is_background(queue[0]) for queue in (self._running, self._waiting))
         if foreground and not decoding:
-            return _PrefillBudget(left, None)
-        return _PrefillBudget(min(left, config.max_prefill_tokens_while_decoding), config.attention_span)
+            return PrefillBudget(left, None)
+        return PrefillBudget(min(left, config.max_prefill_tokens_while_decoding), config.attention_span)
 
-    def _deal(self, prefill: _PrefillBudget, newcomers: set[Sequence], now: float, *, held: bool) -> list[Scheduled]:
+    def _deal(self, prefill: PrefillBudget, newcomers: set[Sequence], now: float, *, held: bool) -> list[Scheduled]:
         """Share the step out. A newcomer draws on the prefill tokens even if only its newest token lacks its KV."""
         block_size = self._config.block_size
         step: list[Scheduled] = []
@@ -376,50 +377,6 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> None:
         _remove(self._running if sequence.status == "running" else self._waiting, sequence)
         self._tables.release(sequence)
-
-
-class _PrefillBudget:
-    """What a step may compute of prompts, as it is dealt out in rank order.
-
-    Args:
-        tokens: how many, at the beginning of a prompt.
-        span: a token with that many before it counts as two, one with twice that many as three; None: always as one.
-    """
-
-    def __init__(self, tokens: int, span: int | None) -> None:
-        self.left = tokens
-        self._span = span
-
-    def take(self, start: int, tokens: int) -> int:
-        """How many of the `tokens` that come after `start` others are granted: at least one while any are left."""
-        if self._span is None:
-            granted = cost = min(tokens, self.left)
-        else:
-            each = self._span + start
-            granted = min(tokens, max(min(1, self.left), self.left * self._span // each))
-            # Who gets less than it could use takes the rest: too little for one of its tokens is no use to others.
-            cost = min(self.left, granted * each // self._span) if granted == tokens else self.left
-        self.left -= cost
-        return granted
-
-
-class _PrefillShares:
-    """A step's prefill tokens as they will be dealt, in rank order, while sequences are admitted in that order."""
-
-    def __init__(self, budget: _PrefillBudget, running: list[Sequence]) -> None:
-        self._budget = budget
-        self._prefilling = [sequence for sequence in running if not sequence.is_decoding]
-        self._next = 0
-
-    def left_for(self, sequence: Sequence) -> int:
-        """Tokens left when `sequence`'s turn comes; it ranks below all it was asked for before."""
-        while self._next < len(self._prefilling) and self._prefilling[self._next].rank < sequence.rank:
-            self.take(self._prefilling[self._next])
-            self._next += 1
-        return self._budget.left
-
-    def take(self, sequence: Sequence) -> None:
-        self._budget.take(sequence.num_computed_tokens, sequence.num_tokens - sequence.num_computed_tokens)
 
 
 def _remove(queue: list[Sequence], sequence: Sequence) -> None:

@@ -36,6 +36,7 @@ class EngineSettings(PenstockSettings):
     # Prompt tokens a step may take while others are answered; None: as the device can.
     max_prefill_tokens_while_decoding: int | None = setting(None, integer(1))
     max_waiting: int = setting(4096, integer(0))  # requests that may queue before new ones are refused
+    max_queue_delay_ms: float = setting(0.0, number(0, 1000))  # that a text waits for others, of an encoder
     block_size: int = setting(16, integer(1, 1024))  # tokens per block of the KV cache
     kv_memory: int | None = setting(None, size())  # bytes of the KV cache on a CPU
     memory: int | None = setting(None, size())  # bytes of weights and KV cache together
@@ -54,7 +55,9 @@ class EngineSettings(PenstockSettings):
     # Keep packed weights and measured choices on disk for the next start.
     runner_cache: bool = setting(default=True, read=switch)
     allow_unverified: bool = setting(default=False, read=switch)  # run paths never tested on their hardware
-    lora_modules: tuple[tuple[str, str], ...] = setting((), named_paths)  # adapters' names and directories
+    lora_modules: tuple[tuple[str, str], ...] = setting(
+        (), named_paths, flag="--lora"
+    )  # adapters' names and directories
     max_loras: int = setting(8, integer(1, 1024))  # adapters in memory at a time
     max_lora_rank: int = setting(64, integer(1, 1024))  # the greatest rank of one
 

@@ -89,6 +89,19 @@ class EncoderTokenizer:
         wholes = [backend.post_process(piece, add_special_tokens=True) for piece in (own, *own.overflowing)]
         return [EncoderInput(whole.ids, whole.type_ids) for whole in wholes]
 
+    def heads(self, texts: Sequence[str], most: int) -> list[str]:
+        """Each text up to the end of its token number `most`, special ones not counted; what isn't Unicode whole."""
+        return [self._head(text, most) for text in texts]
+
+    def _head(self, text: str, most: int) -> str:
+        try:
+            if len(text.encode()) <= most:  # a token is at least a byte
+                return text
+        except UnicodeEncodeError:
+            return text  # `encode` refuses it by its field
+        offsets = self._backend.encode(text, add_special_tokens=False).offsets
+        return text if len(offsets) <= most else text[: offsets[most - 1][1]]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of some tokens, without special ones."""
         text: str = self._backend.decode(token_ids, skip_special_tokens=True)

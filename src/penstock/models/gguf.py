@@ -21,16 +21,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from penstock._native import end_of_strings, read_strings
 from penstock.core.errors import ModelFileError
 from penstock.models.ggml_types import GGML_TYPES, WITHDRAWN_TYPES, GGMLType
-from penstock.models.mapped_file import MappedFile
+from penstock.models.mapped_file import MappedTensors
 from penstock.models.spec import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
+
+    from penstock.models.mapped_file import MappedFile
 
 BOOL, STRING, ARRAY = 7, 8, 9
 # Value types of fixed size, by number: their codes in `struct` and `array`.
@@ -52,7 +52,7 @@ MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
 DAMAGED = "The file is damaged or was cut short: download it again."
 
 
-class GGUFFile:
+class GGUFFile(MappedTensors):
     """One GGUF file (or one part of a split one), memory-mapped.
 
     >>> with GGUFFile.open(path) as file:
@@ -64,43 +64,12 @@ class GGUFFile:
     """
 
     def __init__(self, file: MappedFile) -> None:
+        super().__init__(file)
         header = _Header(file)
-        self.path: Path = file.path
         self.version: int = header.version
         self.metadata: Mapping[str, Any] = header.metadata
         self.tensors: Mapping[str, TensorInfo] = header.tensors
         self._offsets = header.offsets
-        self._file = file
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Raises NotFoundError if there is no such file, ModelFileError for whatever is wrong with it."""
-        file = MappedFile(path)
-        try:
-            return cls(file)
-        except BaseException:
-            file.close()
-            raise
-
-    def data(self, name: str) -> memoryview:
-        """The stored bytes of one tensor: a view, read-only."""
-        start, stop = self._extent(name)
-        return self._file.view(start, stop)
-
-    def release_pages(self, name: str) -> None:
-        """Give back the physical memory that reading this tensor took."""
-        self._file.release_pages(*self._extent(name))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _extent(self, name: str) -> tuple[int, int]:
         start = self._offsets[name]
@@ -121,21 +90,15 @@ class _LazyArray:
     def decode(self) -> Any:
         view = self.file.view(self.start, self.stop)
         if self.kind == STRING:
-            return self._strings(bytes(view))
+            return self._strings(view)
         return array(SCALARS[self.kind], bytes(view))  # processors with a runner are little-endian, as the file is
 
-    def _strings(self, data: bytes) -> list[str]:
-        strings = []
-        position = 0
-        try:
-            for _ in range(self.count):  # the lengths were checked when the array was stepped over
-                start = position + 8
-                position = start + U64.unpack_from(data, position)[0]
-                strings.append(data[start:position].decode())
-        except UnicodeDecodeError as error:
+    def _strings(self, data: memoryview) -> list[str]:
+        strings = read_strings(data, self.count)  # the lengths were checked when the array was stepped over
+        if len(strings) < self.count:
             raise ModelFileError(
                 f"{self.file.path}: string {len(strings)} of {self.key!r} isn't valid UTF-8. {DAMAGED}"
-            ) from error
+            )
         return strings
 
 
@@ -282,16 +245,10 @@ class _Header:
         size = self._file.size
         if count > MAX_ARRAY_STRINGS or count * 8 > size - self._position:
             raise self._error(f"{what} claims {count} strings, which can't be (limit {MAX_ARRAY_STRINGS}). {DAMAGED}")
-        # This loop is most of the time that opening takes, so the checks of `_take` stand here in short.
-        position = self._position
-        buffer, unpack, last = self._buffer, U64.unpack_from, size - 8
-        for _ in range(count):
-            if position > last:
-                raise self._error(f"{what} runs past the end of the file. {DAMAGED}")
-            position += 8 + unpack(buffer, position)[0]
-        if position > size:
+        end = end_of_strings(self._buffer, self._position, count)
+        if end is None:
             raise self._error(f"{what} runs past the end of the file. {DAMAGED}")
-        self._position = position
+        self._position = end
 
     def _alignment(self) -> int:
         alignment = self.metadata.get("general.alignment", 32)

@@ -13,6 +13,7 @@ from array import array
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from penstock._native import merges_by_score
 from penstock.core.errors import ModelFileError
 from penstock.models.token_pieces import TokenPieces
 from penstock.models.tokenizer_parts import TokenizerParts, enclosing_processor
@@ -162,17 +163,8 @@ class _Builder:
         longest = max(map(len, self._tokens))
         if longest > MAX_SENTENCEPIECE_CHARACTERS:
             raise self._error(f"a token has {longest} characters, more than the {MAX_SENTENCEPIECE_CHARACTERS} allowed")
-        scores = self._numbers("scores", 0.0)
-        vocab = self._vocab
-        merges = [
-            (-scores[token_id], -cut, cut - len(token), left, right)
-            for token_id, token in enumerate(self._tokens)
-            if self._types[token_id] == TokenType.NORMAL
-            for cut in range(1, len(token))
-            if (left := token[:cut]) in vocab and (right := token[cut:]) in vocab
-        ]
-        merges.sort(key=lambda merge: merge[:3])
-        return [(left, right) for _, _, _, left, right in merges]
+        normal = int(TokenType.NORMAL)
+        return merges_by_score(self._tokens, self._numbers("scores", 0.0), [kind == normal for kind in self._types])
 
     def _bpe(self, bpe: Any, **options: Any) -> Any:
         try:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import ModelFileError, NotFoundError
 from penstock.models.architectures.base import LAYER_NAMES, tensor_shapes
 from penstock.models.architectures.fields import MAX_HEADS, Fields
+from penstock.models.mapped_file import OverFiles
 from penstock.models.mapped_weights import is_finite
 from penstock.models.safetensors import SafetensorsFile
 from penstock.models.strict_json import read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
     from typing import Self
 
     import numpy as np
@@ -67,7 +67,7 @@ class LowRankPair:
     b: TensorInfo  # [outputs, rank]
 
 
-class LoraAdapter:
+class LoraAdapter(OverFiles):
     """An adapter for one model, its file memory-mapped.
 
     Attributes:
@@ -117,14 +117,6 @@ class LoraAdapter:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class _Settings:
     """What adapter_config.json says, as far as it matters; what wouldn't be computed is refused."""
@@ -149,7 +141,8 @@ class _Settings:
             if key not in _SILENT | _READ and value:
                 raise fields.error(key, "which isn't supported: the answers would be wrong")
         self.where = str(path)
-        self.targets = _targets(fields)
+        self.targets = _named(fields, "target_modules") or set()
+        self.excluded = _named(fields, "exclude_modules")
         self.every_layer = fields.get("layers_to_transform") is None
         self._rank = fields.integer("r", high=MAX_HEADS)
         self._alpha = fields.number("lora_alpha")
@@ -165,12 +158,14 @@ class _Settings:
         return alpha / (math.sqrt(rank) if self._stabilized else rank)
 
 
-def _targets(fields: Fields) -> set[str]:
-    """The modules that are named one by one; empty if `target_modules` is a pattern."""
-    targets = fields.get("target_modules")
-    if targets is None or isinstance(targets, str):
-        return set()
-    return set(fields.strings("target_modules"))
+def _named(fields: Fields, key: str) -> set[str] | None:
+    """The modules that are named one by one; None if it is a pattern."""
+    return None if isinstance(fields.get(key), str) else set(fields.strings(key))
+
+
+def _is_among(name: str, ends: Iterable[str]) -> bool:
+    """As PEFT looks modules up: by the whole name or the end of it."""
+    return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
 def _patterns(fields: Fields, key: str) -> list[tuple[re.Pattern[str], float]]:
@@ -243,15 +238,24 @@ def _bind(file: SafetensorsFile, settings: _Settings, spec: ModelSpec, max_rank:
 
 def _refuse_missing(file: SafetensorsFile, settings: _Settings, spec: ModelSpec, present: set[str]) -> None:
     """Refuse a file without what its own settings name."""
+    if settings.excluded is None:
+        return  # a pattern may leave out anything, and running it could take any time
     for target in sorted(settings.targets):
-        matching = {name for name in present if name == target or name.endswith(f".{target}")}
-        if not matching:
+        matching = {name for name in present if _is_among(name, [target])}
+        named = {
+            (name, layer)
+            for layer in range(spec.n_layers)
+            for name in (f"model.layers.{layer}.{LAYER_NAMES[module][0]}" for module in MODULES)
+            if _is_among(name, [target])
+        }
+        expected = {layer for name, layer in named if not _is_among(name, settings.excluded)}
+        if not matching and (expected or not named):
             raise ModelFileError(
                 f"{settings.where}: target_modules names {target[:200]!r}, and {file.path.name} has no tensor for it. "
                 "The file is incomplete, or the module isn't one of the model's."
             )
         layers = {int(name.split(".")[2]) for name in matching}
-        missing = sorted(set(range(spec.n_layers)) - layers)
+        missing = sorted(expected - layers)
         if settings.every_layer and missing and "layers." not in target:
             raise ModelFileError(
                 f"{file.path}: {target} has no tensor in layer {missing[0]} of {spec.n_layers}. The file is "

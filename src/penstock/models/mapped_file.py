@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import stat
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.core.errors import ModelFileError, NotFoundError
@@ -12,6 +13,8 @@ from penstock.core.errors import ModelFileError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import TracebackType
+    from typing import Self
 
     from penstock.models.spec import TensorInfo
 
@@ -74,3 +77,52 @@ class MappedFile:
         # A view that is still held keeps the mapping alive: it goes with the last of them.
         with contextlib.suppress(BufferError):
             self._map.close()
+
+
+class OverFiles(ABC):
+    """What reads files that are closed with it, at the latest at the end of its `with`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close them; what is read afterwards raises ValueError."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MappedTensors(OverFiles):
+    """Named tensors over one mapped file, which is this object's to close. Its header is read from the start."""
+
+    def __init__(self, file: MappedFile) -> None:
+        self.path: Path = file.path
+        self._file = file
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises NotFoundError if there is no such file, ModelFileError for whatever is wrong with it."""
+        file = MappedFile(path)
+        try:
+            return cls(file)
+        except BaseException:
+            file.close()
+            raise
+
+    def data(self, name: str) -> memoryview:
+        """The stored bytes of one tensor: a view, read-only."""
+        return self._file.view(*self._extent(name))
+
+    def release_pages(self, name: str) -> None:
+        """Give back the physical memory that reading this tensor took."""
+        self._file.release_pages(*self._extent(name))
+
+    def close(self) -> None:
+        self._file.close()
+
+    @abstractmethod
+    def _extent(self, name: str) -> tuple[int, int]:
+        """Where a tensor's bytes begin and end."""

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ModelFileError
+from penstock.models.mapped_file import OverFiles
 from penstock.models.spec import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Source:
         return self.file.tensors[self.name]
 
 
-class MappedWeights:
+class MappedWeights(OverFiles):
     """Implements `models.spec.Weights` over open files, which it owns."""
 
     def __init__(self, files: Sequence[TensorFile], sources: Mapping[str, Source]) -> None:
@@ -100,14 +99,6 @@ class MappedWeights:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _source(self, name: str) -> Source:
         try:

@@ -15,15 +15,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import ModelFileError
-from penstock.models.mapped_file import MappedFile
+from penstock.models.mapped_file import MappedTensors
 from penstock.models.spec import TensorInfo
 from penstock.models.strict_json import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
+
+    from penstock.models.mapped_file import MappedFile
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 MAX_DIMS = 8
@@ -57,48 +57,21 @@ DTYPE_BITS = {
 DAMAGED = "The file is damaged or was cut short: download it again."
 
 
-class SafetensorsFile:
+class SafetensorsFile(MappedTensors):
     """One safetensors file, memory-mapped. Shapes are slowest dimension first."""
 
     def __init__(self, file: MappedFile) -> None:
+        super().__init__(file)
         header_stop = _header_stop(file)
         header = parse_object(bytes(file.view(8, header_stop)), f"{file.path}: the header")
-        self.path: Path = file.path
         self.metadata: Mapping[str, str] = _metadata(file.path, header.pop("__metadata__", {}))
         self.tensors: Mapping[str, TensorInfo] = {
             name: _tensor_info(file.path, name, entry) for name, entry in header.items()
         }
         self._extents = _extents(file, header_stop, header, self.tensors)
-        self._file = file
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Raises NotFoundError if there is no such file, ModelFileError for whatever is wrong with it."""
-        file = MappedFile(path)
-        try:
-            return cls(file)
-        except BaseException:
-            file.close()
-            raise
-
-    def data(self, name: str) -> memoryview:
-        """The stored bytes of one tensor: a view, read-only."""
-        return self._file.view(*self._extents[name])
-
-    def release_pages(self, name: str) -> None:
-        """Give back the physical memory that reading this tensor took."""
-        self._file.release_pages(*self._extents[name])
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _extent(self, name: str) -> tuple[int, int]:
+        return self._extents[name]
 
 
 def _header_stop(file: MappedFile) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import AnyStr
 
 from penstock.models.message_parts import Content, Part, Reasoning
+from penstock.models.stateful_reader import StatefulReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class ThinkingTracker:
             self.tokens -= 1
 
 
-class ThinkingParser:
+class ThinkingParser(StatefulReader):
     """Tells thinking from the answer; however the text is cut into pushes, the parts join to the same.
 
     Line ends around the thinking belong to the tags. Thinking counts only at an answer's beginning: the same tag
@@ -104,9 +105,8 @@ class ThinkingParser:
     """
 
     def __init__(self, tags: ThinkingTags, *, begun: bool) -> None:
+        super().__init__(self._thinking if begun else self._before)
         self._tags = tags
-        self._held = ""
-        self._state = self._thinking if begun else self._before
         self._lead = True  # nothing but line ends since the tag
         self.thinking = begun
 
@@ -114,14 +114,6 @@ class ThinkingParser:
     def done(self) -> bool:
         """What comes from here on is content, all of it."""
         return self._state == self._content and not self._lead
-
-    def push(self, text: str) -> list[Part]:
-        """The parts that this text completes."""
-        self._held += text
-        parts: list[Part] = []
-        while self._held and self._state(parts):
-            pass
-        return parts
 
     def finish(self) -> list[Part]:
         """What was held back, now that no more text will come."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 
-from penstock.core.errors import InvalidRequestError, NotFoundError
+from penstock.core.errors import InvalidRequestError, ModelFileError, NotFoundError
 from penstock.server.body import BodyReader
 from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.requests import LoadAdapterRequest, UnloadAdapterRequest
@@ -36,7 +36,12 @@ async def load_adapter(http: Request) -> Response:
     if not request.lora_name.isprintable() or not request.lora_name.strip():
         raise InvalidRequestError("'lora_name' must be printable.", param="lora_name", code="invalid_value")
     path = await asyncio.to_thread(_below, allowed, request.lora_path)
-    await service.models.load_adapter(request.lora_name, str(path), request.base_model_name)
+    try:
+        await service.models.load_adapter(request.lora_name, str(path), request.base_model_name)
+    except (ModelFileError, NotFoundError) as error:
+        error.param = error.param or "lora_path"
+        error.code = error.code or "invalid_adapter"
+        raise
     return PlainTextResponse(f"The adapter {request.lora_name!r} is loaded.", headers=headers)
 
 

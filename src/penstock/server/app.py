@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from penstock.core.errors import PenstockError
 from penstock.server.endpoint import routes_of
-from penstock.server.errors import KSERVE, UnexpectedErrors, on_http_error, on_penstock_error
+from penstock.server.errors import KSERVE, WEBSOCKET, UnexpectedErrors, on_http_error, on_penstock_error
 from penstock.server.guards import PROBES, LimitHead, LocalPagesOnly, RequireKey
 from penstock.server.kserve.mount import KServeMount
 from penstock.server.observe import CountRequests
@@ -68,7 +68,7 @@ def build_app(models: ModelRegistry, settings: ServerSettings, observer: Observe
             Route(KSERVE, kserve),
             Route(KSERVE + "/{rest:path}", kserve),
             Route("/openapi.json", openapi),
-            WebSocketRoute("/v1/stream", stream),
+            WebSocketRoute(WEBSOCKET, stream),
             Route("/", page.index),
             Route("/page/{name:path}", page.file),
         ],

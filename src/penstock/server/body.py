@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -31,7 +31,9 @@ _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items_of = msgspec.json.Decoder(list[msgspec.Raw])
 _HOLDERS = (msgspec.Struct, list)
 _PATH = re.compile(r"`\$\.?([^`]*)`$")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
+_STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 
 
@@ -72,7 +74,7 @@ class BodyReader(Generic[T]):
         except RecursionError as error:
             raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from error
         except msgspec.ValidationError as error:
-            raise explain(str(error)) from error
+            raise explain(str(error), self._decoder.type) from error
         except msgspec.DecodeError as error:
             raise InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json") from error
 
@@ -106,8 +108,14 @@ def _too_large(max_bytes: int) -> PayloadTooLargeError:
     )
 
 
-def explain(complaint: str) -> InvalidRequestError:
-    """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`"."""
+def explain(complaint: str, kind: object = None, *, whole: str = "The body") -> InvalidRequestError:
+    """msgspec's sentence, with its path as the parameter: "Expected `int`, got `str` - at `$.messages[0].content`".
+
+    Args:
+        complaint: the sentence.
+        kind: the type that was expected at the top; says what a text may be where there is a choice.
+        whole: what is to be an object.
+    """
     sentence, _, place = complaint.partition(" - at ")
     found = _PATH.search(place)
     param = found.group(1).removesuffix("[...]") if found else ""
@@ -115,9 +123,27 @@ def explain(complaint: str) -> InvalidRequestError:
     if missing:
         param = f"{param}.{missing.group(1)}" if param else missing.group(1)
         return InvalidRequestError(f"'{param}' is missing.", param=param, code="missing_field")
+    unknown = _UNKNOWN.search(sentence)
+    if unknown:
+        param = f"{param}.{unknown.group(1)[:64]}" if param else unknown.group(1)[:64]
+        return InvalidRequestError(f"'{param}' is an unknown field.", param=param, code="invalid_value")
     if not param:
-        return InvalidRequestError(f"The body must be a JSON object: {_lower(sentence)}.", code="invalid_json")
+        return InvalidRequestError(f"{whole} must be a JSON object: {_lower(sentence)}.", code="invalid_json")
+    if sentence.startswith("Invalid enum value") and (choices := _choices(kind, _STEP.findall(param))):
+        sentence = f"{sentence.partition(' value ')[2]} is none of {', '.join(choices)}"
     return InvalidRequestError(f"'{param}' is not valid: {_lower(sentence)}.", param=param, code="invalid_value")
+
+
+def _choices(kind: object, path: Sequence[str]) -> list[str]:
+    """The texts that a type allows at a path of names and indices, such as ["messages", "[0]", "role"]."""
+    if get_origin(kind) is Literal:
+        return [value for value in get_args(kind) if isinstance(value, str)] if not path else []
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        hints = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        return _choices(hints[path[0]], path[1:]) if path and path[0] in hints else []
+    is_item = get_origin(kind) in (list, tuple) and bool(path) and path[0].startswith("[")
+    inside = (_choices(each, path[1:] if is_item else path) for each in get_args(kind))
+    return next(filter(None, inside), [])
 
 
 def _lower(sentence: str) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.client import EngineClient
     from penstock.models.thinking import ThinkingTags
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import ToolFormat
 
 
@@ -20,10 +21,12 @@ class ChatDialect:
 
     Args:
         engine: whose template and tokenizer count; it has been started.
+        tool_format: the family of its tool calls; "auto": the template tells.
     """
 
-    def __init__(self, engine: EngineClient) -> None:
+    def __init__(self, engine: EngineClient, tool_format: Spelling = "auto") -> None:
         self._engine = engine
+        self._tool_format = tool_format
 
     @cached_property
     def thinking(self) -> ThinkingTags | None:
@@ -38,7 +41,7 @@ class ChatDialect:
 
         template = self._engine.chat_template
         assert template is not None  # messages have been refused without one
-        return tool_format(template)
+        return tool_format(template, self._tool_format)
 
     @cached_property
     def system_role(self) -> bool:

@@ -39,7 +39,9 @@ async def embeddings(http: Request) -> Response:
     tokens = sum(len(each.token_ids) for each in inputs)
 
     async def work() -> list[bytes]:
-        return await embed(model, inputs, request_id=head.id, priority=request.priority or 0)
+        return await embed(
+            model, inputs, request_id=head.id, priority=request.priority or 0, cache_salt=request.cache_salt or ""
+        )
 
     vectors = await while_connected(http.receive, counted(model.observer, tokens, len(inputs), arrived, work))
     _check_dimensions(request.dimensions, len(vectors[0]) // FLOAT_BYTES)

@@ -26,9 +26,10 @@ GENERATION_ERRORS = (*BODY_ERRORS, 422, 429, 500, 503)
 class Endpoint:
     """One path and method.
 
-    `takes` is the type of the body, of `media` type, `gives` that of the answer (None: bytes of `gives_media` type),
-    `chunk` that of a stream's events. `query` maps parameters to their JSON schema; `errors` are the statuses it may
-    answer beside 200, with bodies of `error_body`. `done` says whether a stream ends in `[DONE]`.
+    `takes` is the type of the body, of `media` type, `gives` that of the answer (None: bytes of `gives_media` type, or
+    nothing under ""), `chunk` that of a stream's events. `query` and `headers` map parameters to their JSON schema;
+    `errors` are the statuses it may answer beside 200, with bodies of `error_body`. `events` says whether a stream ends
+    in `[DONE]`, or its events have names, or neither. `in_binary`: body and answer may be bytes too.
     `aliases` are other paths to the same.
     """
 
@@ -44,7 +45,10 @@ class Endpoint:
     media: str = "application/json"
     gives_media: str = "text/plain"
     error_body: type = ErrorBody
-    done: bool = True
+    events: Literal["done", "named", "plain"] = "done"
+    needs_body: bool = True
+    in_binary: bool = False
+    headers: dict[str, dict[str, Any]] | None = None
     aliases: tuple[str, ...] = ()
 
 

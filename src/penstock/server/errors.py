@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from penstock.core.errors import EngineDeadError, OverloadedError, PenstockError
 from penstock.server.hangup import ClientGoneError
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MESSAGES = "/v1/messages"  # and below: errors have Anthropic's shape
+WEBSOCKET = "/v1/stream"
 KSERVE = "/v2"  # below which errors have the shape of the KServe protocol
+COHERES_RERANK = "/v2/rerank"  # an API of its own beside that protocol
 CLIENT_GONE = 499  # nginx's number for it; no client ever sees it
 RETRY_AFTER_SECONDS = "1"
 HEAD_TOO_LARGE = "The request's path and headers are larger than this server takes."
@@ -41,7 +44,7 @@ def error_body(error: PenstockError, path: str) -> bytes:
 
 
 def _in_shape(body: ErrorBody, status: int, path: str) -> bytes:
-    if path == KSERVE or path.startswith(KSERVE + "/"):
+    if (path == KSERVE or path.startswith(KSERVE + "/")) and path != COHERES_RERANK:
         from penstock.server.kserve.types import InferError
 
         return msgspec.json.encode(InferError(body.error.message, body.error.param, body.error.code))
@@ -87,8 +90,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for this class alone
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            message = f"There is nothing at {request.method} {request.url.path}."
-            message += "" if request.url.path.startswith(KSERVE) else " /openapi.json lists what there is."
+            message = f"There is nothing at {request.method} {request.url.path}.{_hint(request)}"
             kind = "not_found_error"
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (error.headers or {}).get("Allow", "another method")
@@ -97,6 +99,20 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         case _:
             message, kind = error.detail, "invalid_request_error"
     return error_response(error.status_code, message, kind=kind, path=request.url.path, headers=error.headers)
+
+
+def _hint(request: Request) -> str:
+    """What to do about a path that there isn't: mostly a base URL with or without its /v1."""
+    path = request.url.path
+    if path == WEBSOCKET:
+        return " It is a WebSocket, and the request asks for no upgrade."
+    if path.startswith(KSERVE):
+        return ""
+    for meant in (f"/v1{path}", path.removeprefix("/v1")):
+        scope = {**request.scope, "path": meant}
+        if len(meant) > 1 and any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            return f" There is {meant}: the base URL of OpenAI's clients ends in one /v1, of Anthropic's in none."
+    return " /openapi.json lists what there is."
 
 
 def internal_error(cause: Exception) -> PenstockError:

@@ -100,7 +100,8 @@ class ModelEntry:
         What is asleep or unloaded stays so. Raises as `load` does.
         """
         async with self._lock:
-            changed = declared.config != self.declared.config
+            before = self.declared
+            changed = (declared.config, declared.tool_format) != (before.config, before.tool_format)
             if self.state == "failed" or (changed and self.served is not None):
                 await self._load(declared)
             else:
@@ -126,8 +127,7 @@ class ModelEntry:
         if self.served is None and self._place in _ON_THE_WAY:
             await asyncio.shield(self._wake_once())
         if isinstance(self.served, ServedModel):
-            own = (self.name, *self.declared.aliases, f"{self.name}@{self.declared.version}")
-            return self.served.use(name, adapter="" if name in own else name)
+            return self.served.use(name, adapter="" if self._is_own(name) else name)
         if self.served is not None:
             return self.served.use(name)
         self._check_open()
@@ -136,6 +136,11 @@ class ModelEntry:
                 f"The model {self.name!r} could not be loaded; the server's log says why.", code=NOT_LOADED
             )
         raise NotFoundError(f"The model {self.name!r} is not loaded.", param="model", code="model_not_found")
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a name that leads here is the model's; else it is that of an adapter, loaded or not any more."""
+        own = self.name
+        return name == own or name in self.declared.aliases or name == f"{own}@{self.declared.version}"
 
     @property
     def retires(self) -> bool:
@@ -238,7 +243,7 @@ class ModelEntry:
         self.runner = engine.info.runner
         self.created = int(time.time())
         self._retire()
-        self.served = serve(engine, self.label, declared.version, self._observer)
+        self.served = serve(engine, self.label, declared, self._observer)
 
     def _check_open(self) -> None:
         if self._ending:
@@ -271,12 +276,14 @@ class ModelEntry:
             task.add_done_callback(lambda _: self._retiring.pop(old, None))
 
 
-def serve(engine: Engine, name: str, version: str, observer: Observer) -> ServedModel | ServedEncoder:
+def serve(engine: Engine, name: str, declared: DeclaredModel, observer: Observer) -> ServedModel | ServedEncoder:
     """An engine that has been started, as what it is."""
     counts = observer.of_model(name)
     if isinstance(engine, EngineClient):
-        return ServedModel(engine, name=name, version=version, observer=counts)
+        return ServedModel(
+            engine, name=name, version=declared.version, observer=counts, tool_format=declared.tool_format
+        )
     from penstock.server.served_encoder import ServedEncoder  # few servers have one
 
     engine.on_batch = observer.batches_of(name)
-    return ServedEncoder(engine, name=name, version=version, observer=counts)
+    return ServedEncoder(engine, name=name, version=declared.version, observer=counts)

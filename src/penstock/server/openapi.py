@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import msgspec
 
 import penstock
-from penstock.server.endpoints import ENDPOINTS
+from penstock.server.endpoints import DOCUMENTED
 from penstock.server.responses import ErrorBody
 
 if TYPE_CHECKING:
     from penstock.server.endpoint import Endpoint
 
+_BYTES = "application/octet-stream"
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -25,11 +26,11 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
         needs_key: whether clients have to send an API key.
         public_paths: paths that need none all the same.
     """
-    types = {kind for each in ENDPOINTS for kind in (each.takes, each.gives, each.chunk, each.error_body) if kind}
-    ordered = sorted(types | {ErrorBody}, key=lambda kind: kind.__name__)
+    types = {kind for each in DOCUMENTED for kind in (each.takes, each.gives, each.chunk, each.error_body) if kind}
+    ordered = sorted(types | {ErrorBody}, key=str)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
     paths: dict[str, Any] = {}
-    for endpoint in ENDPOINTS:
+    for endpoint in DOCUMENTED:
         secured = needs_key and endpoint.path not in public_paths
         path = endpoint.path.replace(":path}", "}")
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, secured=secured)
@@ -38,8 +39,8 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
         "info": {
             "title": "Penstock",
             "version": penstock.__version__,
-            "description": "OpenAI's API over one model. Fields that are unknown or have no effect are accepted and "
-            "named in the response header x-penstock-ignored-fields.",
+            "description": "The APIs of OpenAI, Anthropic and Triton. Fields that are unknown or have no effect are "
+            "accepted and named in the response header x-penstock-ignored-fields; below /v2 they are refused.",
         },
         "paths": paths,
         "components": {"schemas": components},
@@ -51,7 +52,7 @@ def openapi_document(*, needs_key: bool, public_paths: frozenset[str]) -> dict[s
 
 def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": endpoint.handler.__name__ + ("_of_version" if "{version}" in endpoint.path else ""),
         "summary": endpoint.summary,
         "responses": {"200": _success(endpoint)},
     }
@@ -62,9 +63,13 @@ def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
         }
     if endpoint.takes is not None:
         content = {endpoint.media: {"schema": _reference(endpoint.takes)}}
-        operation["requestBody"] = {"required": True, "content": content}
+        if endpoint.in_binary:
+            content[_BYTES] = {"schema": {"type": "string", "format": "binary"}}
+        operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "query", "schema": schema} for name, schema in (endpoint.query or {}).items()
+        {"name": name, "in": place, "schema": schema}
+        for place, given in (("query", endpoint.query), ("header", endpoint.headers))
+        for name, schema in (given or {}).items()
     ]
     parameters += [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -78,11 +83,17 @@ def _operation(endpoint: Endpoint, *, secured: bool) -> dict[str, Any]:
 
 
 def _success(endpoint: Endpoint) -> dict[str, Any]:
-    if endpoint.gives is None:
-        return {"description": "OK", "content": {endpoint.gives_media: {"schema": {"type": "string"}}}}
-    content: dict[str, Any] = {"application/json": {"schema": _reference(endpoint.gives)}}
+    content: dict[str, Any] = {}
+    if endpoint.gives is not None:
+        content["application/json"] = {"schema": _reference(endpoint.gives)}
+    if endpoint.in_binary:
+        content[_BYTES] = {"schema": {"type": "string", "format": "binary"}}
     if endpoint.chunk is not None:
         content["text/event-stream"] = {"schema": _event_of(endpoint)}
+    if not content and endpoint.gives_media:
+        content[endpoint.gives_media] = {"schema": {"type": "string"}}
+    if not content:
+        return {"description": "OK"}
     return {"description": "OK", "content": content}
 
 
@@ -90,7 +101,11 @@ def _event_of(endpoint: Endpoint) -> dict[str, Any]:
     """One server-sent event, as OpenAPI describes a stream: by its items."""
     assert endpoint.chunk is not None  # else it gives no stream
     in_json: dict[str, Any] = {"type": "string", "contentMediaType": "application/json"}
-    if not endpoint.done:
+    if endpoint.events == "plain":
+        body = {"anyOf": [_reference(endpoint.chunk), _reference(endpoint.error_body)]}
+        properties: dict[str, Any] = {"data": {**in_json, "contentSchema": body}}
+        return {"type": "object", "properties": properties, "required": ["data"]}
+    if endpoint.events == "named":
         data = {**in_json, "contentSchema": _reference(endpoint.chunk)}
         properties = {"event": {"type": "string"}, "data": data}
         return {"type": "object", "properties": properties, "required": ["event", "data"]}
@@ -101,5 +116,7 @@ def _event_of(endpoint: Endpoint) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
-def _reference(kind: type) -> dict[str, str]:
+def _reference(kind: type) -> dict[str, Any]:
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _reference(*get_args(kind))}
     return {"$ref": _REFERENCE.format(name=kind.__name__)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
 from penstock.server.served_model import ModelInUse, wrong_kind
-from penstock.server.vectors import check_count, cosine, counted, embed, read_texts
+from penstock.server.vectors import check_count, cosine, counted, embed, encode, read_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Pairs:
         self._fields = fields
 
     async def score(
-        self, model: ModelInUse | EncoderInUse, truncate: int | None, request_id: str, arrived: float
+        self, model: ModelInUse | EncoderInUse, truncate: int | None, request_id: str, arrived: float, priority: int = 0
     ) -> tuple[list[float], int]:
         """Each pair's score, and the tokens read: a reranker's own, an embedder's vectors' cosine similarity.
 
@@ -35,10 +35,12 @@ class Pairs:
         if isinstance(model, ModelInUse) or model.kind == "classifier":
             raise wrong_kind(model, "This takes a reranker or an embedder.")
         if model.kind == "reranker":
-            return await self._by_reranker(model, truncate, arrived)
-        return await self._by_embedder(model, truncate, request_id, arrived)
+            return await self._by_reranker(model, truncate, arrived, priority)
+        return await self._by_embedder(model, truncate, request_id, arrived, priority)
 
-    async def _by_reranker(self, model: EncoderInUse, truncate: int | None, arrived: float) -> tuple[list[float], int]:
+    async def _by_reranker(
+        self, model: EncoderInUse, truncate: int | None, arrived: float, priority: int
+    ) -> tuple[list[float], int]:
         for text, field in zip(self._ones, self._one_fields, strict=True):
             if not text:
                 raise InvalidRequestError(f"'{field}' is empty.", param=field, code="empty_input")
@@ -47,20 +49,20 @@ class Pairs:
         tokens = sum(len(each.token_ids) for each in inputs)
 
         async def work() -> list[bytes]:
-            return await model.engine.encode(inputs)
+            return await encode(model, inputs, priority)
 
         vectors = await counted(model.observer, tokens, len(inputs), arrived, work)
         return [array("f", vector)[0] for vector in vectors], tokens
 
     async def _by_embedder(
-        self, model: EncoderInUse, truncate: int | None, request_id: str, arrived: float
+        self, model: EncoderInUse, truncate: int | None, request_id: str, arrived: float, priority: int
     ) -> tuple[list[float], int]:
         fields = dict(zip((*self._ones, *self._others), (*self._one_fields, *self._fields), strict=True))
         inputs = await read_texts(model, list(fields), list(fields.values()), truncate=truncate)  # each text once
         tokens = sum(len(each.token_ids) for each in inputs)
 
         async def work() -> list[bytes]:
-            return await embed(model, inputs, request_id=request_id)
+            return await embed(model, inputs, request_id=request_id, priority=priority)
 
         vectors = dict(zip(fields, await counted(model.observer, tokens, len(inputs), arrived, work), strict=True))
         scores = [cosine(vectors[one], vectors[other]) for one, other in zip(self._ones, self._others, strict=True)]

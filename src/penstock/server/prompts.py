@@ -162,7 +162,7 @@ class PromptReader:
         if spelling.in_messages:
             from penstock.models.tool_formats.generic import into_messages
 
-            return into_messages(turns, tools, system_role=self._dialect.system_role), None
+            return into_messages(turns, tools, system_role=self._dialect.system_role, spelling=spelling), None
         if spelling.id_characters is not None:
             turns = [_with_ids(turn, spelling.id_characters) for turn in turns]
         return turns, tools

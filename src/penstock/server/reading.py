@@ -34,6 +34,7 @@ class EmbeddingRequest(ReadingRequest, kw_only=True):
     dimensions: Annotated[int, Meta(ge=1, le=INT32)] | None = None
     add_special_tokens: bool | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
 class Document(Struct, kw_only=True, frozen=True):
@@ -49,6 +50,7 @@ class RerankRequest(ReadingRequest, kw_only=True):
     documents: Annotated[list[str | Document], Meta(min_length=1)]
     top_n: Annotated[int, Meta(ge=0, le=INT32)] | None = None
     return_documents: bool | None = None
+    max_tokens_per_doc: Annotated[int, Meta(ge=0, le=INT32)] | None = None
 
 
 class ScoreRequest(ReadingRequest, kw_only=True):

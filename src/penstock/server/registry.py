@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigError, EngineDeadError, InvalidRequestError, NotFoundError, PenstockError
+from penstock.server.declared import of_model
 from penstock.server.ensembles.declared import check_ensembles
 from penstock.server.ensembles.in_use import EnsembleInUse
 from penstock.server.figures import figures
@@ -93,7 +94,7 @@ class ModelRegistry:
         for model in declared:
             entry = self._new(model)
             if model.preload:
-                await entry.load()
+                await self._load_first(entry, alone=len(declared) == 1)
             self._name_all()
         self._check_ensembles(ensembles, declared)
         self._name_ensembles(ensembles)
@@ -288,6 +289,15 @@ class ModelRegistry:
             declared = await asyncio.to_thread(self._declare)
         self._check_open()
         return declared
+
+    async def _load_first(self, entry: ModelEntry, *, alone: bool) -> None:
+        """Raises what the engine fails to start with; of several models it says which."""
+        try:
+            await entry.load()
+        except PenstockError as error:
+            if alone or entry.declared.name is None:
+                raise
+            raise of_model(entry.declared.name, error) from error
 
     def _check_open(self) -> None:
         if self._ending:

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import penstock
@@ -21,11 +22,12 @@ from penstock.server.http1 import Http1Protocol
 from penstock.server.listen import Listener
 from penstock.server.observe import Observer
 from penstock.server.registry import ModelRegistry
+from penstock.server.storage import check_directory
 from penstock.server.uvicorn_parts import Config, Server
 from penstock.server.websocket_protocol import OVERHEAD_BYTES, websocket_protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SILENT_SECONDS = 3.0  # of loading, before a word about it
 LAST_WORDS_SECONDS = 2  # for answers to leave once the engine has finished
 
 
@@ -72,21 +75,19 @@ async def serve(
     began = time.monotonic()
     _configure_logging(settings)
     settings.check_exposure()
-    listener = Listener(settings)
-    grpc: GrpcListener | None = None
+    settings.check_ports()
+    if settings.data_dir is not None:
+        check_directory(settings.data_dir)
+    if settings.lora_dir is not None and not settings.lora_dir.is_dir():
+        raise ConfigError(f"--lora-dir: {settings.lora_dir} is not a directory.", param="lora_dir")
     observer = Observer()
     cores = [core] if core is not None else []
     registry = ModelRegistry(observer, lambda config: make_engine(config, cores), declare, declare_ensembles)
     stop = _StopSignals()
-    try:
-        grpc = _grpc_listener(settings)
+    async with _addresses(settings, registry) as (listener, grpc):
         with stop.watched(), _hangups() as hangup:
-            starting = asyncio.create_task(registry.serve(models))
-            if not await stop.or_done(starting):
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
+            if not await _loaded(registry, models, stop):
                 return
-            starting.result()
             app = build_app(registry, settings, observer)
             server = HttpServer(app, settings)
             serving = asyncio.create_task(server.serve(sockets=listener.sockets))
@@ -98,18 +99,13 @@ async def serve(
             gc.freeze()  # what is there now stays to the end: no collection need look at it again
             gc.enable()
             seconds, grpc_url = time.monotonic() - began, None if grpc is None else grpc.url
-            chains = registry.ensembles
-            for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url, chains):
+            for line in start_up_lines(registry.entries, settings, listener.url, seconds, grpc_url, registry.ensembles):
                 _say(line)
-            keeping = [
-                asyncio.create_task(registry.watch_idle()),
-                asyncio.create_task(_refresh_at_each(hangup, registry)),
-            ]
-            if await stop.or_done(serving):
+            with _kept(registry, hangup):
+                ended = await stop.or_done(serving)
+            if ended:
                 serving.result()
                 return
-            for task in keeping:
-                task.cancel()
             await _drain(registry, settings, stop)
             await registry.close()
             server.should_exit = True
@@ -117,11 +113,61 @@ async def serve(
                 await grpc.stop(LAST_WORDS_SECONDS)
             await serving
             _say("Stopped.")
+
+
+@contextlib.asynccontextmanager
+async def _addresses(
+    settings: ServerSettings, registry: ModelRegistry
+) -> AsyncGenerator[tuple[Listener, GrpcListener | None]]:
+    """Takes the ports before a model is loaded, and gives them back once all models are closed."""
+    listener = Listener(settings)
+    grpc: GrpcListener | None = None
+    try:
+        grpc = _grpc_listener(settings)
+        yield listener, grpc
     finally:
         await registry.close()
         if grpc is not None:
             await grpc.stop(0)
         listener.close()
+
+
+@contextlib.contextmanager
+def telling_of_loading(names: Sequence[str], after: float = SILENT_SECONDS) -> Iterator[None]:
+    """Says what is being loaded once that has taken so many seconds: a large model, or another runner's imports."""
+    line = f"Loading {', '.join(names)} ..."
+    telling = asyncio.get_running_loop().call_later(after, _say, line)
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
+async def _loaded(registry: ModelRegistry, models: Sequence[DeclaredModel], stop: _StopSignals) -> bool:
+    """Load the models; False if a signal came sooner. Raises what one of them fails with."""
+    starting = asyncio.create_task(registry.serve(models))
+    with telling_of_loading([model.name or Path(model.config.model_path).name for model in models if model.preload]):
+        ready = await stop.or_done(starting)
+    if not ready:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+    starting.result()
+    return True
+
+
+@contextlib.contextmanager
+def _kept(registry: ModelRegistry, hangup: asyncio.Event) -> Iterator[None]:
+    """Meanwhile idle models go to sleep, and each SIGHUP has what is declared served."""
+    keeping = [
+        asyncio.create_task(registry.watch_idle()),
+        asyncio.create_task(_refresh_at_each(hangup, registry)),
+    ]
+    try:
+        yield
+    finally:
+        for task in keeping:
+            task.cancel()
 
 
 def _grpc_listener(settings: ServerSettings) -> GrpcListener | None:

@@ -50,10 +50,13 @@ async def rerank(http: Request) -> Response:
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     fields = [f"documents[{index}]" for index in range(len(texts))]
     head = model.head("rerank")
-    pairs = Pairs([request.query] * len(texts), texts, ["query"] * len(texts), fields)
-    scores, tokens = await while_connected(
-        http.receive, pairs.score(model, request.truncate_prompt_tokens, head.id, arrived)
-    )
+    truncate, read = request.truncate_prompt_tokens, texts
+    if request.max_tokens_per_doc and not isinstance(model, ModelInUse):
+        check_count(len(texts), "documents")
+        read = await model.heads(texts, request.max_tokens_per_doc)
+        truncate = -1 if truncate is None else truncate
+    pairs = Pairs([request.query] * len(texts), read, ["query"] * len(texts), fields)
+    scores, tokens = await while_connected(http.receive, pairs.score(model, truncate, head.id, arrived))
     order = sorted(range(len(texts)), key=lambda index: -scores[index])
     documents = request.return_documents is not False
     answer = Ranking(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from penstock.server.served_model import InUse, Served
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.models.encoder_tokenizer import EncoderInput
     from penstock.server.observe import ModelObserver
 
+T = TypeVar("T")
 INLINE_CHARACTERS = 2048  # a shorter text is tokenized sooner than a thread would have it
 
 
@@ -64,7 +65,11 @@ class EncoderInUse(InUse["EncoderClient"]):
         """Token ids of a text of any length, as `EncoderTokenizer.encode_pieces`."""
         return await self._aside(lambda: self.engine.tokenizer.encode_pieces(text, field), len(text))
 
-    async def _aside(self, work: Callable[[], list[EncoderInput]], characters: int) -> list[EncoderInput]:
+    async def heads(self, texts: Sequence[str], most: int) -> list[str]:
+        """The beginning of each text, as `EncoderTokenizer.heads`."""
+        return await self._aside(lambda: self.engine.tokenizer.heads(texts, most), sum(map(len, texts)))
+
+    async def _aside(self, work: Callable[[], list[T]], characters: int) -> list[T]:
         if characters <= INLINE_CHARACTERS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.engine.client import EngineClient
     from penstock.engine.encoders.client import EncoderClient
     from penstock.engine.types import Pooling, SamplingParams
+    from penstock.models.tool_families import Spelling
     from penstock.server.ensembles.in_use import EnsembleInUse
     from penstock.server.observe import ModelObserver
     from penstock.server.requests import GenerationRequest
@@ -93,11 +94,19 @@ class Served(Generic[E]):
 
 
 class ServedModel(Served["EngineClient"]):
-    """A model that generates; arguments as for `Served`."""
+    """A model that generates; arguments as for `Served` and `ChatDialect`."""
 
-    def __init__(self, engine: EngineClient, *, name: str, version: str, observer: ModelObserver) -> None:
+    def __init__(
+        self,
+        engine: EngineClient,
+        *,
+        name: str,
+        version: str,
+        observer: ModelObserver,
+        tool_format: Spelling = "auto",
+    ) -> None:
         super().__init__(engine, name=name, version=version, observer=observer)
-        self.dialect = ChatDialect(engine)
+        self.dialect = ChatDialect(engine, tool_format)
         self.prompts = PromptReader(engine, self.dialect)
         self.pooling: Pooling | None = None  # once an embedding was asked for
 

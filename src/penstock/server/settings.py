@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from penstock.core.errors import ConfigError
 from penstock.core.setting_kinds import choice, integer, names, number, path, setting, size, switch, text
 from penstock.core.settings import PenstockSettings
+from penstock.models.tool_families import Spelling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,15 +47,23 @@ class ServerSettings(PenstockSettings):
     port: int = setting(8000, integer(0, 65535))  # 0 takes a free one
     grpc_port: int | None = setting(None, integer(0, 65535))  # serves the KServe protocol over gRPC too; 0: a free one
     uds: Path | None = setting(None, path)  # Unix socket to listen on instead of host and port
-    api_keys: tuple[str, ...] = setting((), _keys, secret=True)  # open the API, as `Authorization: Bearer KEY`
+    api_keys: tuple[str, ...] = setting(
+        (), _keys, secret=True, flag="--api-key"
+    )  # open the API, as `Authorization: Bearer KEY`
     public_probes: bool = setting(default=True, read=switch)  # /health, /ready and /metrics answer without a key
     served_model_name: str | None = setting(None, model_name)  # in the API; the file's own otherwise
-    aliases: tuple[str, ...] = setting((), model_names)  # more names that the model answers to
+    aliases: tuple[str, ...] = setting((), model_names, flag="--alias")  # more names that the model answers to
+    # How the model writes tool calls; auto: its template tells.
+    tool_format: Spelling = setting("auto", choice(Spelling))
     model_control: bool = setting(default=False, read=switch)  # clients may load and unload what is declared
     idle_unload: float | None = setting(None, number(0, above=True))  # seconds unused until a model leaves memory
     lora_dir: Path | None = setting(None, path)  # clients may load adapters below it, and unload any
-    cors_origins: tuple[str, ...] = setting((), names)  # whose pages may call the API; `*` for all
-    allowed_hosts: tuple[str, ...] = setting((), names)  # beside loopback ones, for a server without a key
+    cors_origins: tuple[str, ...] = setting(
+        (), names, flag="--cors-origin"
+    )  # whose pages may call the API; `*` for all
+    allowed_hosts: tuple[str, ...] = setting(
+        (), names, flag="--allowed-host"
+    )  # beside loopback ones, for a server without a key
     max_body_bytes: int = setting(4 * MIB, size(1024))  # largest request body
     max_header_bytes: int = setting(32 * 1024, size(4096))  # largest request head
     data_dir: Path | None = setting(None, path)  # stored responses, files and batches; the user's own otherwise
@@ -65,6 +74,14 @@ class ServerSettings(PenstockSettings):
     keepalive_seconds: float = setting(15.0, number(0, above=True))  # silence before a stream gets a comment line
     log_level: LogLevel = setting("info", choice(LogLevel))
     access_log: bool = setting(default=False, read=switch)  # log one line per HTTP request
+
+    def check_ports(self) -> None:
+        """Raises ConfigError if HTTP and gRPC would have the same port."""
+        if self.grpc_port and self.grpc_port == self.port and self.uds is None:
+            raise ConfigError(
+                f"--port and --grpc-port are both {self.port}. Choose another for one of them, or 0 for a free one.",
+                param="grpc_port",
+            )
 
     @property
     def on_loopback(self) -> bool:

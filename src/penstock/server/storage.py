@@ -8,7 +8,9 @@ each takes up only what the dead have left.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
+import logging
 import os
 import uuid
 import weakref
@@ -17,14 +19,20 @@ from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from penstock.core.errors import ConfigError, StorageError
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0  # how long another server's write may hold this one's up
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -69,20 +77,28 @@ class Storage:
     def owner(self) -> str:
         """This server's name among the owners of unfinished work; held from the first call on."""
         name = uuid.uuid4().hex
-        self._owners.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._owners / name
-        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            self._owners.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise _unusable(self.directory, error) from error
         fcntl.flock(lock, fcntl.LOCK_EX)
         self._finalizer = weakref.finalize(self, _leave, lock, path)
         return name
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `work`, one transaction, done in this storage's thread."""
+        """The result of `work`, one transaction, done in this storage's thread. Raises StorageError."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """The result of `work`, which reads or writes files, done in this storage's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """The result of `work`, which reads or writes files, done in this storage's thread. Raises StorageError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                raise _unusable(self.directory, error) from error
+            raise
 
     def is_left(self, owner: str) -> bool:
         """Whether that owner's process is gone."""
@@ -125,8 +141,21 @@ class Storage:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         import sqlite3
 
+        try:
+            return self._transact_on_disk(work)
+        except sqlite3.DatabaseError as error:
+            if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):  # others are mistakes of ours
+                raise _unusable(self.directory, error) from error
+            raise
+
+    def _transact_on_disk(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        import sqlite3
+
         if not self._is_made:
-            self._make()
+            try:
+                self._make()
+            except OSError as error:
+                raise _unusable(self.directory, error) from error
             self._is_made = True
         # A connection of its own each time: opening one takes a tenth of a millisecond, and there is none to lose.
         with closing(sqlite3.connect(self._database, timeout=BUSY_SECONDS, isolation_level=None)) as database:
@@ -146,6 +175,23 @@ class Storage:
         with closing(sqlite3.connect(self._database, timeout=BUSY_SECONDS, isolation_level=None)) as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(_SCHEMA)
+
+
+def check_directory(directory: Path) -> None:
+    """Raises ConfigError if nothing could be kept in `directory`, which need not be there yet."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"Nothing can be written in {there}. Choose another --data-dir.", param="data_dir")
+
+
+def _unusable(directory: Path, why: Exception) -> StorageError:
+    """The log has the path and the cause, the client neither."""
+    log.error("nothing can be kept in %s: %s; see --data-dir", directory, why)
+    return StorageError(
+        "This server can't use the directory where it keeps responses, files and batches; its log says why. "
+        'Responses work without it if the request says "store": false.',
+        code="storage_unavailable",
+    )
 
 
 def _leave(lock: int, path: Path) -> None:

@@ -83,7 +83,7 @@ def _grammar(field: str, kind: str, value: Any, *, compact: bool) -> str:
             return lark.grammar(lark.any_of(value))
         case _:
             try:
-                return lark.from_ebnf(value)
+                return lark.from_ebnf(value, field=field)
             except ValueError as error:
                 raise InvalidRequestError(
                     f"'{field}' can't be read: {str(error)[:300]}.", param=field, code="invalid_grammar"

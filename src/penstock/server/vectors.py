@@ -11,6 +11,7 @@ from operator import mul
 from typing import TYPE_CHECKING, TypeVar
 
 from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.engine.types import BACKGROUND_PRIORITY
 from penstock.models.encoder_tokenizer import EncoderInput, too_long
 from penstock.server.reading import MAX_INPUTS
 from penstock.server.served_model import ModelInUse, wrong_kind
@@ -18,7 +19,6 @@ from penstock.server.served_model import ModelInUse, wrong_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from penstock.engine.types import Pooling
     from penstock.server.observe import ModelObserver
     from penstock.server.served_encoder import EncoderInUse
 
@@ -100,21 +100,33 @@ def read_tokens(
 
 
 async def embed(
-    model: ModelInUse | EncoderInUse, inputs: Sequence[EncoderInput], *, request_id: str, priority: int = 0
+    model: ModelInUse | EncoderInUse,
+    inputs: Sequence[EncoderInput],
+    *,
+    request_id: str,
+    priority: int = 0,
+    cache_salt: str = "",
 ) -> list[bytes]:
     """The vector of each input, float32 in the machine's byte order; a generator's has the length 1.
 
     Raises what the engine refuses them with, and EngineDeadError if it dies.
     """
     if not isinstance(model, ModelInUse):
-        return await model.engine.encode(inputs)
+        return await encode(model, inputs, priority)
     pooling = await model.pooling()
-    tasks = [
-        asyncio.create_task(
-            _one(model, list(each.token_ids), pooling, request_id=f"{request_id}-{index}", priority=priority)
+
+    async def vector(index: int, token_ids: list[int]) -> bytes:
+        output = await model.engine.embed(
+            token_ids,
+            pooling,
+            request_id=f"{request_id}-{index}",
+            priority=priority,
+            cache_salt=cache_salt,
+            adapter=model.adapter,
         )
-        for index, each in enumerate(inputs)
-    ]
+        return _finite(output.embedding or b"")
+
+    tasks = [asyncio.create_task(vector(index, list(each.token_ids))) for index, each in enumerate(inputs)]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -123,11 +135,13 @@ async def embed(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _one(model: ModelInUse, token_ids: list[int], pooling: Pooling, *, request_id: str, priority: int) -> bytes:
-    output = await model.engine.embed(
-        token_ids, pooling, request_id=request_id, priority=priority, adapter=model.adapter
-    )
-    values = array("f", output.embedding or b"")
+async def encode(model: EncoderInUse, inputs: Sequence[EncoderInput], priority: int = 0) -> list[bytes]:
+    """What an encoder makes of each input; a priority of the background gives way to every other."""
+    return await model.engine.encode(inputs, background=priority >= BACKGROUND_PRIORITY)
+
+
+def _finite(vector: bytes) -> bytes:
+    values = array("f", vector)
     if not values or not all(map(math.isfinite, values)):
         raise PenstockError("The model's result is not a finite number.")
     return unit(values).tobytes()

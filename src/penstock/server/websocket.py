@@ -10,6 +10,8 @@ The client sends requests and cancellations, the server the same events as over 
     {"type": "error", "id": "1", "status": 400, "error": {...}}     instead of either, or in the midst of a stream
     {"type": "done", "id": "1", "cancelled": false}                 always the last of an id, which is then free again
 
+Fields of a body that had no effect are in `ignored_fields` of "done", as in HTTP's header.
+
 What isn't JSON ends the connection with code 1007, what is binary with 1003, what is too large with 1009.
 """
 
@@ -23,6 +25,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.websockets import WebSocketDisconnect
 
 from penstock.core.errors import InvalidRequestError, NotFoundError, OverloadedError, PenstockError
+from penstock.server.body import IGNORED_FIELDS, explain
 from penstock.server.errors import body_of
 from penstock.server.inside import post
 
@@ -56,7 +59,7 @@ WEBSOCKET_ENDPOINTS = frozenset(
 RequestName = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
-class RequestFrame(Struct, tag_field="type", tag="request", kw_only=True):
+class RequestFrame(Struct, tag_field="type", tag="request", kw_only=True, forbid_unknown_fields=True):
     """Begin a request."""
 
     id: RequestName
@@ -64,7 +67,7 @@ class RequestFrame(Struct, tag_field="type", tag="request", kw_only=True):
     body: msgspec.Raw
 
 
-class CancelFrame(Struct, tag_field="type", tag="cancel", kw_only=True):
+class CancelFrame(Struct, tag_field="type", tag="cancel", kw_only=True, forbid_unknown_fields=True):
     """End a request; one that has ended already is let be."""
 
     id: RequestName
@@ -80,6 +83,7 @@ class AnswerFrame(Struct, frozen=True, kw_only=True, omit_defaults=True):
     body: msgspec.Raw | UnsetType = UNSET
     error: Any = UNSET
     cancelled: bool | UnsetType = UNSET
+    ignored_fields: str | UnsetType = UNSET
 
 
 _decode = msgspec.json.Decoder(RequestFrame | CancelFrame).decode
@@ -118,8 +122,7 @@ class _Connection:
             try:
                 frame = _decode(text)
             except msgspec.ValidationError as error:
-                wrong = InvalidRequestError(f"The frame is not valid: {error}.", code="invalid_frame")
-                await self._refuse(_name_in(text), wrong)
+                await self._refuse(_name_in(text), _explain(str(error)))
             except (msgspec.DecodeError, RecursionError) as error:
                 await self._socket.close(NOT_JSON, f"The frame is not JSON: {error}."[:100])
                 return
@@ -168,18 +171,20 @@ class _Connection:
                     await self._send(AnswerFrame(type="error", id=name, error=error))
 
         cancelled = False
+        ignored: str | UnsetType = UNSET
         try:
             answer = await post(self._inside, frame.endpoint, bytes(frame.body), on_event=on_event)
             if not answer.is_stream:
                 frame_of = _response if answer.status == OK else _error
                 await self._send(frame_of(name, answer))
+            ignored = answer.headers.get(IGNORED_FIELDS, UNSET)
         except asyncio.CancelledError:
             cancelled = True
         except (WebSocketDisconnect, RuntimeError):
             return  # nobody is there to be told
         finally:
             self._tasks.pop(name, None)
-        await self._send(AnswerFrame(type="done", id=name, cancelled=cancelled))
+        await self._send(AnswerFrame(type="done", id=name, cancelled=cancelled, ignored_fields=ignored))
 
     async def _refuse(self, name: str | None, error: PenstockError, *, ends: bool = True) -> None:
         detail = body_of(error).error
@@ -229,6 +234,17 @@ def _error_in(data: bytes) -> Any:
     """The error that a stream ended with, if this event is one: in OpenAI's shape or in Anthropic's."""
     event = _read_error(data)
     return event.error if event.type in (None, "error") else None
+
+
+def _explain(complaint: str) -> InvalidRequestError:
+    """What is wrong with a frame, from msgspec's sentence."""
+    complaint = complaint.replace("Invalid value '", "Invalid enum value '")  # of the field that tells frames apart
+    error = explain(complaint, _FrameTypes, whole="The frame")
+    return InvalidRequestError(error.message, param=error.param, code="invalid_frame")
+
+
+class _FrameTypes(Struct):
+    type: Literal["request", "cancel"]
 
 
 def _name_in(text: str) -> str | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from penstock.engine.encoders.session import EncoderSession
 
-BROKEN, INFINITE = 13, 14  # tokens that the fake session can't compute
+BROKEN, INFINITE, ALONE = 13, 14, 15  # tokens that the fake session can't compute, or not beside another text
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +127,35 @@ def test_given_a_model_that_cannot_be_loaded_then_the_start_says_why(
     asyncio.run(run())
 
 
+def test_given_less_memory_than_the_weights_take_then_the_start_is_refused(model: Path) -> None:
+    async def run(memory: int) -> int:
+        client = EncoderClient(EncoderConfig(directory=str(model), memory=memory))
+        await client.start()
+        await client.close()
+        return client.info.weight_bytes
+
+    taken = asyncio.run(run(1 << 30))
+    stored = (model / "model.safetensors").stat().st_size
+    assert stored < taken < 2 * stored  # the layers' matrices are packed beside what is stored
+    assert asyncio.run(run(taken)) == taken
+    with pytest.raises(ConfigError, match="Raise --memory") as refused:
+        asyncio.run(run(taken - 1))
+    assert refused.value.param == "memory"
+
+
 class _Session:
     """Gives each text its first token; fails as it is told by tokens."""
 
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []  # first tokens
+
     def run(self, token_ids: list[Any], type_ids: list[Any]) -> Any:
+        self.calls.append([int(ids[0]) for ids in token_ids])
         firsts = [int(ids[0]) for ids in token_ids]
         if BROKEN in firsts:
             raise RuntimeError("no such token")
+        if ALONE in firsts:
+            firsts = firsts[:1]
         return np.array([[np.inf if first == INFINITE else first] for first in firsts], np.float32)
 
 
@@ -156,9 +178,9 @@ def answers(*sent: messages.ToEncoder) -> dict[int, messages.Encoded]:
         return found
 
 
-def encode(request_id: int, *firsts: int) -> messages.Encode:
+def encode(request_id: int, *firsts: int, arrived: float = 0.0) -> messages.Encode:
     ids = [array("i", [first, 5, 5]).tobytes() for first in firsts]
-    return messages.Encode(request_id, ids, ids, 0.0)
+    return messages.Encode(request_id, ids, ids, arrived)
 
 
 def test_given_a_text_that_fails_then_its_request_alone_fails() -> None:
@@ -169,5 +191,43 @@ def test_given_a_text_that_fails_then_its_request_alone_fails() -> None:
     assert (found[3].error, found[3].vectors) == (NOT_FINITE, [])
 
 
+def test_given_a_model_that_takes_one_text_at_a_time_then_each_is_answered() -> None:
+    found = answers(encode(0, 1, ALONE), encode(1, 2))
+    assert [array("f", vector)[0] for vector in found[0].vectors] == [1, ALONE]
+    assert [array("f", vector)[0] for vector in found[1].vectors] == [2]
+
+
 def test_given_a_cancel_then_nothing_is_answered() -> None:
     assert answers(encode(0, 1), encode(1, 2), messages.Cancel(0), messages.Cancel(9)).keys() == {1}
+
+
+class _Arrivals:
+    """An inbox whose messages come at the times they bear, on a clock that goes on when somebody waits."""
+
+    def __init__(self, *sent: messages.Encode) -> None:
+        self._sent = list(sent)
+        self.now = 0.0
+
+    def get(self, *, block: bool, timeout: float | None) -> messages.Encode | None:
+        until = self.now if not block else np.inf if timeout is None else self.now + timeout
+        if self._sent and self._sent[0].arrived <= until:
+            self.now = max(self.now, self._sent[0].arrived)
+            return self._sent.pop(0)
+        if until == np.inf:
+            return None  # the client has gone
+        self.now = until
+        raise queue.Empty
+
+
+@pytest.mark.parametrize(
+    ("delay", "calls"), [(0.0, [[1], [2], [3], [4]]), (0.004, [[1, 2], [3, 4]]), (0.01, [[1, 2, 3], [4]])]
+)
+def test_given_a_delay_then_requests_that_come_within_it_share_a_call(delay: float, calls: list[list[int]]) -> None:
+    inbox = _Arrivals(*(encode(at, at, arrived=when) for at, when in ((1, 0.003), (2, 0.006), (3, 0.012), (4, 0.0145))))
+    session = _Session()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop = EncoderLoop(cast("EncoderSession", session), theirs, delay, lambda: inbox.now)
+        while loop.once(cast("queue.SimpleQueue[Any]", inbox)):
+            pass
+    assert session.calls == calls

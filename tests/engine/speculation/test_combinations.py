@@ -10,9 +10,9 @@ import pytest
 
 from penstock.engine.config import EngineConfig
 from penstock.engine.core import EngineCore
-from penstock.engine.mailbox import merge
 from penstock.engine.types import Request, RequestOutput, SamplingParams, ThinkingLimit
 from penstock.models.tokenizer import Tokenizer
+from support.merging import merge
 from support.tiny_chat import write_tiny_chat
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Engine:
             if not self.core.has_work:
                 self._wakes.get(timeout=PATIENCE)
             for delta in [*self.core.poll(), *(self.core.step() if self.core.has_work else ())]:
-                before = whole.get(delta.request_id)
-                whole[delta.request_id] = delta if before is None else merge(before, delta)
+                whole[delta.request_id] = merge(whole.get(delta.request_id), delta)
         self.core.idle()
         return whole
 

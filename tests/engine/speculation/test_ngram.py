@@ -25,10 +25,17 @@ def looked_up(tokens: list[int], count: int) -> list[int]:
     return []
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.lists(st.integers(0, 2), max_size=60), st.data())
+# Ids of one, two and four bytes, of a surrogate, and the greatest.
+_TOKENS = st.sampled_from([[0, 1, 2], [0, 255, 256], [7, 0xD800, 0xFFFF], [1, 0x1_0000, 0x10_FFFF]]).flatmap(
+    lambda ids: st.tuples(*[st.lists(st.sampled_from(ids), min_size=least, max_size=60) for least in (1, 0)])
+)
+
+
+@given(_TOKENS, st.data())
 def test_drafts_are_those_of_a_search_however_the_sequence_grew(
-    prompt: list[int], outputs: list[int], data: st.DataObject
+    tokens: tuple[list[int], list[int]], data: st.DataObject
 ) -> None:
+    prompt, outputs = tokens
     sequence = sequence_of(prompt)
     index = NgramIndex(sequence)
     for token in outputs:

@@ -223,8 +223,12 @@ def test_a_draft_model_that_breaks_leaves_requests_as_they_are(
     closed: list[bool] = []
     shutdown = drafts.runner.shutdown
     monkeypatch.setattr(drafts.runner, "shutdown", lambda: (closed.append(True), shutdown()))
+    reserved: list[int] = []
+    reserve = core.scheduler.reserve
+    monkeypatch.setattr(core.scheduler, "reserve", lambda *asked: reserved.append(asked[1]) or reserve(*asked))
     assert run(core, asking("a", temperature=0, max_tokens=30))["a"].text == expected
     assert "the draft model failed" in caplog.text
+    assert len(reserved) == 1, "no blocks are taken for drafts that nobody makes"
     assert closed, "its memory is given back"
     core.shutdown()
     assert len(closed) == 1

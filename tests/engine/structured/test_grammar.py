@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -188,6 +188,18 @@ def test_a_grammar_is_compiled_once_and_each_matcher_begins_at_its_beginning() -
     compiling.compiler.close()
 
 
+@pytest.mark.parametrize("letter", "aA")
+def test_a_long_chain_of_rules_is_compiled_without_overflowing_the_stack(letter: str) -> None:
+    chain = "\n".join(f"{letter}{at}: {letter}{at + 1}" for at in range(4000))
+    compiling = Compiling()
+    compilation = compiling.compiler.compile(f'start: {letter}0\n{chain}\n{letter}4000: "x"')
+    compiling.wait()
+    matcher = compilation.matcher()
+    assert matcher is not None
+    assert follows(matcher, "x")
+    compiling.compiler.close()
+
+
 def test_the_least_recently_used_grammars_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.structured.grammar._KEPT", 2)
     compiling = Compiling()
@@ -253,6 +265,37 @@ def test_a_lexer_that_many_texts_have_filled_is_replaced_and_none_of_them_notice
             assert follows(matcher, "abbbbbbbbbb")
             assert matcher.is_complete
             assert END in allowed(matcher.mask())
+
+
+def test_given_a_grammar_in_frequent_use_when_its_lexer_is_full_then_another_has_been_compiled_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penstock.engine.structured.grammar._MAX_LEXER_STATES", 400)
+    threads: list[str] = []
+    compile_ = GrammarTokenizer.compile
+
+    def compile_and_tell(tokenizer: GrammarTokenizer, grammar: str) -> Any:
+        threads.append(threading.current_thread().name)
+        return compile_(tokenizer, grammar)
+
+    monkeypatch.setattr(GrammarTokenizer, "compile", compile_and_tell)
+    compiling = Compiling()
+    compilation = compiling.compiler.compile("start: /(a|b)*a(a|b){10}/")
+    compiling.wait()
+    matchers = [found for _ in range(16) if (found := compilation.matcher()) is not None]
+    compiling.wait()
+    assert threads == ["grammars"] * 2
+    rng = Random(7)
+    for matcher in matchers:
+        for _ in range(60):
+            assert allowed(matcher.mask()) - {END} == {ord("a"), ord("b")}
+            assert matcher.accept([rng.choice(b"ab")]) == 1
+        if compiling.done.acquire(blocking=False) or len(threads) > 2:
+            break
+    else:
+        pytest.fail("no lexer was full")
+    assert set(threads) == {"grammars"}
+    compiling.compiler.close()
 
 
 def test_a_text_that_fills_a_lexer_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

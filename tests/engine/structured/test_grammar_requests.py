@@ -11,8 +11,8 @@ import pytest
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.client import EngineClient
 from penstock.engine.config import EngineConfig
-from penstock.engine.mailbox import merge
 from penstock.engine.types import RequestOutput, SamplingParams
+from support.merging import merge
 from support.tiny_chat import SPECIALS, write_tiny_chat
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def collect(
     whole: dict[int, RequestOutput] = {}
     asked = SamplingParams(**{"temperature": 1.0, "max_tokens": 60, "seed": 3, **params})
     async for index, delta in client.generate(prompt or PROMPT, asked, request_id=request_id):
-        whole[index] = merge(whole[index], delta) if index in whole else delta
+        whole[index] = merge(whole.get(index), delta)
     return [whole[index] for index in sorted(whole)]
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.errors import InvalidRequestError
 from penstock.engine.structured import lark
 from penstock.engine.structured.grammar import Matcher
-from support.byte_vocabulary import MARK, byte_tokenizer
+from support.byte_vocabulary import MARK, byte_tokenizer, follows
 
 tokenizer = cache(byte_tokenizer)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -97,3 +98,27 @@ def test_ebnf_that_cant_be_read_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its sentence is the converter's
         lark.from_ebnf(text)
     assert str(caught.value)
+
+
+def test_schemas_within_a_grammar_are_held_to_the_letter_too() -> None:
+    grammar = lark.from_ebnf('start: "a" x | "b" y\nx: %json {"type": "number"}\ny: %json\n{"pattern": "^[^\\"]$"}\n')
+    assert not follows(Matcher(tokenizer().compile(grammar), tokenizer()), "a1e5")
+    assert not follows(Matcher(tokenizer().compile(grammar), tokenizer()), 'b"\\"')
+    assert follows(Matcher(tokenizer().compile(grammar), tokenizer()), 'b"x"')
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('start: %json {"type": "integer", "minimum": -1e19, "maximum": -1e19}', "maximum"),
+        ('start: %lark { start: %json {"type": "array", "uniqueItems": true} }', "uniqueItems"),
+        ('start: %json {"x-guidance": {"lenient": true}}', "x-guidance"),
+        ('start: %json {"a": ', "Expecting value"),
+        ('start: %json {"a": ' + "[" * 5000, "nested"),
+        (' {"grammars": [{"json_schema": {}}]}', "JSON"),
+        ("start: " + "a " * 30_000, "longer"),
+    ],
+)
+def test_what_could_slip_past_the_schemas_checks_is_refused(text: str, reason: str) -> None:
+    with pytest.raises((ValueError, InvalidRequestError), match=reason):
+        lark.from_ebnf(text)

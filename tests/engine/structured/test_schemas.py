@@ -95,6 +95,7 @@ EDGES: list[Any] = [
     {"type": "number", "multipleOf": 0.01},
     {"anyOf": [{"type": "number"}, {"type": "string", "format": "time"}]},
     {"type": "string", "pattern": r"^\s{2}$"},
+    {"type": "string", "pattern": r"^[(?=!]\(?(?:a|b)$"},
     {"type": "string", "pattern": r"^[^\s]{2}$"},
     {"type": "string", "pattern": r"^\S.$"},
     {"type": "string", "pattern": r"^[\s\d]{3}$"},
@@ -122,6 +123,18 @@ EDGES: list[Any] = [
     {"properties": {"a": {"$ref": "#x"}}, "$defs": {"x": {"$anchor": "x", "type": "null"}}, "required": ["a"]},
     {"if": True, "type": "null"},
     True,
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.2},
+    {"type": "number", "exclusiveMinimum": -0.0, "maximum": 1},
+    {"exclusiveMaximum": 100, "type": ["number", "null"]},
+    {"type": "number", "multipleOf": 2.5},
+    {"type": "integer", "minimum": -1e19, "maximum": 2**63 - 1},
+    {"type": "integer", "multipleOf": 7, "allOf": [{"multipleOf": 0.5}, {"exclusiveMinimum": 0.5}]},
+    {"type": "array", "prefixItems": [{"type": "string"}], "additionalItems": True, "maxItems": 1, "minItems": 1},
+    {"type": "string", "pattern": r'^[^"]{1,3}$'},
+    {"type": "string", "pattern": r"^[^\\]{1,3}$"},
+    {"type": "string", "pattern": r"^[\x00-\x1f]$"},
+    {"type": "string", "pattern": r"^\P{Po}$"},
+    {"properties": {"a": {"$ref": "#x"}, "b": {"$anchor": "x", "type": "number"}}, "required": ["a"]},
 ]
 
 
@@ -138,6 +151,12 @@ def test_edges_of_the_language_are_kept_to_the_letter(schema: Any) -> None:
         ({"type": "number"}, "1e999"),
         ({"type": "number"}, "9" * 400),
         ({"type": "string"}, '"\\ud800"'),
+        ({"type": "number", "exclusiveMaximum": 0.2}, "0.19999999999999999999"),
+        ({"type": "number", "exclusiveMinimum": 0}, "0." + "0" * 400 + "1"),
+        ({"type": "number", "minimum": 0, "exclusiveMinimum": True}, "0"),
+        ({"type": "number", "multipleOf": 2.5}, "7938936629223962.5"),
+        ({"type": "string", "pattern": r'^[^"]$'}, r'"\""'),
+        ({"type": "string", "pattern": r"^[^\\]$"}, r'"\\"'),
         ({"type": "array"}, "[" + " " * 300 + "]"),
         ({"type": "array"}, "[" + "\n" * 2 + "]"),
     ],
@@ -172,12 +191,32 @@ UNENFORCED: list[tuple[Any, str, str]] = [
     ({"type": "object", "minProperties": 1}, "minProperties", "schema.minProperties"),
     ({"type": "string", "format": "byte"}, "'byte'", "schema.format"),
     ({"type": "string", "pattern": "[--/]"}, "'--'", "schema.pattern"),
+    ({"type": "string", "pattern": r"^(?!a)b"}, "look around", "schema.pattern"),
+    ({"type": "string", "pattern": r"a(?<=a)"}, "look around", "schema.pattern"),
+    ({"type": "string", "pattern": r"(a)\1"}, "reference back", "schema.pattern"),
+    ({"type": "string", "pattern": r"(?<x>a)\k<x>"}, "reference back", "schema.pattern"),
+    ({"properties": {"a": {"type": ["string", "nul"]}}}, "'nul'; JSON Schema has", "schema.properties.a.type"),
+    ({"type": None}, "'None'; JSON Schema has", "schema.type"),
     ({"$ref": "#anchor", "$defs": {"a": {"$anchor": "anchor", "not": {}}}}, "not", "schema.$defs.a.not"),
     (
         {"prefixItems": [{"additionalProperties": {"contains": True}}]},
         "contains",
         "prefixItems[0].additionalProperties",
     ),
+    ({"type": "integer", "minimum": -1e19, "maximum": -1e19}, "maximum", "schema.maximum"),
+    ({"type": "number", "exclusiveMinimum": 1e300}, "exclusiveMinimum", "schema.exclusiveMinimum"),
+    ({"type": "integer", "multipleOf": 99999989}, "multipleOf", "schema.multipleOf"),
+    ({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}, "multipleOf", "multipleOf"),
+    ({"type": "number", "multipleOf": -2}, "multipleOf", "schema.multipleOf"),
+    ({"items": {"const": {"a": 2**53 + 1}}}, "const", "schema.items.const"),
+    ({"enum": [1, 1e300]}, "enum", "schema.enum"),
+    ({"enum": ["a", {"b": "\x01"}]}, "control character", "schema.enum"),
+    ({"properties": {"\0": {}}}, "control character", "schema.properties"),
+    ({"items": [{}], "prefixItems": [{}]}, "prefixItems", "schema.prefixItems"),
+    ({"pattern": r"^a\z"}, "another meaning", "schema.pattern"),
+    ({"pattern": "[^]"}, "empty brackets", "schema.pattern"),
+    ({"$ref": "#x", "items": {"$anchor": "x", "not": {}}}, "not", "schema.items.not"),
+    ({"prefixItems": [{"type": "null"}] * 30_000}, "30000 schemas", "schema"),
     ("text", "must be a JSON schema", "schema"),
     (False, "must be a JSON schema", "schema"),
     (json.loads("[" * 150 + "]" * 150), "nested", "schema"),
@@ -196,6 +235,32 @@ def test_definitions_that_nothing_refers_to_may_say_anything_and_the_schema_give
     before = json.dumps(schema)
     assert accepts(schema, '"12:30:00Z"')
     assert json.dumps(schema) == before
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "number", "exclusiveMaximum": 100, "minimum": 0}, "99.9"),
+        ({"type": "number", "exclusiveMinimum": 0}, "0.01"),
+        ({"type": "number", "exclusiveMinimum": 0}, "999999999"),
+        ({"type": "number", "multipleOf": 0.01, "maximum": 5}, "-0.01"),
+        ({"type": "integer", "exclusiveMinimum": 2, "maximum": 1e30}, "3"),
+        ({"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, str(2**53 - 1)),
+        ({"const": 2**53}, str(2**53)),
+        ({"type": "string", "minimum": 1e300}, '"a"'),
+    ],
+)
+def test_what_is_within_bounds_can_be_written(schema: Any, text: str) -> None:
+    assert accepts(schema, text)
+
+
+def test_several_multiples_apart_are_each_enforced() -> None:
+    schema = {
+        "properties": {"a": {"type": "integer", "multipleOf": 9973}, "b": {"type": "integer", "multipleOf": 9967}},
+        "required": ["a", "b"],
+    }
+    assert accepts(schema, '{"a":9973,"b":19934}')
+    assert not accepts(schema, '{"a":9967,"b":9973}')
 
 
 _KEYWORDS = st.sampled_from(

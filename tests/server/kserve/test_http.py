@@ -273,14 +273,24 @@ def test_given_guards_when_they_refuse_then_they_do_in_the_protocols_shape(engin
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v2/nothing", 404), ("GET", "/v2/", 404), ("POST", f"/v2/models/{MODEL}", 405), ("GET", INFER, 404)],
+    [("GET", "/v2/nothing", 404), ("GET", "/v2/", 404), ("POST", f"/v2/models/{MODEL}", 405), ("GET", INFER, 405)],
 )
 def test_given_a_path_or_method_that_is_not_there_when_asked_then_the_protocols_error_says_so(
     engine: FakeEngine, method: str, path: str, status: int
 ) -> None:
     response = ask(engine, method, path)
-    assert response.status_code in {status, 405}
+    assert response.status_code == status
     error_of(response)
+
+
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+@pytest.mark.parametrize("call", ["infer", "generate", "generate_stream"])
+def test_given_a_call_that_is_to_be_posted_when_got_then_the_error_says_so(
+    engine: FakeEngine, call: str, version: str
+) -> None:
+    response = ask(engine, "GET", f"/v2/models/{MODEL}{version}/{call}")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert "takes POST" in error_of(response)["error"]
 
 
 def test_given_an_engine_that_is_down_when_asked_then_readiness_is_a_503(engine: FakeEngine) -> None:

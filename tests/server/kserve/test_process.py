@@ -32,21 +32,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def penstock_serve(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """The process, and its addresses for HTTP and gRPC without their schemes."""
-    options = (
-        "--port",
-        "0",
-        "--grpc-port",
-        "0",
-        "--served-model-name",
-        "tiny",
-        "--kv-memory",
-        "16MiB",
-        "--threads",
-        "1",
-    )
-    command = [sys.executable, "-m", "penstock.cli", "serve", str(model), *options, *flags]
+def penstock_serve(model: Path | None, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The process, and its addresses for HTTP and gRPC without their schemes; None serves what is configured."""
+    options = ["--port", "0", "--grpc-port", "0"]
+    if model is not None:
+        options += [str(model), "--served-model-name", "tiny", "--kv-memory", "16MiB", "--threads", "1"]
+    command = [sys.executable, "-m", "penstock.cli", "serve", *options, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
@@ -118,6 +109,25 @@ def test_given_a_running_stream_when_the_server_is_told_to_stop_then_it_ends_and
         client.stop_stream()
 
 
+def test_given_a_stream_that_is_left_open_when_the_server_is_told_to_stop_then_it_ends_without_an_error(
+    model: Path,
+) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    with penstock_serve(model) as (process, _, grpc), triton.InferenceServerClient(grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("tiny", of(triton, text_input="hello", max_tokens=2))
+        result, error = answers.get(timeout=PATIENCE)
+        assert error is None
+        assert result.as_numpy("text_output").size == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert "Stopped." in said
+        assert "Traceback" not in said
+        client.stop_stream()
+    assert answers.empty()  # a stream that is cut off is an error
+
+
 def test_given_leave_to_when_a_client_unloads_and_loads_the_model_then_it_goes_and_comes_back(model: Path) -> None:
     with penstock_serve(model, "--model-control", "--alias", "other") as (_, http, grpc):
         over_http = triton_http.InferenceServerClient(http)
@@ -146,6 +156,31 @@ def test_given_leave_to_when_a_client_unloads_and_loads_the_model_then_it_goes_a
             assert over_http.get_model_repository_index() == [row]
             client.load_model("tiny")
             assert over_http.is_model_ready("tiny")
+        over_http.close()
+
+
+def test_given_a_declaration_that_cannot_be_when_a_client_loads_the_model_then_it_is_told_so_and_served_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "penstock.toml"
+    table = f'[[models]]\nname = "tiny"\nmodel = "{model}"\nthreads = 1\nkv_memory = "16MiB"\n'
+    settings.write_text(table)
+    monkeypatch.setenv("PENSTOCK_CONFIG", str(settings))
+    wrong = ("[[models", table + "max_model_len = 99999\n", table.replace(str(model), str(tmp_path / "nowhere")))
+    with penstock_serve(None, "--model-control") as (_, http, grpc):
+        over_http = triton_http.InferenceServerClient(http)
+        with triton.InferenceServerClient(grpc) as client:
+            for text in wrong:
+                settings.write_text(text)
+                answer = httpx.post(f"http://{http}/v2/repository/models/tiny/load", timeout=PATIENCE)
+                assert answer.status_code == 400, text
+                assert str(tmp_path) not in answer.text
+                with pytest.raises(InferenceServerException, match="the server's log says why") as failed:
+                    client.load_model("tiny")
+                assert failed.value.status() == "StatusCode.INVALID_ARGUMENT"
+                assert client.infer("tiny", of(triton, text_input="hello")).as_numpy("text_output") is not None
+            settings.write_text(table)
+            over_http.load_model("tiny")
         over_http.close()
 
 

@@ -482,9 +482,9 @@ impl Weights {
     }
 }
 
-/// A model of two layers whose matrices are random and stored in a type with blocks of 32, for 2100 positions.
-pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
-    let sizes = Sizes {
+/// Sizes of a model of two layers, all of them whole tiles.
+pub fn small_sizes() -> Sizes {
+    Sizes {
         vocab: 70,
         hidden: 96,
         ffn: 160,
@@ -501,9 +501,14 @@ pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
         activation: Activation::Silu,
         post_norms: false,
         tied: true,
-        qkv_bias: false,
+        qkv_bias: true,
         qk_norm: false,
-    };
+    }
+}
+
+/// A model of two layers whose matrices are random and stored in a type with blocks of 32, for 2100 positions.
+pub fn small_model(rng: &mut Rng, dtype: &'static str, pool: &Pool) -> Model {
+    let sizes = Sizes { qkv_bias: false, ..small_sizes() };
     let weights = Weights::random(rng, &sizes, &[dtype]);
     Model::new(sizes, &[0.1; 8], 2100, &weights, None, pool).unwrap()
 }

@@ -65,8 +65,12 @@ class EncoderClient(Supervised[messages.FromEncoder]):
         """Texts that wait or are computed; the rest is a generator's."""
         return EngineStats(running=self._texts)
 
-    async def encode(self, inputs: Sequence[EncoderInput]) -> list[bytes]:
+    async def encode(self, inputs: Sequence[EncoderInput], *, background: bool = False) -> list[bytes]:
         """The vector of each input, float32 in the machine's byte order: an embedding, or scores by class.
+
+        Args:
+            inputs: what is to be read.
+            background: give way to all requests that don't.
 
         Raises:
             InvalidRequestError: an input is empty, too long, or holds a token that isn't there.
@@ -91,6 +95,7 @@ class EncoderClient(Supervised[messages.FromEncoder]):
                     [array("i", each.token_ids).tobytes() for each in inputs],
                     [array("i", each.type_ids).tobytes() for each in inputs],
                     time.monotonic(),
+                    background,
                 )
             )
             return await answer

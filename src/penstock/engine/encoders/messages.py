@@ -18,7 +18,9 @@ class EncoderConfig(msgspec.Struct, frozen=True, kw_only=True, tag="Load"):
 
     directory: str
     threads: int | None = None  # None: as many as cores the process may use
+    memory: int | None = None  # bytes that the weights may take
     max_waiting: int = 4096  # texts in flight before new ones are refused
+    max_queue_delay: float = 0.0  # seconds that a text waits for others
     max_length: int | None = None  # tokens of a text; None: what the model says
 
 
@@ -29,6 +31,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     token_ids: list[bytes]
     type_ids: list[bytes]
     arrived: float  # time.monotonic(), one clock per machine
+    background: bool = False  # compute them while nobody else waits
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

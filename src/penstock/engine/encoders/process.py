@@ -1,21 +1,14 @@
 """An encoder's process: a socket in, batches through the model, a socket out.
 
-Started as `python -m penstock.engine.encoders.process FD`. A process of its own, since onnxruntime is much native code
-that reads files of others: what brings it down takes no connection and no other model with it, and neither its start
-nor numpy's costs the server anything. A thread reads the socket; the main thread sleeps while there is no work. When
-the client's end closes, the process ends.
+Started as `python -m penstock.engine.encoders.process FD` (`engine/child.py`). A process of its own, since onnxruntime
+is much native code that reads files of others: what brings it down takes no connection and no other model with it, and
+neither its start nor numpy's costs the server anything. The main thread sleeps while there is no work.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
 import queue
-import signal
-import socket
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +17,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import ConfigError, PenstockError
-from penstock.engine import wire
+from penstock.engine import child, wire
 from penstock.engine.encoders import messages
 from penstock.engine.encoders.batches import Job, WaitingJobs, cut
 from penstock.models.encoder_spec import load_encoder_spec
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -38,7 +34,6 @@ if TYPE_CHECKING:
     from penstock.models.encoder_spec import EncoderSpec
 
 log = logging.getLogger(__name__)
-GRACE_SECONDS = 5.0  # how long a batch may go on after the client has gone
 NOT_FINITE = "the model's result is not a finite number"
 FAILED = "the model failed on this request; the server's log has the cause"
 
@@ -55,13 +50,28 @@ class _Request:
 
 
 class EncoderLoop:
-    """Takes messages, computes round after round, and sends what is ready."""
+    """Takes messages, computes round after round, and sends what is ready.
 
-    def __init__(self, session: EncoderSession, sock: socket.socket) -> None:
+    Args:
+        session: what computes.
+        sock: to the client.
+        max_queue_delay: seconds that a text may wait for others.
+        clock: the one that requests' arrivals are told by.
+    """
+
+    def __init__(
+        self,
+        session: EncoderSession,
+        sock: socket.socket,
+        max_queue_delay: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._session = session
         self._socket = sock
-        self._waiting = WaitingJobs()
+        self._clock = clock
+        self._waiting = WaitingJobs(max_queue_delay)
         self._requests: dict[int, _Request] = {}
+        self._unsent = bytearray()
 
     def run(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
         """Until None comes: the client has gone."""
@@ -73,9 +83,10 @@ class EncoderLoop:
         return bool(self._waiting)
 
     def once(self, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> bool:
-        """Take a message, or compute a round if none is there; waits for either. False: the client has gone."""
+        """Take a message, or compute a round if none comes in time; waits for either. False: the client has gone."""
+        left = self._waiting.seconds_left(self._clock())
         try:
-            message = inbox.get(block=not self._waiting)
+            message = inbox.get(block=left != 0, timeout=left)
         except queue.Empty:
             self._round()
             return True
@@ -94,7 +105,7 @@ class EncoderLoop:
 
         token_ids = [np.frombuffer(ids, np.int32) for ids in message.token_ids]
         type_ids = [np.frombuffer(ids, np.int32) for ids in message.type_ids]
-        job = Job(message.request_id, [len(ids) for ids in token_ids])
+        job = Job(message.request_id, [len(ids) for ids in token_ids], message.arrived, message.background)
         self._requests[message.request_id] = _Request(job, message, token_ids, type_ids, [b""] * len(token_ids))
         self._waiting.add(job)
 
@@ -106,12 +117,13 @@ class EncoderLoop:
 
     def _compute(self, batch: list[Item]) -> None:
         requests = [self._requests[item.job.request_id] for item in batch]
-        began = time.monotonic()
+        began = self._clock()
         try:
             vectors = self._session.run(
                 [request.token_ids[item.index] for request, item in zip(requests, batch, strict=True)],
                 [request.type_ids[item.index] for request, item in zip(requests, batch, strict=True)],
             )
+            found = list(zip(batch, vectors, strict=True))  # a graph may have been drawn for one text
         except Exception:
             log.exception("a batch of %d texts failed", len(batch))
             if len(batch) > 1:  # only the culprit is to fail
@@ -120,22 +132,24 @@ class EncoderLoop:
                         self._compute([item])
             else:
                 self._fail(batch[0].job, FAILED)
+                self._send()
             return
         done = messages.Batch(
             texts=len(batch),
             tokens=sum(item.length for item in batch),
             padded_tokens=len(batch) * max(item.length for item in batch),
-            seconds=time.monotonic() - began,
+            seconds=self._clock() - began,
             queued=[began - request.message.arrived for request in requests],
         )
-        self._socket.sendall(messages.frame(done))
+        self._say(done)
         import numpy as np
 
-        for item, vector in zip(batch, vectors, strict=True):
+        for item, vector in found:
             if np.isfinite(vector).all():
                 self._take(item, vector.tobytes())
             else:
                 self._fail(item.job, NOT_FINITE)
+        self._send()
 
     def _take(self, item: Item, vector: bytes) -> None:
         request = self._requests.get(item.job.request_id)
@@ -145,12 +159,20 @@ class EncoderLoop:
         item.job.left -= 1
         if item.job.left == 0:
             del self._requests[item.job.request_id]
-            self._socket.sendall(messages.frame(messages.Encoded(item.job.request_id, request.vectors)))
+            self._say(messages.Encoded(item.job.request_id, request.vectors))
 
     def _fail(self, job: Job, sentence: str) -> None:
         if self._requests.pop(job.request_id, None) is not None:
             self._waiting.cancel(job.request_id)
-            self._socket.sendall(messages.frame(messages.Encoded(job.request_id, [], sentence)))
+            self._say(messages.Encoded(job.request_id, [], sentence))
+
+    def _say(self, message: messages.FromEncoder) -> None:
+        self._unsent += messages.frame(message)
+
+    def _send(self) -> None:
+        """All that was said at once: the other end wakes up once."""
+        self._socket.sendall(self._unsent)
+        self._unsent.clear()
 
 
 def serve_encoder(sock: socket.socket) -> None:
@@ -161,30 +183,30 @@ def serve_encoder(sock: socket.socket) -> None:
     if not isinstance(config, messages.EncoderConfig):
         raise TypeError(f"the first message must be EncoderConfig, not {type(config).__name__}")
     inbox: queue.SimpleQueue[messages.ToEncoder | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sock, inbox), name="encoder-reader", daemon=True).start()
+    child.read_in_thread(lambda: messages.receive(sock), inbox.put)
     try:
-        spec, session, runner = _load(config)
+        spec, session, runner, weight_bytes = _load(config)
     except PenstockError as error:
         sock.sendall(messages.frame(wire.Failed(type(error).__name__, error.message, error.param)))
         return
-    weight_bytes = (Path(config.directory) / spec.file).stat().st_size
     sock.sendall(messages.frame(messages.Ready(spec, weight_bytes, runner)))
-    gc.freeze()
-    gc.enable()
-    EncoderLoop(session, sock).run(inbox)
+    child.keep_what_is_there()
+    EncoderLoop(session, sock, config.max_queue_delay).run(inbox)
 
 
-def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str]]:
+def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str], int]:
     directory = Path(config.directory)
     spec = _bounded(load_encoder_spec(directory), config.max_length)
     try:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(f"Serving {spec.name} needs onnxruntime: pip install 'penstock[encoders]'.") from error
+    from penstock.engine.encoders.memory import check_memory
     from penstock.engine.encoders.session import EncoderSession
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.runners.threads import place_threads
 
+    weight_bytes = check_memory(spec, directory, config.memory)
     placed = place_threads(RunnerConfig(model_path=config.directory, threads=config.threads, pin_threads="off"))
     runner = {
         "runner": f"onnxruntime {onnxruntime.__version__}",
@@ -194,7 +216,7 @@ def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, 
         "verified": "yes",
         "threads": str(placed.threads),
     }
-    return spec, EncoderSession(spec, directory, placed.threads), runner
+    return spec, EncoderSession(spec, directory, placed.threads), runner, weight_bytes
 
 
 def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
@@ -207,30 +229,5 @@ def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:
     return msgspec.structs.replace(spec, max_length=most)
 
 
-def _read(sock: socket.socket, inbox: queue.SimpleQueue[messages.ToEncoder | None]) -> None:
-    try:
-        while (message := messages.receive(sock)) is not None:
-            inbox.put(message)
-    except OSError:
-        log.info("the client's end was reset")
-    finally:
-        inbox.put(None)
-        timer = threading.Timer(GRACE_SECONDS, os._exit, args=(0,))
-        timer.daemon = True
-        timer.start()
-
-
-def main() -> None:
-    """Entry point of the process; its one argument is the inherited socket's descriptor."""
-    gc.disable()  # nothing that a start makes is garbage soon
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s encoder: %(message)s", stream=sys.stderr)
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        try:
-            serve_encoder(sock)
-        except (BrokenPipeError, ConnectionResetError):
-            log.info("the client has gone")
-
-
 if __name__ == "__main__":
-    main()
+    child.run(serve_encoder, "encoder")

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ids = NDArray[np.int32]
 
+SPIN_MICROSECONDS = 30
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _DTYPES: dict[str, type[np.integer[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 # What a graph calls its result, by what the model is for, in the order of preference.
 _POOLED = ("sentence_embedding",)
 _HIDDEN = ("last_hidden_state", "token_embeddings", "hidden_states", "output_0")
 _LOGITS = ("logits", "output_0")
+_NO_GAIN = ["SkipLayerNormFusion"]  # the fused operator takes longer on a CPU than its parts
 
 
 class EncoderSession:
@@ -46,8 +48,9 @@ class EncoderSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Whoever computes beside this needs the cores more than a thread that waits for its next share.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A short text's operators take less time than waking a thread does. One that waits for longer than the steps
+        # between two shares take has nothing to do: whoever computes beside this needs the core more.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
         path = directory / spec.file
         model: str | bytes = str(path)
         if spec.drawn:
@@ -58,7 +61,9 @@ class EncoderSession:
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
             options.add_external_initializers(list(weights), values)
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_NO_GAIN
+            )
         except Exception as error:  # the library raises a class for each status, with no base of their own
             raise ModelFileError(f"{path}: onnxruntime can't load it ({str(error)[:300]}).") from error
         self._inputs = self._checked_inputs(path)
@@ -72,12 +77,7 @@ class EncoderSession:
             type_ids: of each text, of the same lengths.
         """
         lengths = np.array([len(ids) for ids in token_ids])
-        shape = (len(token_ids), int(lengths.max()))
-        ids, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        for row, (own, own_types) in enumerate(zip(token_ids, type_ids, strict=True)):
-            ids[row, : len(own)] = own
-            types[row, : len(own)] = own_types
-        mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
+        ids, types, mask = _padded(token_ids, type_ids, lengths)
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {name: given[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
         output: Floats = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
@@ -120,6 +120,19 @@ class EncoderSession:
                     return name, dims == 3
         wanted = "last_hidden_state or sentence_embedding" if self._spec.kind == "embedder" else "logits"
         raise ModelFileError(f"{path} gives {', '.join(found)}, and the model is a {self._spec.kind}: {wanted} is due.")
+
+
+def _padded(token_ids: Sequence[Ids], type_ids: Sequence[Ids], lengths: NDArray[Any]) -> tuple[Ids, Ids, Ids]:
+    """Token ids, type ids and the mask, each [texts, longest]."""
+    if len(token_ids) == 1:
+        ids = token_ids[0][None]
+        return ids, type_ids[0][None], np.ones_like(ids)
+    shape = (len(token_ids), int(lengths.max()))
+    ids, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for row, (own, own_types) in enumerate(zip(token_ids, type_ids, strict=True)):
+        ids[row, : len(own)] = own
+        types[row, : len(own)] = own_types
+    return ids, types, (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
 
 
 def _activate(logits: Floats, activation: str) -> Floats:

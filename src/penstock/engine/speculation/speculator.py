@@ -10,6 +10,7 @@ from penstock.core.errors import InvalidRequestError
 from penstock.engine.speculation.draft_model import Asked, Fed
 from penstock.engine.speculation.governor import Governor
 from penstock.engine.speculation.ngram import NgramIndex
+from penstock.engine.types import Sampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.engine.runners.base import DraftCost
     from penstock.engine.sequence import Sequence
     from penstock.engine.speculation.draft_model import DraftModel
-    from penstock.engine.types import SampleSpec, Speculation
+    from penstock.engine.types import SampleSpec, SequenceOutput, SequenceStep, Speculation
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class Speculator:
             if decode is None or room <= 0:
                 continue
             drafting = decode.drafting
+            if drafting.index is None and self._draft_model is None:
+                continue  # it has failed meanwhile: no blocks for drafts that nobody makes
             count = min(drafting.governor.drafts(len(decodes)), decode.most, room)
             guesses = drafting.index.draft(count) if drafting.index is not None and count > 0 else []
             if drafting.index is not None and not guesses:
@@ -141,3 +144,15 @@ class Speculator:
             self._draft_model = None
             self._default = "off"
             return nothing
+
+
+def chosen_by(share: SequenceStep, result: SequenceOutput) -> list[Sampled]:
+    """The tokens that a step yields: what was chosen as long as it is what had been drafted, and one more."""
+    if result.token_id is None:
+        return []
+    choices = [Sampled(result.token_id, result.logprobs), *result.after_drafts]
+    drafts = share.token_ids[len(share.token_ids) - len(share.drafts) :]
+    right = 0
+    while right < len(drafts) and choices[right].token_id == drafts[right]:
+        right += 1
+    return choices[: right + 1]

@@ -31,7 +31,9 @@ T = TypeVar("T")
 
 CODE = "invalid_grammar"
 _KEPT = 128  # compiled grammars that are remembered
+_OFTEN = 16  # matchers of one grammar, after which its lexer may fill
 _MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
+_STACK = 512 << 20  # llguidance recurses into rules: what the longest grammar may need, taken only if it does
 _FULL = "too many states"  # what a matcher says whose lexer has that many
 
 
@@ -196,11 +198,21 @@ class _Tokens:
 
 
 class Compilation:
-    """A grammar and what became of it."""
+    """A grammar and what became of it.
 
-    def __init__(self, grammar: str) -> None:
+    Where it is used often, its lexer may fill, so another is made in time.
+
+    Args:
+        grammar: Lark.
+        again: has `run` called once more; None: a full lexer is replaced when it is found full.
+    """
+
+    def __init__(self, grammar: str, again: Callable[[Compilation], None] | None = None) -> None:
         self.grammar = grammar
         self.is_wanted = True
+        self._again = again
+        self._uses = 0
+        self._spare: LLMatcher | None = None
         self._outcome: tuple[LLMatcher, GrammarTokenizer] | InvalidRequestError | None = None
 
     @property
@@ -217,7 +229,12 @@ class Compilation:
         if isinstance(outcome, InvalidRequestError):
             # Anew each time: an exception that is raised again grows by each traceback.
             raise InvalidRequestError(outcome.message, param=outcome.param, code=outcome.code)
-        return None if outcome is None else Matcher(*outcome, self._renew)
+        if outcome is None:
+            return None
+        self._uses += 1
+        if self._uses == _OFTEN:
+            self._want_spare()
+        return Matcher(*outcome, self._renew)
 
     def run(self, tokenizer: GrammarTokenizer | InvalidRequestError) -> None:
         """Compile, or fail with what there is instead of a tokenizer; in another thread."""
@@ -225,7 +242,11 @@ class Compilation:
             self._outcome = tokenizer
             return
         try:
-            self._outcome = tokenizer.compile(self.grammar), tokenizer
+            root = tokenizer.compile(self.grammar)
+            if self.is_settled:
+                self._spare = root
+            else:
+                self._outcome = root, tokenizer
         except InvalidRequestError as error:
             self._outcome = error
         except Exception:
@@ -233,13 +254,18 @@ class Compilation:
             self._outcome = InvalidRequestError("The grammar could not be compiled.", param="grammar", code=CODE)
 
     def _renew(self, full: LLMatcher) -> LLMatcher:
-        """Compile again, in the step loop: rare, and whoever shares the full lexer can't go on before."""
+        """The spare, or compile again in the step loop: whoever shares the full lexer can't go on before."""
         assert isinstance(self._outcome, tuple)  # there are matchers of it
         root, tokenizer = self._outcome
         if root is full:
-            root = tokenizer.compile(self.grammar)
+            root, self._spare = self._spare or tokenizer.compile(self.grammar), None
             self._outcome = root, tokenizer
+            self._want_spare()
         return root
+
+    def _want_spare(self) -> None:
+        if self._again is not None:
+            self._again(self)
 
 
 class GrammarCompiler:
@@ -266,13 +292,17 @@ class GrammarCompiler:
         """Make the tokenizer if it isn't there."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="grammars", daemon=True)
-            self._thread.start()
+            before = threading.stack_size(_STACK)
+            try:
+                self._thread.start()
+            finally:
+                threading.stack_size(before)
 
     def compile(self, grammar: str) -> Compilation:
         """Of `grammar`: one that is remembered, or one that this call starts."""
         found = self._known.get(grammar)
         if found is None:
-            found = self._known[grammar] = Compilation(grammar)
+            found = self._known[grammar] = Compilation(grammar, self._work.put)
             self._work.put(found)
             self.warm_up()
             if len(self._known) > _KEPT:
@@ -308,7 +338,11 @@ class GrammarCompiler:
 
 
 def _refusal(matcher: LLMatcher) -> InvalidRequestError:
-    reason = matcher.get_error().partition("\n   1 |")[0].partition("<non-verbose/>")[0].strip()
+    reason = matcher.get_error().partition("\n   1 |")[0].partition("<non-verbose/>")[0]
+    reason = reason.partition("<backtrace>")[0].strip()
     if reason in {"NoExtensionBias", "NoExtension"}:
         reason = "after what has been generated it allows no token"
+    at, found, of_schema = reason.partition("failed to compile JSON schema: ")
+    if found and at.startswith("at "):  # a place in the Lark that was made of it tells nobody anything
+        return InvalidRequestError(f"The schema can't be enforced: {of_schema[:500]}.", param="grammar", code=CODE)
     return InvalidRequestError(f"The grammar can't be followed: {reason[:500]}.", param="grammar", code=CODE)

@@ -9,11 +9,13 @@ Each function but `grammar` gives an expression, to be used wherever a rule's ri
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_SCHEMA = re.compile(r"%json\s*(?=\{)")
 _LONGEST_EBNF = 50_000  # converting takes some seconds for ten times as much
 
 
@@ -67,18 +69,40 @@ def json_value(schema: Mapping[str, Any]) -> str:
     return f"%json {json.dumps(schema)}"
 
 
-def from_ebnf(text: str) -> str:
-    """A grammar in Lark or, where rules are written with `::=`, in the GBNF of llama.cpp, as Lark.
+def from_ebnf(text: str, *, field: str = "grammar") -> str:
+    """A grammar in Lark or, where rules are written with `::=`, in the GBNF of llama.cpp, as Lark that can be enforced.
 
-    Raises ValueError if it is GBNF that can't be read.
+    Raises ValueError if it can't be read, InvalidRequestError naming what of a JSON schema in it can't be enforced.
     """
-    if "::=" not in text:
-        return text
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
     if len(text) > _LONGEST_EBNF:
         raise ValueError(f"it is longer than {_LONGEST_EBNF} characters")
+    if text.lstrip()[:1] == "{":
+        raise ValueError("it is JSON; rules are written in Lark or GBNF")
+    if "::=" not in text:
+        return _with_exact_schemas(text, field)
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
     try:
-        return str(gbnf_to_lark(text))
+        converted = str(gbnf_to_lark(text))
     except Exception as error:  # it has no class of errors of its own, and recurses
         raise ValueError(str(error)) from error
+    return _with_exact_schemas(converted, field)
+
+
+def _with_exact_schemas(text: str, field: str) -> str:
+    """The same with each schema prepared. One that only seems to be, within a literal, is taken for one too."""
+    from penstock.engine.structured.schemas import prepare
+
+    decoder = json.JSONDecoder()
+    parts: list[str] = []
+    at = 0
+    for found in _SCHEMA.finditer(text):
+        if found.start() < at:
+            continue
+        try:
+            schema, end = decoder.raw_decode(text, found.end())
+        except RecursionError as error:
+            raise ValueError("a schema in it is nested too deeply") from error
+        parts += text[at : found.start()], json_value(prepare(schema, field=f"{field}.%json"))
+        at = end
+    return "".join(parts) + text[at:]

@@ -5,25 +5,32 @@ is settled here before it sees the schema:
 
 - a member's name has one spelling: `\\u0061` for `a` could pass for another member, so there are no such escapes;
 - a name could come twice among those that no schema names, so `minProperties` is taken only where it can't be met so;
-- `number` gets bounds and so no exponent: 1e999 would be one too, and most who read JSON can't take it;
+- `number` gets bounds and so no exponent: 1e999 would be one too, and most who read JSON can't take it; all bounds of
+  numbers are moved to where they are exact (`engine/structured/numbers.py`);
+- a control character could only be written as `\\u` escape, so no name and value may have one;
+- a name for a part of the schema leads to one place only, so that what it says is seen here;
 - `pattern` and some formats are rewritten (`engine/structured/patterns.py`);
 - white space is a space or a line's end with an indentation, since a model may add to it for ever.
 """
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from penstock.core.errors import InvalidRequestError
+from penstock.engine.structured.numbers import LARGEST_INTEGER, BoundError, bound, check_multiples
 from penstock.engine.structured.patterns import EXACT_FORMATS, FORMATS, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CODE = "unsupported_schema"
-LARGEST_NUMBER = 9e18
 _MAX_DEPTH = 100
+_MAX_PARTS = 30_000
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # those without an escape of one letter
 _ESCAPES = '"\\bfnrt'
 _WHITE_SPACE = "[ ]|\\n([ ]{0,16}|\\t{0,8})"  # between words, or a new line and what it is indented by
 
@@ -31,7 +38,7 @@ _WHITE_SPACE = "[ ]|\\n([ ]{0,16}|\\t{0,8})"  # between words, or a new line and
 _MAPS = ("properties", "patternProperties")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems")
-_DEFINITIONS = ("$defs", "definitions")
+_TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 
 
 def _never(_value: object, _schema: dict[str, Any]) -> bool:
@@ -91,11 +98,17 @@ def prepare(schema: object, *, field: str, compact: bool = False, dropped: list[
         raise InvalidRequestError(
             f"'{field}' must be a JSON schema: an object, or true.", param=field, code="invalid_value"
         )
-    for place, node in list(_reachable(copied, field)):
+    parts = list(islice(_reachable(copied, field), _MAX_PARTS + 1))
+    if len(parts) > _MAX_PARTS:
+        raise InvalidRequestError(
+            f"'{field}' consists of more than {_MAX_PARTS} schemas.", param=field, code="invalid_value"
+        )
+    for place, node in parts:
         if dropped is None:
             _settle(node, place)
         else:
             _settle_loosely(node, place, dropped)
+    _settle_multiples(copied, field, dropped)
     copied["x-guidance"] = {"json_allowed_escapes": _ESCAPES} | (
         {"whitespace_flexible": False} if compact else {"whitespace_pattern": _WHITE_SPACE}
     )
@@ -118,7 +131,7 @@ def _reachable(root: dict[str, Any], field: str) -> Iterator[tuple[str, dict[str
     """Every schema that a text may be held to, once, and where it stands."""
     seen: set[int] = set()
     open_ = [(field, root)]
-    root_opened = False
+    anchored: dict[str, list[tuple[str, Any]]] | None = None  # once: a client may send a great many references
     while open_:
         place, node = open_.pop()
         if not isinstance(node, dict) or id(node) in seen:
@@ -131,11 +144,10 @@ def _reachable(root: dict[str, Any], field: str) -> Iterator[tuple[str, dict[str
             found = _at(root, reference)
             if found is not None:
                 open_.append((f"{field}{reference.removeprefix('#').replace('/', '.')}", found))
-            else:  # by another name than its place: it may be any
-                if not root_opened:  # once: a client may send a great many of both
-                    open_ += _definitions(root, field)
-                    root_opened = True
-                open_ += _definitions(node, place)
+            else:
+                if anchored is None:
+                    anchored = _anchored(root, field)
+                open_ += anchored.get(reference, ())
 
 
 def _inner(node: dict[str, Any], place: str) -> Iterator[tuple[str, Any]]:
@@ -151,11 +163,21 @@ def _inner(node: dict[str, Any], place: str) -> Iterator[tuple[str, Any]]:
             yield f"{place}.{keyword}", held
 
 
-def _definitions(node: dict[str, Any], place: str) -> Iterator[tuple[str, Any]]:
-    for keyword in _DEFINITIONS:
-        held = node.get(keyword)
-        if isinstance(held, dict):
-            yield from ((f"{place}.{keyword}.{name}", inner) for name, inner in held.items())
+def _anchored(root: dict[str, Any], field: str) -> dict[str, list[tuple[str, Any]]]:
+    """Schemas that can be referred to by another name than their place, wherever one may look for them."""
+    found: dict[str, list[tuple[str, Any]]] = {}
+    open_: list[tuple[str, Any]] = [(field, root)]
+    while open_:
+        place, value = open_.pop()
+        if isinstance(value, list):
+            open_ += ((f"{place}[{at}]", inner) for at, inner in enumerate(value))
+        elif isinstance(value, dict):
+            open_ += ((f"{place}.{name}", inner) for name, inner in value.items())
+            for keyword, mark in (("$anchor", "#"), ("$dynamicAnchor", "#"), ("$id", ""), ("id", "")):
+                name = value.get(keyword)
+                if isinstance(name, str) and (mark or name.startswith("#")):
+                    found.setdefault(mark + name, []).append((place, value))
+    return found
 
 
 def _at(root: dict[str, Any], reference: str) -> Any:
@@ -193,6 +215,13 @@ def _settle_loosely(node: dict[str, Any], place: str, dropped: list[str]) -> Non
 
 def _settle(node: dict[str, Any], place: str) -> None:
     """Refuse what can't be enforced in one schema, drop what asks for nothing, and make the rest exact."""
+    wrong = [kind for kind in _kinds(node) if kind not in _TYPES] if "type" in node else []
+    if wrong:
+        raise InvalidRequestError(
+            f"'{place[:300]}.type' is {str(wrong[0])[:64]!r}; JSON Schema has {', '.join(_TYPES)}.",
+            param=f"{place}.type"[:300],
+            code="invalid_value",
+        )
     idle = []
     for keyword in _UNENFORCED.keys() & node.keys():
         if not _UNENFORCED[keyword](node[keyword], node):
@@ -201,9 +230,11 @@ def _settle(node: dict[str, Any], place: str) -> None:
     for keyword in idle:
         del node[keyword]
     _check_min_properties(node, place)
+    _check_values(node, place)
+    _settle_items(node, place)
     _settle_format(node, place)
     _settle_patterns(node, place)
-    _bound_numbers(node)
+    _settle_numbers(node, place)
 
 
 def _check_min_properties(node: dict[str, Any], place: str) -> None:
@@ -249,22 +280,58 @@ def _settle_patterns(node: dict[str, Any], place: str) -> None:
         raise UnenforceableError(place, keyword, f"has {error}") from error
 
 
-def _bound_numbers(node: dict[str, Any]) -> None:
-    if "number" not in _kinds(node) or node.keys() & {"enum", "const", "$ref"}:
+def _settle_numbers(node: dict[str, Any], place: str) -> None:
+    try:
+        check_multiples([node])
+        bound(node)
+    except BoundError as error:
+        raise UnenforceableError(place, error.keyword, str(error)) from error
+
+
+def _settle_multiples(root: dict[str, Any], field: str, dropped: list[str] | None) -> None:
+    """Several `multipleOf` may meet in one number, where schemas are joined."""
+    parts = list(_reachable(root, field))
+    joins = ("$ref", "anyOf", "oneOf", "multipleOf")
+    if not any("allOf" in node or sum(join in node for join in joins) > 1 for _, node in parts):
         return
-    low = max(_numbers(node, "minimum", "exclusiveMinimum"), default=None)
-    high = min(_numbers(node, "maximum", "exclusiveMaximum"), default=None)
-    if low is None and (high is None or high > -LARGEST_NUMBER):
-        node["minimum"] = -LARGEST_NUMBER
-    if high is None and (low is None or low < LARGEST_NUMBER):
-        node["maximum"] = LARGEST_NUMBER
+    held = [(place, node) for place, node in parts if "multipleOf" in node]
+    try:
+        check_multiples(node for _, node in held)
+    except BoundError as error:
+        if dropped is None:
+            raise UnenforceableError(held[-1][0], error.keyword, str(error)) from error
+        for place, node in held:
+            del node["multipleOf"]
+            dropped.append(f"{place}.multipleOf")
+
+
+def _settle_items(node: dict[str, Any], place: str) -> None:
+    """`additionalItems` has a meaning only beside a list of `items`, but is taken for one elsewhere."""
+    if not isinstance(node.get("items"), list):
+        node.pop("additionalItems", None)
+    elif "prefixItems" in node:
+        raise UnenforceableError(place, "prefixItems", "can't stand beside a list of 'items', which says the same")
+
+
+def _check_values(node: dict[str, Any], place: str) -> None:
+    """Values and names that would be written as others, or not at all."""
+    for keyword in ("const", "enum", "required"):
+        if keyword in node and (why := _unwritable(node[keyword])) is not None:
+            raise UnenforceableError(place, keyword, why)
+    properties = node.get("properties")
+    if isinstance(properties, dict) and (why := _unwritable([*properties])) is not None:
+        raise UnenforceableError(place, "properties", why)
+
+
+def _unwritable(value: object) -> str | None:
+    if isinstance(value, str):
+        return "holds a control character, which is never written" if _CONTROL.search(value) else None
+    if isinstance(value, int | float) and abs(value) > LARGEST_INTEGER + 1 and value == int(value):
+        return f"holds {value}; beyond 2^53 not every number can be told from others"
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((why for each in inner if (why := _unwritable(each)) is not None), None)
 
 
 def _kinds(node: dict[str, Any]) -> list[Any]:
     kinds = node.get("type")
     return kinds if isinstance(kinds, list) else [kinds]
-
-
-def _numbers(node: dict[str, Any], *keywords: str) -> list[float]:
-    values = (node.get(keyword) for keyword in keywords)
-    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]

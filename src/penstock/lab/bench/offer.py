@@ -160,6 +160,7 @@ def offer(
     wall = (ended_ns - start_ns) / 1e9
     meta = {
         "started": started,
+        "started_monotonic": start_ns / 1e9,
         "wall": wall,
         "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
         "client": generator.health() | {"retried": generator.counters()["retried"]},

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from penstock.core.errors import InvalidRequestError
-from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, read, samples_of
+from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, read, samples_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from prometheus_client.samples import Sample
 
     from penstock.lab.bench.endpoint import Endpoint
     from penstock.lab.bench.server_metrics import Source
@@ -87,8 +89,9 @@ class Window:
 class Scraper:
     """Reads the pages of one server, and of its GPUs."""
 
-    def __init__(self, pages: list[_Page], engine: str | None, model: str | None) -> None:
+    def __init__(self, pages: list[_Page], engine: str | None, version: str | None, model: str | None) -> None:
         self.engine = engine
+        self.version = version  # of the engine, if it tells
         self._pages = pages
         self._model = model
 
@@ -98,11 +101,13 @@ class Scraper:
 
         Raises InvalidRequestError if a page that was named isn't there or tells nothing known.
         """
-        pages, engine = [], None
+        pages: list[_Page] = []
+        engine = version = None
         if metrics != "off":
             url = metrics or endpoint.base + "/metrics"
             try:
-                engine = engine_of(_fetch(url, endpoint.headers))
+                samples = _fetch(url, endpoint.headers)
+                engine, version = engine_of(samples), version_of(samples)
                 if engine is None and metrics:
                     known = ", ".join(ENGINES)
                     raise InvalidRequestError(
@@ -121,7 +126,7 @@ class Scraper:
             if not any(name.startswith("DCGM_") for name in names):
                 raise InvalidRequestError(f"{dcgm} holds no metrics of DCGM.", param="dcgm")
             pages.append(_Page(dcgm, DCGM, {}))
-        return cls(pages, engine, endpoint.model) if pages else None
+        return cls(pages, engine, version, endpoint.model) if pages else None
 
     @contextmanager
     def window(self) -> Iterator[Window]:
@@ -167,9 +172,9 @@ class Scraper:
         return together
 
 
-def _fetch(url: str, headers: Mapping[str, str]) -> list[str]:
+def _fetch(url: str, headers: Mapping[str, str]) -> dict[str, list[Sample]]:
     answer = httpx.get(url, headers=dict(headers), timeout=_TIMEOUT_S).raise_for_status()
-    return list(samples_of(answer.text))
+    return samples_of(answer.text)
 
 
 def _increase(values: list[float]) -> float:

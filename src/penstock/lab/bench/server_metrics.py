@@ -127,6 +127,12 @@ def engine_of(samples: Iterable[str]) -> str | None:
     return next((engine for engine, start in _TOLD_BY.items() if any(name.startswith(start) for name in names)), None)
 
 
+def version_of(samples: Mapping[str, list[Sample]]) -> str | None:
+    """Penstock tells its version there."""
+    infos = samples.get(own.BUILD_INFO.full_name, [])
+    return next((each.labels["version"] for each in infos if each.labels.get("version")), None)
+
+
 def read(sources: Mapping[str, Source], samples: Mapping[str, list[Sample]], model: str | None) -> Reading:
     """What the page says of `model`, or of all models where its labels name it nowhere."""
     reading = Reading()

@@ -113,6 +113,21 @@ class BenchSettings(PenstockSettings):
         shown = {field.name: getattr(self, field.name) for field in fields(self) if field.repr}
         return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
+    def command(self) -> list[str]:
+        """The command line that asks for the same. The key isn't in it: it comes from OPENAI_API_KEY."""
+        words = ["penstock", "bench", "run", self.url]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value == field.default or field.name in ("url", "api_key", "out"):
+                continue
+            if isinstance(value, bool):
+                words.append(_flag(field.name) if value else f"--no-{_flag(field.name)[2:]}")
+            elif field.name == "header":
+                words += [word for name, held in value for word in ("--header", f"{name}: {held}")]
+            else:
+                words += [_flag(field.name), json.dumps(value) if isinstance(value, dict) else str(value)]
+        return words
+
 
 def _key() -> dict[str, str]:
     return {"api_key": os.environ["OPENAI_API_KEY"]}

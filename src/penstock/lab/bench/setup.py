@@ -11,8 +11,8 @@ from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.offer import Manner
 from penstock.lab.bench.probe import probe
 from penstock.lab.bench.run import for_repeat
-from penstock.lab.bench.slo import Slo
 from penstock.lab.bench.settings import DURATION_S
+from penstock.lab.bench.slo import Slo
 from penstock.lab.bench.workloads import make, parse_workload
 from penstock.lab.bench.workloads.wordlist import load_tokenizer
 
@@ -103,7 +103,7 @@ def make_arrivals(settings: BenchSettings, *, timed: bool = False) -> Arrivals:
     if settings.steps is not None:
         return Stages.parse(settings.steps, burstiness)
     if settings.ramp is not None:
-        start, colon, end = settings.ramp.partition(":")
+        start, _, end = settings.ramp.partition(":")
         try:
             rates = float(start), float(end)
         except ValueError:

@@ -40,6 +40,8 @@ class Fields:
         if isinstance(value, (str, int, float)):
             # str() of an integer with thousands of digits is an error of its own.
             shown = repr(value)[:100] if not isinstance(value, int) or abs(value) < 1 << 64 else "a huge number"
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            shown = repr(value[:8])[:100]
         return ModelFileError(f"{self.where}: {self._prefix}{key} is {shown}, {problem}.")
 
     def integer(self, key: str, default: int | None = None, *, low: int = 1, high: int = MAX_SIZE) -> int:

@@ -67,7 +67,9 @@ class ToolFormat:
 
 
 class Family(Protocol):
-    """One file of this package."""
+    """One file of this package. `DEFAULT` is its spelling for a template that doesn't tell."""
+
+    DEFAULT: ToolFormat
 
     def recognise(self, written: str) -> ToolFormat | None:
         """The family's format, spelt as in `written`: a template's rendering of an answer that calls `PROBE_NAME` with

@@ -11,10 +11,13 @@ from penstock.models.tool_formats.base import PROBE_NAME, probe_call
 from penstock.models.tool_formats.generic import GENERIC
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from penstock.models.chat_template import ChatTemplate
+    from penstock.models.tool_families import Spelling
     from penstock.models.tool_formats.base import Family, ToolFormat
 
-_FAMILIES: tuple[Family, ...] = (mistral, hermes, llama3)
+_FAMILIES: dict[Spelling, Family] = {"mistral": mistral, "hermes": hermes, "llama3": llama3}
 _IDS = ("probe0001", "probe0002")  # of the nine letters and digits that Mistral's templates want
 _USER: dict[str, Any] = {"role": "user", "content": "question"}
 _TOOL: dict[str, Any] = {
@@ -27,19 +30,34 @@ _TOOL: dict[str, Any] = {
 }
 
 
-def tool_format(template: ChatTemplate) -> ToolFormat:
-    """How a model with this template writes tool calls; the generic format if the template can't tell."""
-    if PROBE_NAME not in _rendered(template, [_USER]):
+def tool_format(template: ChatTemplate, spelling: Spelling = "auto") -> ToolFormat:
+    """How a model with this template writes tool calls.
+
+    Args:
+        template: the model's.
+        spelling: the family it is of, for templates that show no calls or others than the model writes; "auto": what
+            the template tells, the generic format if it can't.
+    """
+    if spelling == "generic":
         return GENERIC
+    shows_tools = PROBE_NAME in _rendered(template, [_USER])
+    if spelling != "auto":
+        found = _recognised(template, (_FAMILIES[spelling],)) if shows_tools else None
+        return found or replace(_FAMILIES[spelling].DEFAULT, in_messages=not shows_tools)
+    return (_recognised(template, _FAMILIES.values()) if shows_tools else None) or GENERIC
+
+
+def _recognised(template: ChatTemplate, families: Iterable[Family]) -> ToolFormat | None:
+    """What the template writes if it writes calls as one of `families` does."""
     for count in (2, 1):
         answer = {"role": "assistant", "content": "", "tool_calls": [probe_call(each) for each in _IDS[:count]]}
         results = [{"role": "tool", "content": "1", "name": PROBE_NAME, "tool_call_id": each} for each in _IDS[:count]]
         written = _rendered(template, [_USER, answer, *results, {"role": "assistant", "content": "answer"}, _USER])
-        for family in _FAMILIES:
+        for family in families:
             found = family.recognise(written)
             if found is not None:
                 return replace(found, parallel=count > 1)
-    return GENERIC
+    return None
 
 
 def takes_system_role(template: ChatTemplate) -> bool:

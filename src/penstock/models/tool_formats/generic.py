@@ -8,37 +8,34 @@ the model makes sensible use of tools is up to the model; that a call is well-fo
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from penstock.models.tool_formats.base import ToolFormat
+from penstock.models.tool_formats import hermes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-GENERIC = ToolFormat(
-    family="generic",
-    begin="<tool_call>\n",
-    name_open='{"name": "',
-    arguments_open='", "arguments": ',
-    call_close="}\n</tool_call>",
-    between="\n<tool_call>\n",
-    in_messages=True,
-)
+    from penstock.models.tool_formats.base import ToolFormat
+
+GENERIC = replace(hermes.DEFAULT, family="generic", in_messages=True)
 
 _INTRODUCTION = """\
 You can call functions. Each is described by a JSON schema:
 <tools>
 {tools}
 </tools>
-To call one, answer with its name and arguments as JSON in tags, and nothing after it:
-<tool_call>
-{{"name": <function name>, "arguments": <arguments object>}}
-</tool_call>
+To call one, answer with its name and arguments as JSON{in_tags}, and nothing after it:
+{example}
 The result comes back in <tool_response> tags. If no function helps, answer in plain text."""
 
 
 def into_messages(
-    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None, *, system_role: bool
+    messages: Sequence[dict[str, Any]],
+    tools: Sequence[dict[str, Any]] | None,
+    *,
+    system_role: bool,
+    spelling: ToolFormat = GENERIC,
 ) -> list[dict[str, Any]]:
     """The same conversation for a template without tools.
 
@@ -46,6 +43,7 @@ def into_messages(
         messages: in OpenAI's form, a call's arguments as an object.
         tools: in OpenAI's form; None where none may be called.
         system_role: the template takes a system message; otherwise the first user message begins with it.
+        spelling: how calls are written.
     """
     written: list[dict[str, Any]] = []
     before = ""
@@ -59,14 +57,19 @@ def into_messages(
         elif message.get("tool_calls"):
             plain = {name: value for name, value in message.items() if name != "tool_calls"}
             said = _text(message["content"])
-            calls = GENERIC.write([_name_and_arguments(call) for call in message["tool_calls"]])
+            calls = spelling.write([_name_and_arguments(call) for call in message["tool_calls"]])
             written.append({**plain, "content": f"{said}\n{calls}" if said else calls})
         else:
             written.append(dict(message))
         before = message["role"]
     if tools:
         described = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-        _introduce(written, _INTRODUCTION.format(tools=described), "system" if system_role else "user")
+        name = "<function name>"
+        example = spelling.write([(name, "<arguments object>")]).replace(f'"{name}"', name)
+        introduction = _INTRODUCTION.format(
+            tools=described, example=example, in_tags=" in tags" if spelling.begin.startswith("<") else ""
+        )
+        _introduce(written, introduction, "system" if system_role else "user")
     return written
 
 

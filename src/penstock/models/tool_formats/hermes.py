@@ -11,6 +11,14 @@ import re
 
 from penstock.models.tool_formats.base import PROBE_NAME, ToolFormat, separators
 
+DEFAULT = ToolFormat(
+    family="hermes",
+    begin="<tool_call>\n",
+    name_open='{"name": "',
+    arguments_open='", "arguments": ',
+    call_close="}\n</tool_call>",
+    between="\n<tool_call>\n",
+)
 _CALL = re.compile(
     r'(?P<begin><tool_call>\s*)(?P<open>\{\s*"name"\s*:\s*")'
     + PROBE_NAME

@@ -11,6 +11,16 @@ import re
 
 from penstock.models.tool_formats.base import PROBE_NAME, ToolFormat, separators
 
+DEFAULT = ToolFormat(
+    family="llama3",
+    begin="",
+    name_open='{"name": "',
+    arguments_open='", "parameters": ',
+    call_close="}",
+    between="; ",
+    anywhere=False,
+    parallel=False,
+)
 _CALL = re.compile(
     r'(?P<open>\{\s*"name"\s*:\s*")'
     + PROBE_NAME

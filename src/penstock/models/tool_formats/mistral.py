@@ -17,6 +17,16 @@ from penstock.models.tool_formats.base import PROBE_NAME, ToolFormat, separators
 
 ID_CHARACTERS = 9
 
+DEFAULT = ToolFormat(
+    family="mistral",
+    begin="[TOOL_CALLS] [",
+    name_open='{"name": "',
+    arguments_open='", "arguments": ',
+    call_close="}",
+    between=", ",
+    end="]",
+    id_characters=ID_CHARACTERS,
+)
 _LIST = re.compile(
     r'(?P<begin>\[TOOL_CALLS\]\s*\[\s*)(?P<open>\{\s*"name"\s*:\s*")'
     + PROBE_NAME

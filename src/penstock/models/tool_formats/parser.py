@@ -7,10 +7,11 @@ import string
 from typing import TYPE_CHECKING
 
 from penstock.models.message_parts import CallArguments, CallBegun, CallEnded, Content
+from penstock.models.stateful_reader import StatefulReader
 from penstock.models.thinking import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from penstock.models.message_parts import Part
     from penstock.models.tool_formats.base import ToolFormat
@@ -25,7 +26,7 @@ def new_call_id(characters: int | None) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(characters))
 
 
-class ToolCallParser:
+class ToolCallParser(StatefulReader):
     """Splits text into content and calls; however the text is cut into pushes, the parts join to the same.
 
     Text is held back only while it may yet turn out to be markup. What looked like a call and names none of the
@@ -37,30 +38,19 @@ class ToolCallParser:
     """
 
     def __init__(self, spelling: ToolFormat, names: Iterable[str]) -> None:
+        super().__init__(self._text if spelling.anywhere else self._opening)
         self._format = spelling
         heads = {spelling.head(name): name for name in names}
         self._openings = {spelling.begin + head: name for head, name in heads.items()}
         self._followers = {spelling.call_close + spelling.between + head: name for head, name in heads.items()}
-        self._held = ""
         self._json = _ObjectScanner()
-        self._state: Callable[[list[Part]], bool] = self._text if spelling.anywhere else self._opening
         self.calls = 0
-
-    def push(self, text: str) -> list[Part]:
-        """The parts that this text completes."""
-        self._held += text
-        parts: list[Part] = []
-        while self._held and self._state(parts):
-            pass
-        return parts
 
     def finish(self) -> list[Part]:
         """What was held back, now that no more text will come: markup that ended half-way is content, unless a call
         that has ended is before it."""
         held, self._held = self._held, ""
         return [Content(held)] if held and self._state != self._after else []
-
-    # Each state takes what it can from what is held, and says whether the next state should look at the rest.
 
     def _text(self, parts: list[Part]) -> bool:
         held, trigger = self._held, self._format.trigger

@@ -14,6 +14,7 @@ from penstock.server.batches.objects import Batch, BatchList, BatchRequest, File
 from penstock.server.batches.upload import read_upload
 from penstock.server.body import BodyReader
 from penstock.server.manifest.batches import BATCHES
+from penstock.server.paging import page_descends, page_limit
 from penstock.server.service import json_response
 
 if TYPE_CHECKING:
@@ -42,12 +43,9 @@ async def list_files(http: Request) -> Response:
     """A page of files."""
     service: Service = http.app.state.service
     query = http.query_params
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequestError("'order' must be asc or desc.", param="order", code="invalid_value")
-    limit = _limit(query.get("limit"), MOST_FILES, MOST_FILES)
+    newest_first, limit = page_descends(query), page_limit(query, MOST_FILES, MOST_FILES)
     purpose, after = query.get("purpose"), query.get("after")
-    files, more = await service.files.page(purpose=purpose, after=after, limit=limit, newest_first=order == "desc")
+    files, more = await service.files.page(purpose=purpose, after=after, limit=limit, newest_first=newest_first)
     ends = [files[end].id if files else None for end in (0, -1)]
     return json_response(FileList(data=files, first_id=ends[0], last_id=ends[1], has_more=more))
 
@@ -125,7 +123,7 @@ async def get_batch(http: Request) -> Response:
 async def list_batches(http: Request) -> Response:
     """A page of batches, the newest first."""
     service: Service = http.app.state.service
-    limit = _limit(http.query_params.get("limit"), 20, MOST_BATCHES)
+    limit = page_limit(http.query_params, 20, MOST_BATCHES)
     batches, more = await service.batches.store.page(after=http.query_params.get("after"), limit=limit)
     ends = [batches[end].id if batches else None for end in (0, -1)]
     return json_response(BatchList(data=batches, first_id=ends[0], last_id=ends[1], has_more=more))
@@ -135,11 +133,3 @@ async def cancel_batch(http: Request) -> Response:
     """End a batch early; what it has so far is kept."""
     service: Service = http.app.state.service
     return json_response(await service.batches.cancel(http.path_params["batch_id"]))
-
-
-def _limit(given: str | None, default: int, most: int) -> int:
-    if given is None:
-        return default
-    if not given.isascii() or not given.isdecimal() or not 1 <= int(given) <= most:
-        raise InvalidRequestError(f"'limit' must be a number from 1 to {most}.", param="limit", code="invalid_value")
-    return int(given)

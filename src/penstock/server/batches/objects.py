@@ -132,11 +132,12 @@ class InputLine(Struct, kw_only=True):
 
 
 class LineResponse(Struct, frozen=True, kw_only=True):
-    """The answer to one line's request."""
+    """The answer to one line's request; `ignored_fields` are what had no effect, of the line and of its body."""
 
     status_code: int
     request_id: str
     body: msgspec.Raw
+    ignored_fields: str | UnsetType = UNSET
 
 
 class LineError(Struct, frozen=True, kw_only=True):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.server.batches.objects import BatchError, InputLine, LineError
+from penstock.server.body import explain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_LINES = 50_000
 MAX_LINE_BYTES = 16 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors begin a file of UTF-8 with
 
 _decode = msgspec.json.Decoder(InputLine).decode
 
@@ -45,6 +47,8 @@ def read_lines(path: Path, endpoint: str) -> list[ReadLine]:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
+            if number == 1:
+                raw = raw.removeprefix(_BYTE_ORDER_MARK)
             if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
                 raise BadFileError(
                     BatchError(
@@ -73,7 +77,8 @@ def _read(number: int, raw: bytes, endpoint: str, names: set[str]) -> ReadLine:
     except RecursionError:
         return _bad(number, None, "invalid_json_line", "it is nested too deeply")
     except msgspec.ValidationError as error:
-        return _bad(number, _name_in(raw), "invalid_request", str(error))
+        wrong = explain(str(error), InputLine, whole="The line").message
+        return _bad(number, _name_in(raw), "invalid_request", wrong[0].lower() + wrong[1:-1])
     except msgspec.DecodeError as error:
         return _bad(number, None, "invalid_json_line", f"it is not JSON: {error}")
     name = line.custom_id

@@ -20,9 +20,10 @@ import msgspec
 
 from penstock.engine.types import BACKGROUND_PRIORITY
 from penstock.server.batches.files import find_file
-from penstock.server.batches.objects import BatchError, LineError, LineResponse, OutputLine
+from penstock.server.batches.objects import BatchError, InputLine, LineError, LineResponse, OutputLine
 from penstock.server.batches.reading import BadFileError, read_lines
 from penstock.server.batches.store import FINAL, BatchStore
+from penstock.server.body import IGNORED_FIELDS, with_ignored
 from penstock.server.inside import post
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class BatchRunner:
         if batch.status == "cancelling" and task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            self.start(name)
+            if name not in self._tasks:  # else somebody else who cancelled it was sooner
+                self.start(name)
         return batch
 
     async def close(self) -> None:
@@ -146,7 +148,7 @@ class BatchRunner:
     async def _run_line(self, batch: Batch, number: int, line: bytes) -> bool:
         """Run one line and write its result; whether the batch is to go on."""
         asked = msgspec.json.decode(line)
-        body = asked["body"]
+        body, unknown = asked["body"], [name for name in asked if name not in _MEMBERS]
         own = body.get("priority") or 0
         if isinstance(own, int):  # what isn't is refused as any request's would be
             body["priority"] = BACKGROUND_PRIORITY + min(max(own, 0), BACKGROUND_PRIORITY)
@@ -158,6 +160,7 @@ class BatchRunner:
                 status_code=answer.status,
                 request_id=answer.headers.get("x-request-id", ""),
                 body=msgspec.Raw(answer.body),
+                ignored_fields=with_ignored(answer.headers, unknown).get(IGNORED_FIELDS, msgspec.UNSET),
             ),
             error=None
             if answer.status == OK
@@ -179,6 +182,7 @@ class BatchRunner:
             await asyncio.sleep(PATIENCE_SECONDS)
 
 
+_MEMBERS = frozenset(InputLine.__struct_encode_fields__)
 OK, TOO_MANY, UNAVAILABLE = 200, 429, 503
 
 

@@ -124,7 +124,7 @@ class BatchStore:
                 "ORDER BY number LIMIT ?",
                 (name, beyond, limit),
             ).fetchall()
-            return _find(database, name), rows
+            return _stored(database, name), rows
 
         return await self.storage.run(work)
 
@@ -133,14 +133,13 @@ class BatchStore:
         owner, encoded = self.storage.owner, _encode(result)
 
         def work(database: sqlite3.Connection) -> bool:
-            owned = database.execute("SELECT owner FROM batches WHERE id = ?", (name,)).fetchone()
-            if owned is None or owned[0] != owner:
+            if not _owns(database, owner, name):
                 return False
             database.execute(
                 "UPDATE batch_lines SET failed = ?, result = ? WHERE batch = ? AND number = ? AND result IS NULL",
                 (int(failed), encoded, name, number),
             )
-            return _find(database, name).status == "in_progress"
+            return _stored(database, name).status == "in_progress"
 
         return await self.storage.run(work)
 
@@ -154,7 +153,7 @@ class BatchStore:
 
         def begin(database: sqlite3.Connection) -> Batch | None:
             batch = _find(database, name)
-            if database.execute("SELECT owner FROM batches WHERE id = ?", (name,)).fetchone()[0] != owner:
+            if not _owns(database, owner, name):
                 return None
             if batch.status == "in_progress":
                 now = int(time.time())
@@ -166,7 +165,7 @@ class BatchStore:
 
         batch = await self.storage.run(begin)
         if batch is not None:
-            await self.storage.run(lambda database: self._end(database, batch))
+            await self.storage.run(lambda database: self._end(database, batch, owner))
 
     async def cancel(self, name: str) -> Batch:
         """Ask for a batch's end; one that has ended stays as it is. Raises NotFoundError."""
@@ -195,7 +194,9 @@ class BatchStore:
 
         return await self.storage.run(work)
 
-    def _end(self, database: sqlite3.Connection, batch: Batch) -> None:
+    def _end(self, database: sqlite3.Connection, batch: Batch, owner: str) -> None:
+        if not _owns(database, owner, batch.id):
+            return  # it has been ended meanwhile
         now = int(time.time())
         ends: dict[str, object] = {}
         for failed, field, suffix in ((0, "output_file_id", "output"), (1, "error_file_id", "error")):
@@ -232,10 +233,15 @@ class BatchStore:
 
 
 def _find(database: sqlite3.Connection, name: str) -> Batch:
+    """A batch with its counts, for which all its lines are looked at."""
+    return _counted(database, _stored(database, name))
+
+
+def _stored(database: sqlite3.Connection, name: str) -> Batch:
     row = database.execute("SELECT batch FROM batches WHERE id = ?", (name,)).fetchone()
     if row is None:
         raise _unknown(name)
-    return _counted(database, _decode(row[0]))
+    return _decode(row[0])
 
 
 def _counted(database: sqlite3.Connection, batch: Batch) -> Batch:
@@ -247,6 +253,12 @@ def _counted(database: sqlite3.Connection, batch: Batch) -> Batch:
         (batch.id,),
     ).fetchone()
     return structs.replace(batch, request_counts=RequestCounts(total=total, completed=completed, failed=failed))
+
+
+def _owns(database: sqlite3.Connection, owner: str, name: str) -> bool:
+    """Whether a batch is an owner's to finish; one that has ended is nobody's."""
+    found = database.execute("SELECT 1 FROM batches WHERE id = ? AND owner = ?", (name, owner))
+    return found.fetchone() is not None
 
 
 def _write(database: sqlite3.Connection, batch: Batch) -> Batch:

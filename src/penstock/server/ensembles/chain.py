@@ -15,12 +15,12 @@ from penstock.core.errors import InvalidRequestError
 from penstock.server.pairs import Pairs
 from penstock.server.requests import ContentPart, Message
 from penstock.server.served_model import ModelInUse, wrong_kind
-from penstock.server.vectors import check_count, counted
+from penstock.server.vectors import check_count, counted, encode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from penstock.server.ensembles.declared import Step
+    from penstock.server.ensembles.declared import Ensemble, Step
     from penstock.server.ensembles.in_use import EnsembleInUse
     from penstock.server.requests import ChatDocument, ChatRequest
     from penstock.server.served_encoder import EncoderInUse
@@ -40,7 +40,26 @@ async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
         InvalidRequestError: a guard refuses the question, or there is nothing to judge or to choose from.
         NotFoundError, EngineDeadError, OverloadedError: a step's model can't serve now.
     """
-    ensemble = used.ensemble
+    question = check_steps(used.ensemble, request)
+    documents = request.documents or []
+    texts = [document if isinstance(document, str) else _with_title(document) for document in documents]
+    kept = [*range(len(texts))]
+    priority = request.priority or 0
+    for step in used.ensemble.steps[:-1]:
+        began = time.monotonic()
+        if step.kind == "guard":
+            await _judge(used.use, step, question, priority)
+            used.end(step, time.monotonic() - began)
+        else:
+            kept = await _choose(used.use, step, question, {index: texts[index] for index in kept}, priority)
+            used.end(step, time.monotonic() - began, kept)
+    if not texts:
+        return request
+    return structs.replace(request, documents=None, messages=_with_documents(request.messages, texts, kept))
+
+
+def check_steps(ensemble: Ensemble, request: ChatRequest) -> str:
+    """The question, if the steps can be done. Raises InvalidRequestError if there is nothing for one of them."""
     documents = request.documents or []
     check_count(len(documents), "documents")
     if ensemble.retrieves and not documents:
@@ -51,20 +70,7 @@ async def run_steps(used: EnsembleInUse, request: ChatRequest) -> ChatRequest:
         )
     if documents and not ensemble.retrieves:
         raise no_documents(f"{ensemble.name!r} has no step that reads them; put them into a message")
-    texts = [document if isinstance(document, str) else _with_title(document) for document in documents]
-    kept = [*range(len(texts))]
-    question = _question(request)
-    for step in ensemble.steps[:-1]:
-        began = time.monotonic()
-        if step.kind == "guard":
-            await _judge(used.use, step, question)
-            used.end(step, time.monotonic() - began)
-        else:
-            kept = await _choose(used.use, step, question, {index: texts[index] for index in kept})
-            used.end(step, time.monotonic() - began, kept)
-    if not texts:
-        return request
-    return structs.replace(request, documents=None, messages=_with_documents(request.messages, texts, kept))
+    return _question(request)
 
 
 def no_documents(why: str) -> InvalidRequestError:
@@ -72,7 +78,7 @@ def no_documents(why: str) -> InvalidRequestError:
     return InvalidRequestError(f"'documents' is not supported: {why}.", param="documents", code="unsupported_parameter")
 
 
-async def _judge(use: Use, step: Step, question: str) -> None:
+async def _judge(use: Use, step: Step, question: str, priority: int) -> None:
     """Raises InvalidRequestError if any part of the question is what the step refuses.
 
     A question that is longer than the classifier reads is judged in pieces that overlap, so that nothing hides behind
@@ -85,7 +91,7 @@ async def _judge(use: Use, step: Step, question: str) -> None:
     check_count(len(inputs), "messages")
 
     async def work() -> list[bytes]:
-        return await model.engine.encode(inputs)
+        return await encode(model, inputs, priority)
 
     tokens = sum(len(each.token_ids) for each in inputs)
     vectors = await counted(model.observer, tokens, len(inputs), time.monotonic(), work)
@@ -103,7 +109,7 @@ async def _judge(use: Use, step: Step, question: str) -> None:
             )
 
 
-async def _choose(use: Use, step: Step, question: str, documents: dict[int, str]) -> list[int]:
+async def _choose(use: Use, step: Step, question: str, documents: dict[int, str], priority: int) -> list[int]:
     """Which documents go on, the most relevant first. Texts too long for the model are cut to what it reads."""
     model = await use(step.model)
     texts = [*documents.values()]
@@ -111,7 +117,7 @@ async def _choose(use: Use, step: Step, question: str, documents: dict[int, str]
         [question] * len(texts), texts, ["messages"] * len(texts), [f"documents[{index}]" for index in documents]
     )
     began = time.monotonic()
-    scores, _ = await pairs.score(model, -1, model.head("step").id, began)
+    scores, _ = await pairs.score(model, -1, model.head("step").id, began, priority)
     ranked = sorted(zip(documents, scores, strict=True), key=lambda each: -each[1])
     return [index for index, _ in ranked[: step.keep]]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from penstock.server.kserve.protocol import KServe
+    from penstock.server.kserve.text_request import InferRequest
 
     Write = Callable[[object], Awaitable[None]]
 
@@ -112,7 +113,7 @@ class Calls:
 
     async def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         """Tensors in, tensors out."""
-        asked = read_request(request, arrived=time.monotonic())
+        asked = self._read(request, time.monotonic())
         answer = await self._kserve.infer(asked, streams_by="ModelStreamInfer")
         return write_response(await answer.whole())
 
@@ -138,12 +139,16 @@ class Calls:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
+    def _read(self, request: pb.ModelInferRequest, arrived: float) -> InferRequest:
+        signature = self._kserve.signature(request.model_name, request.model_version)
+        return read_request(request, arrived=arrived, signature=signature)
+
     async def _responses(
         self, request: pb.ModelInferRequest, arrived: float, *, strict: bool
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """One request's responses on a stream that others share; unless `strict`, its failure is one of them."""
         try:
-            answer = await self._kserve.infer(read_request(request, arrived=arrived))
+            answer = await self._kserve.infer(self._read(request, arrived))
             if not answer.stream:
                 yield write_stream_response(await answer.whole())
                 return

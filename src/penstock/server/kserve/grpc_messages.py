@@ -9,7 +9,7 @@ from google.protobuf.json_format import ParseDict
 
 from penstock.core.errors import InvalidRequestError
 from penstock.server.kserve import inference_pb2 as pb
-from penstock.server.kserve.signature import check_input, check_output, no_tensor_parameter
+from penstock.server.kserve.signature import TEXT, no_tensor_parameter
 from penstock.server.kserve.tensors import from_binary, from_values, invalid, to_binary
 from penstock.server.kserve.text_request import InferRequest
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.server.kserve.answer import InferResponse
+    from penstock.server.kserve.signature import Signature
     from penstock.server.kserve.tensors import Tensor, Value
 
 M = TypeVar("M")
@@ -36,7 +37,7 @@ _EMPTY_FINAL = "triton_enable_empty_final_response"
 _FINAL = "triton_final_response"
 
 
-def read_request(message: pb.ModelInferRequest, *, arrived: float) -> InferRequest:
+def read_request(message: pb.ModelInferRequest, *, arrived: float, signature: Signature = TEXT) -> InferRequest:
     """An inference request. Raises InvalidRequestError for tensors that can't be."""
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
@@ -48,13 +49,13 @@ def read_request(message: pb.ModelInferRequest, *, arrived: float) -> InferReque
     inputs: dict[str, list[Value]] = {}
     batched = False
     for at, item in enumerate(message.inputs):
-        tensor = _tensor(item, raw[at] if raw else None)
+        tensor = _tensor(item, raw[at] if raw else None, signature)
         if item.name in inputs:
             raise invalid(item.name, "is there twice.")
         inputs[item.name] = tensor.values
         batched |= item.name == "text_input" and len(tensor.shape) == 2
     for output in message.outputs:
-        check_output(output.name)
+        signature.check_output(output.name)
         for name in output.parameters:
             raise no_tensor_parameter(output.name, name)
     parameters = _parameters(message.parameters)
@@ -98,9 +99,9 @@ def as_message(body: msgspec.Struct | dict[str, Any], kind: type[M]) -> M:
     return message
 
 
-def _tensor(item: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
+def _tensor(item: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, signature: Signature) -> Tensor:
     shape = list(item.shape)
-    check_input(item.name, item.datatype, shape)
+    signature.check_input(item.name, item.datatype, shape)
     for name in item.parameters:
         raise no_tensor_parameter(item.name, name)
     filled = [field.name for field, _ in item.contents.ListFields()]

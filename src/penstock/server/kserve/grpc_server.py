@@ -85,7 +85,8 @@ class GrpcListener:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls; those running get `grace` seconds."""
+        """Take no more calls; those running get `grace` seconds, and streams take no more requests."""
+        self._service.close()
         await self._server.stop(grace)
 
 
@@ -97,6 +98,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
         self._open = PROBES if settings.public_probes else frozenset()
         self._methods: dict[str, grpc.RpcMethodHandler] = {}
         self._observer: Observer
+        self._closing = asyncio.Event()
 
     def open(self, kserve: KServe, observer: Observer) -> None:
         """From now on calls are answered."""
@@ -106,6 +108,10 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
         self._add(health_pb2, "Health", {"Check": calls.check})
         for name, why in refused.METHODS.items():
             self._methods[f"/{SERVICE}/{name}"] = grpc.unary_unary_rpc_method_handler(self._refuse(name, why))
+
+    def close(self) -> None:
+        """Streams end once the requests they have are answered: clients leave idle ones open for good."""
+        self._closing.set()
 
     def _add(self, messages: ModuleType, service: str, answers: Mapping[str, Answer]) -> None:
         for method in messages.DESCRIPTOR.services_by_name[service].methods:
@@ -147,7 +153,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
         async def call(requests: AsyncIterator[bytes], context: Context) -> None:
             strict = dict(context.invocation_metadata() or ()).get(_ERRORS_AS_STATUS) == "true"
             async with self._framed(name, context):
-                messages = (_parse(takes, request) async for request in requests)
+                messages = (_parse(takes, request) async for request in _until(self._closing, requests))
                 await answer(messages, context.write, strict=strict)
 
         return call
@@ -184,6 +190,23 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC is not fol
 
     def _count(self, name: str, status: grpc.StatusCode) -> None:
         self._observer.grpc_requests.labels(name, status.name).inc()
+
+
+async def _until(event: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The requests that come before the event is set."""
+    ended = asyncio.ensure_future(event.wait())
+    coming: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(requests, None))
+            await asyncio.wait({ended, coming}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() or (request := coming.result()) is None:
+                return
+            yield request
+    finally:
+        ended.cancel()
+        if coming is not None:
+            coming.cancel()
 
 
 def _parse(kind: Any, raw: bytes) -> Any:

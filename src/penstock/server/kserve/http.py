@@ -6,20 +6,21 @@ extensions: https://github.com/triton-inference-server/server/tree/main/docs/pro
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route, Router
 
 from penstock.core.errors import EngineDeadError, InvalidRequestError
 from penstock.server.body import read_bytes
 from penstock.server.errors import error_body
 from penstock.server.hangup import while_connected
-from penstock.server.kserve import refused
 from penstock.server.kserve.http_body import (
     HEADER_LENGTH,
     compressed,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from penstock.core.errors import PenstockError
-    from penstock.server.kserve.answer import Answer
-    from penstock.server.kserve.protocol import KServe
+    from penstock.server.kserve.protocol import AnyAnswer, KServe
+    from penstock.server.service import Service
     from penstock.server.settings import ServerSettings
 
 _encode = msgspec.json.Encoder().encode
@@ -57,135 +58,152 @@ class ControlBody(Struct, forbid_unknown_fields=True):
     parameters: dict[str, Any] | None = None
 
 
-class HttpEndpoints:
-    """What answers below /v2.
-
-    Args:
-        kserve: what is asked.
-        settings: limits.
-    """
-
-    def __init__(self, kserve: KServe, settings: ServerSettings) -> None:
-        self._kserve = kserve
-        self._settings = settings
-
-    def router(self) -> Router:
-        """All of it, by path and method."""
-        routes = [Route("/v2/" + path, _refusing(why), methods=["GET", "POST"]) for path, why in refused.PATHS.items()]
-        routes += [
-            Route("/v2", self.server, methods=["GET"]),
-            Route("/v2/health/live", self.live, methods=["GET"]),
-            Route("/v2/health/ready", self.ready, methods=["GET"]),
-            Route("/v2/models/stats", self.statistics, methods=["GET"]),
-            Route("/v2/repository/index", self.index, methods=["POST"]),
-            Route("/v2/repository/models/{model:path}/load", self.load, methods=["POST"]),
-            Route("/v2/repository/models/{model:path}/unload", self.unload, methods=["POST"]),
-        ]
-        for model in ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}"):
-            routes += [
-                Route(model + "/infer", self.infer, methods=["POST"]),
-                Route(model + "/generate", self.generate, methods=["POST"]),
-                Route(model + "/generate_stream", self.generate_stream, methods=["POST"]),
-                Route(model + "/ready", self.model_ready, methods=["GET"]),
-                Route(model + "/config", self.config, methods=["GET"]),
-                Route(model + "/stats", self.statistics, methods=["GET"]),
-            ]
-        for model in ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}"):
-            routes.append(Route(model, self.metadata, methods=["GET"]))
-        return Router(routes, redirect_slashes=False)
-
-    async def server(self, _http: Request) -> Response:
-        """What the server is."""
-        return _json(self._kserve.server_metadata())
-
-    async def live(self, _http: Request) -> Response:
-        """200 for as long as this process lives."""
-        return Response()
-
-    async def ready(self, _http: Request) -> Response:
-        """200 if every model would take a request now."""
-        if not self._kserve.ready:
-            raise EngineDeadError("A model is not ready. POST /v2/repository/index says which.", code="not_ready")
-        return Response()
-
-    async def model_ready(self, http: Request) -> Response:
-        """200 if this model would."""
-        name, version = _named(http)
-        if not self._kserve.model_ready(name, version):
-            raise EngineDeadError(f"The model {name!r} is not ready.", code="not_ready")
-        return Response()
-
-    async def metadata(self, http: Request) -> Response:
-        """What goes into a model and what comes out."""
-        return _json(self._kserve.model_metadata(*_named(http)))
-
-    async def config(self, http: Request) -> Response:
-        """A model's configuration."""
-        return _json(self._kserve.model_config(*_named(http)))
-
-    async def statistics(self, http: Request) -> Response:
-        """Of one model, or of all."""
-        return _json(self._kserve.statistics(*_named(http)))
-
-    async def index(self, http: Request) -> Response:
-        """The models there are."""
-        raw = await self._body(http)
-        body = decode(raw, IndexBody) if raw.strip() else IndexBody()
-        return _json(self._kserve.index(ready=body.ready))
-
-    async def load(self, http: Request) -> Response:
-        """Load a model."""
-        await self._kserve.load(http.path_params["model"], await self._control(http))
-        return Response()
-
-    async def unload(self, http: Request) -> Response:
-        """Unload a model."""
-        await self._kserve.unload(http.path_params["model"], await self._control(http))
-        return Response()
-
-    async def infer(self, http: Request) -> Response:
-        """Tensors in, tensors out."""
-        arrived = time.monotonic()
-        name, version = _named(http)
-        raw = await self._body(http)
-        request, wanted = read_infer(raw, http.headers.get(HEADER_LENGTH), model=name, version=version, arrived=arrived)
-        answer = await self._kserve.infer(request, streams_by="generate_stream, or ModelStreamInfer over gRPC")
-        response = await while_connected(http.receive, answer.whole())
-        body, headers = write_infer(response, wanted)
-        body, encoding = compressed(body, http.headers.get("accept-encoding", ""))
-        if encoding:
-            headers["content-encoding"] = encoding
-        return Response(body, headers=headers)
-
-    async def generate(self, http: Request) -> Response:
-        """A text in, a text out."""
-        answer = await self._generate(http, streams_by="generate_stream")
-        return _json(generated(await while_connected(http.receive, answer.whole())))
-
-    async def generate_stream(self, http: Request) -> Response:
-        """A text in, server-sent events out."""
-        answer = await self._generate(http)
-        return EventStream(
-            _events(answer), headers={}, keepalive_seconds=self._settings.keepalive_seconds, failure=_failure
-        )
-
-    async def _generate(self, http: Request, *, streams_by: str = "") -> Answer:
-        arrived = time.monotonic()
-        name, version = _named(http)
-        request = read_generate(await self._body(http), model=name, version=version, arrived=arrived)
-        return await self._kserve.infer(request, streams_by=streams_by)
-
-    async def _control(self, http: Request) -> dict[str, Any]:
-        """The parameters of a wish to load or unload."""
-        raw = await self._body(http)
-        return (decode(raw, ControlBody).parameters or {}) if raw.strip() else {}
-
-    async def _body(self, http: Request) -> bytes:
-        limit = self._settings.max_body_bytes
-        return uncompressed(await read_bytes(http, limit), http.headers.get("content-encoding", ""), limit)
+async def server_metadata(http: Request) -> Response:
+    """What the server is."""
+    return _json(_kserve(http).server_metadata())
 
 
-async def _events(answer: Answer) -> AsyncGenerator[bytes, None]:
+async def server_live(_http: Request) -> Response:
+    """200 for as long as this process lives."""
+    return Response()
+
+
+async def server_ready(http: Request) -> Response:
+    """200 if every model would take a request now."""
+    if not _kserve(http).ready:
+        raise EngineDeadError("A model is not ready. POST /v2/repository/index says which.", code="not_ready")
+    return Response()
+
+
+async def model_ready(http: Request) -> Response:
+    """200 if this model would."""
+    name, version = _named(http)
+    if not _kserve(http).model_ready(name, version):
+        raise EngineDeadError(f"The model {name!r} is not ready.", code="not_ready")
+    return Response()
+
+
+async def model_metadata(http: Request) -> Response:
+    """What goes into a model and what comes out."""
+    return _json(_kserve(http).model_metadata(*_named(http)))
+
+
+async def model_config(http: Request) -> Response:
+    """A model's configuration."""
+    return _json(_kserve(http).model_config(*_named(http)))
+
+
+async def statistics(http: Request) -> Response:
+    """Of all models."""
+    return _json(_kserve(http).statistics("", ""))
+
+
+async def model_statistics(http: Request) -> Response:
+    """Of one model."""
+    return _json(_kserve(http).statistics(*_named(http)))
+
+
+async def repository_index(http: Request) -> Response:
+    """The models there are."""
+    raw = await _body(http)
+    body = decode(raw, IndexBody) if raw.strip() else IndexBody()
+    return _json(_kserve(http).index(ready=body.ready))
+
+
+async def load_model(http: Request) -> Response:
+    """Load a model."""
+    await _kserve(http).load(http.path_params["model"], await _control(http))
+    return Response()
+
+
+async def unload_model(http: Request) -> Response:
+    """Unload a model."""
+    await _kserve(http).unload(http.path_params["model"], await _control(http))
+    return Response()
+
+
+async def infer(http: Request) -> Response:
+    """Tensors in, tensors out."""
+    arrived = time.monotonic()
+    name, version = _named(http)
+    raw = await _body(http)
+    request, wanted = read_infer(
+        raw,
+        http.headers.get(HEADER_LENGTH),
+        model=name,
+        version=version,
+        arrived=arrived,
+        signature=_kserve(http).signature(name, version),
+    )
+    answer = await _kserve(http).infer(request, streams_by="generate_stream, or ModelStreamInfer over gRPC")
+    response = await while_connected(http.receive, answer.whole())
+    body, headers = write_infer(response, wanted)
+    body, encoding = compressed(body, http.headers.get("accept-encoding", ""))
+    if encoding:
+        headers["content-encoding"] = encoding
+    return Response(body, headers=headers)
+
+
+async def generate(http: Request) -> Response:
+    """A text in, a text out."""
+    answer = await _generate(http, streams_by="generate_stream")
+    return _json(generated(await while_connected(http.receive, answer.whole())))
+
+
+async def generate_stream(http: Request) -> Response:
+    """A text in, server-sent events out."""
+    answer = await _generate(http)
+    keepalive_seconds = _settings(http).keepalive_seconds
+    return EventStream(_events(answer), headers={}, keepalive_seconds=keepalive_seconds, failure=_failure)
+
+
+async def only_posted(_http: Request) -> Response:
+    """What answers a question to a path that is to be posted to."""
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
+
+
+def refusing(why: str) -> Callable[[Request], Awaitable[Response]]:
+    """What answers a path of the protocol that has nothing behind it here."""
+
+    async def refuse(_http: Request) -> Response:
+        raise InvalidRequestError(why, code="not_supported")
+
+    return refuse
+
+
+def _kserve(http: Request) -> KServe:
+    kserve: KServe = http.app.state.kserve.kserve
+    return kserve
+
+
+def _settings(http: Request) -> ServerSettings:
+    service: Service = http.app.state.service
+    return service.settings
+
+
+async def _generate(http: Request, *, streams_by: str = "") -> AnyAnswer:
+    arrived = time.monotonic()
+    name, version = _named(http)
+    raw = await _body(http)
+    signature = _kserve(http).signature(name, version)
+    request = read_generate(raw, model=name, version=version, arrived=arrived, signature=signature)
+    return await _kserve(http).infer(request, streams_by=streams_by)
+
+
+async def _control(http: Request) -> dict[str, Any]:
+    """The parameters of a wish to load or unload."""
+    raw = await _body(http)
+    return (decode(raw, ControlBody).parameters or {}) if raw.strip() else {}
+
+
+async def _body(http: Request) -> bytes:
+    limit = _settings(http).max_body_bytes
+    raw, encoding = await read_bytes(http, limit), http.headers.get("content-encoding", "")
+    # A small body may hold a large one, which takes long enough for other streams to notice.
+    return await asyncio.to_thread(uncompressed, raw, encoding, limit) if encoding else raw
+
+
+async def _events(answer: AnyAnswer) -> AsyncGenerator[bytes, None]:
     if not answer.stream:
         yield event(generated(await answer.whole()))
         return
@@ -204,10 +222,3 @@ def _named(http: Request) -> tuple[str, str]:
 
 def _json(body: Struct | list[Any] | dict[str, Any]) -> Response:
     return Response(_encode(body), media_type="application/json")
-
-
-def _refusing(why: str) -> Callable[[Request], Awaitable[Response]]:
-    async def refuse(_http: Request) -> Response:
-        raise InvalidRequestError(why, code="not_supported")
-
-    return refuse

@@ -14,8 +14,7 @@ from msgspec import Struct
 
 from penstock.core.errors import InvalidRequestError, PayloadTooLargeError
 from penstock.server.body import explain
-from penstock.server.kserve import refused
-from penstock.server.kserve.signature import INPUTS, check_input, check_output, no_tensor_parameter
+from penstock.server.kserve.signature import TEXT, Signature, no_tensor_parameter
 from penstock.server.kserve.tensors import from_binary, from_json, invalid, to_binary, to_json
 from penstock.server.kserve.text_request import InferRequest
 from penstock.server.kserve.types import InferAnswer, OutputTensor
@@ -116,7 +115,13 @@ def decode(raw: bytes, kind: type[T]) -> T:
 
 
 def read_infer(
-    raw: bytes, header_length: str | None, *, model: str, version: str, arrived: float
+    raw: bytes,
+    header_length: str | None,
+    *,
+    model: str,
+    version: str,
+    arrived: float,
+    signature: Signature = TEXT,
 ) -> tuple[InferRequest, Wanted]:
     """An inference request, from the body and the header that says where its JSON ends.
 
@@ -130,7 +135,7 @@ def read_infer(
     inputs: dict[str, list[Value]] = {}
     batched = False
     for at, item in enumerate(body.inputs):
-        check_input(item.name, item.datatype, item.shape)
+        signature.check_input(item.name, item.datatype, item.shape)
         size = _binary_size(item)
         if size is not None:
             if end + size > len(raw):
@@ -151,12 +156,12 @@ def read_infer(
         raise InvalidRequestError(
             f"The body goes on for {len(raw) - end} bytes after its last tensor.", code="invalid_tensor"
         )
-    names, wanted = _read_outputs(body.outputs or [], binary=binary)
+    names, wanted = _read_outputs(body.outputs or [], signature, binary=binary)
     request = InferRequest(model, version, body.id, parameters, inputs, names, batched, arrived)
     return request, wanted
 
 
-def read_generate(raw: bytes, *, model: str, version: str, arrived: float) -> InferRequest:
+def read_generate(raw: bytes, *, model: str, version: str, arrived: float, signature: Signature = TEXT) -> InferRequest:
     """A request of the generate extension: inputs by name, as they are or among `parameters`. Raises as above."""
     body = decode(raw, dict[str, Any])
     nested = body.pop("parameters", None)
@@ -172,13 +177,13 @@ def read_generate(raw: bytes, *, model: str, version: str, arrived: float) -> In
         )
     given = {**body, **(nested or {})}
     inputs: dict[str, list[Value]] = {}
-    for name in given.keys() & {*INPUTS, *refused.INPUTS}:
+    for name in given.keys() & {*signature.inputs, *signature.refused}:
         value = given.pop(name)
         if value is None:
             continue
         values = value if isinstance(value, list) else [value]
-        datatype = INPUTS[name].datatype if name in INPUTS else ""
-        check_input(name, datatype, [len(values)])
+        datatype = signature.inputs[name].datatype if name in signature.inputs else ""
+        signature.check_input(name, datatype, [len(values)])
         inputs[name] = from_json(name, datatype, [len(values)], values).values
     request_id = "" if request_id is None else str(request_id)
     return InferRequest(model, version, request_id, given, inputs, (), batched=False, arrived=arrived)
@@ -241,10 +246,10 @@ def _binary_size(item: InputBody) -> int | None:
     return size
 
 
-def _read_outputs(asked: list[OutputBody], *, binary: bool) -> tuple[tuple[str, ...], Wanted]:
+def _read_outputs(asked: list[OutputBody], signature: Signature, *, binary: bool) -> tuple[tuple[str, ...], Wanted]:
     others = set()
     for output in asked:
-        check_output(output.name)
+        signature.check_output(output.name)
         for name, value in (output.parameters or {}).items():
             if name != "binary_data":
                 raise no_tensor_parameter(output.name, name)

@@ -32,9 +32,9 @@ class KServeMount:
 
     @cached_property
     def _router(self) -> Router:
-        from penstock.server.kserve.http import HttpEndpoints
+        from penstock.server.kserve.routes import router
 
-        return HttpEndpoints(self.kserve, self._service.settings).router()
+        return router()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router(scope, receive, send)

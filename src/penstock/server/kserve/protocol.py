@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 import penstock
-from penstock.core.errors import InvalidRequestError, NotFoundError
+from penstock.core.errors import EngineDeadError, InvalidRequestError, ModelFileError, NotFoundError, PenstockError
+from penstock.models.encoder_files import is_encoder
 from penstock.server.kserve.answer import Answer
-from penstock.server.kserve.signature import INPUTS, OUTPUTS
+from penstock.server.kserve.signature import TEXT
 from penstock.server.kserve.statistics import ModelCounts
 from penstock.server.kserve.text_request import read_text_request
 from penstock.server.kserve.types import (
@@ -27,8 +30,10 @@ from penstock.server.kserve.types import (
     TensorMetadata,
     TransactionPolicy,
 )
+from penstock.server.model_entry import NOT_LOADED
 from penstock.server.prompts import INLINE_CHARACTERS
 from penstock.server.sampling import check_room, sampling_params
+from penstock.server.served_model import ModelInUse, ServedModel, wrong_kind
 from penstock.server.status import NOT_READY
 from penstock.server.structured import field_of
 
@@ -36,10 +41,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.engine.types import SamplingParams
+    from penstock.server.kserve.encoder import EncoderAnswer
+    from penstock.server.kserve.signature import Signature
     from penstock.server.kserve.text_request import InferRequest, TextRequest
     from penstock.server.model_entry import ModelEntry
-    from penstock.server.served_model import ModelInUse
     from penstock.server.service import Service
+
+    AnyAnswer = Answer | EncoderAnswer
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = ("binary_tensor_data", "generate", "model_configuration", "model_repository", "parameters", "statistics")
 PLATFORM = "penstock"
@@ -75,6 +85,7 @@ class KServe:
     def model_metadata(self, name: str, version: str) -> ModelMetadata:
         """What goes in and what comes out. Raises NotFoundError."""
         found = self._find(name, version)
+        signature = self.signature(name, version)
         versions = [
             each.declared.version
             for each in self._models.entries
@@ -84,13 +95,14 @@ class KServe:
             name=name,
             versions=versions,
             platform=PLATFORM,
-            inputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in INPUTS.items()],
-            outputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in OUTPUTS.items()],
+            inputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in signature.inputs.items()],
+            outputs=[TensorMetadata(each, of.datatype, [*of.shape]) for each, of in signature.outputs.items()],
         )
 
     def model_config(self, name: str, version: str) -> ModelConfig:
         """The model's configuration. Raises NotFoundError."""
         entry = self._find(name, version)
+        signature = self.signature(name, version)
         facts = {"max_model_len": entry.context, **entry.runner}  # nothing while it has never been in memory
         return ModelConfig(
             name=name,
@@ -98,12 +110,37 @@ class KServe:
             backend=PLATFORM,
             max_batch_size=0,  # requests are batched as they come, never by their sender
             input=[
-                ConfigInput(each, _config_type(of.datatype), [*of.shape], of.optional) for each, of in INPUTS.items()
+                ConfigInput(each, _config_type(of.datatype), [*of.shape], of.optional)
+                for each, of in signature.inputs.items()
             ],
-            output=[ConfigOutput(each, _config_type(of.datatype), [*of.shape]) for each, of in OUTPUTS.items()],
-            model_transaction_policy=TransactionPolicy(decoupled=True),
+            output=[
+                ConfigOutput(each, _config_type(of.datatype), [*of.shape]) for each, of in signature.outputs.items()
+            ],
+            model_transaction_policy=TransactionPolicy(decoupled=signature is TEXT),
             parameters={each: ConfigParameter(str(value)) for each, value in facts.items() if value is not None},
         )
+
+    def signature(self, name: str, version: str) -> Signature:
+        """The tensors of a model, be it in memory or asleep.
+
+        Raises NotFoundError, and EngineDeadError for one whose files don't tell.
+        """
+        entry = self._find(name, version)
+        if isinstance(entry.served, ServedModel):
+            return TEXT
+        from penstock.models.encoder_spec import load_encoder_spec  # few servers have an encoder
+        from penstock.server.kserve.encoder import signature_of
+
+        if entry.served is not None:
+            return signature_of(entry.served.engine.spec)
+        path = Path(entry.declared.config.model_path)
+        try:
+            return signature_of(load_encoder_spec(path)) if is_encoder(path) else TEXT
+        except ModelFileError as error:
+            log.error("%s can't be read: %s", entry.label, error.message)  # noqa: TRY400
+            raise EngineDeadError(
+                f"The model {name[:256]!r} can't be loaded; the server's log says why.", code=NOT_LOADED
+            ) from error
 
     def statistics(self, name: str, version: str) -> Statistics:
         """Of one model, or of all under "". Raises NotFoundError."""
@@ -125,11 +162,22 @@ class KServe:
     async def load(self, name: str, parameters: Iterable[str]) -> None:
         """Load a model as it is declared now, all its versions; one that is there already is swapped.
 
-        Raises InvalidRequestError if clients may not, NotFoundError if it isn't declared, and what an engine fails to
-        start with.
+        Raises InvalidRequestError if clients may not or it can't be loaded, NotFoundError if it isn't declared, and
+        EngineDeadError if the server is stopping.
         """
         self._check_control(parameters)
-        await self._models.reload(name)
+        try:
+            await self._models.reload(name)
+        except PenstockError as error:
+            if error.code in {"model_not_found", "engine_draining"}:
+                raise
+            log.error("%s could not be loaded: %s", name[:256], error.message)  # noqa: TRY400
+            raise InvalidRequestError(  # no more: why it failed may name files of this machine
+                f"The model {name[:256]!r} could not be loaded as it is declared; the server's log says why. What was "
+                "served before still is.",
+                param="model",
+                code="load_failed",
+            ) from error
 
     async def unload(self, name: str, parameters: Iterable[str]) -> None:
         """Take a model out of memory, all its versions, once its requests are done.
@@ -144,7 +192,7 @@ class KServe:
             )
         await self._models.unload(entry.name)
 
-    async def infer(self, request: InferRequest, *, streams_by: str = "") -> Answer:
+    async def infer(self, request: InferRequest, *, streams_by: str = "") -> AnyAnswer:
         """Hand a request to its model's engine.
 
         Args:
@@ -158,6 +206,11 @@ class KServe:
             EngineDeadError: the engine's core is down.
         """
         entry = self._find(request.model, request.version)
+        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
+        known_as = request.model if named else entry.name
+        signature = self.signature(request.model, request.version)
+        if signature is not TEXT:
+            return await self._encode(entry, known_as, request, signature)
         asked = read_text_request(request)
         if asked.stream and streams_by:
             raise InvalidRequestError(
@@ -165,8 +218,7 @@ class KServe:
                 param="stream",
                 code="invalid_value",
             )
-        named = entry is self._models.find(request.model)  # else another version, of which it may be no name
-        model = await entry.use(request.model if named else entry.name)
+        model = await entry.use(known_as)
         completion = asked.completion
         max_tokens = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
         read = partial(
@@ -203,6 +255,17 @@ class KServe:
             batched=request.batched,
             arrived=request.arrived,
         )
+
+    async def _encode(
+        self, entry: ModelEntry, known_as: str, request: InferRequest, signature: Signature
+    ) -> EncoderAnswer:
+        from penstock.server.kserve.encoder import EncoderAnswer
+
+        model = await entry.use_any(known_as)
+        if isinstance(model, ModelInUse):  # swapped meanwhile
+            raise wrong_kind(model, "This takes an encoder.")
+        outputs = request.outputs or tuple(signature.outputs)
+        return EncoderAnswer(model, entry.declared.version, request, outputs, self._counts_of(entry))
 
     def _find(self, name: str, version: str) -> ModelEntry:
         """The last version of a model, or this one; an alias may come with a version too. Raises NotFoundError."""

@@ -7,7 +7,7 @@ means what vLLM's does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import InvalidRequestError
@@ -16,7 +16,7 @@ from penstock.server.kserve import refused
 from penstock.server.kserve.tensors import count_elements, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from penstock.server.kserve.tensors import Value
 
@@ -124,24 +124,67 @@ OUTPUTS: dict[str, Output] = {
 }  # fmt: skip
 
 
-def check_input(name: str, datatype: str, shape: Sequence[int]) -> None:
-    """Raises InvalidRequestError for a tensor that isn't there, or is of another kind, before its data is read."""
-    known = INPUTS.get(name)
-    if known is None:
-        raise unknown_input(name)
-    if datatype not in known.datatypes:
-        raise invalid(name, f"is of the datatype {datatype[:64]!r}; it must be {' or '.join(known.datatypes)}.")
-    count = count_elements(name, shape)
-    if len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
-        raise invalid(
-            name,
-            f"has the shape {list(shape[:8])}; it must be {list(known.shape)}, or the same in a batch of 1. "
-            "Requests are batched here as they come: send each text as one.",
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The tensors of one kind of model.
+
+    Attributes:
+        inputs: by name.
+        outputs: by name.
+        refused: inputs that other back ends have, with the reason that this model has not.
+        in_rows: its texts may also stand one to a row, as Triton batches them: [texts, 1].
+    """
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Output]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    in_rows: bool = False
+
+    def check_input(self, name: str, datatype: str, shape: Sequence[int]) -> None:
+        """Raises InvalidRequestError for a tensor that isn't there, or of another kind, before its data is read."""
+        known = self.inputs.get(name)
+        if known is None:
+            raise self._unknown_input(name)
+        if datatype not in known.datatypes:
+            raise invalid(name, f"is of the datatype {datatype[:64]!r}; it must be {' or '.join(known.datatypes)}.")
+        count = count_elements(name, shape)
+        if self.in_rows:
+            if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+                raise invalid(name, f"has the shape {list(shape[:8])}; it must be [texts] or [texts, 1].")
+        elif len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
+            raise invalid(
+                name,
+                f"has the shape {list(shape[:8])}; it must be {list(known.shape)}, or the same in a batch of 1. "
+                "Requests are batched here as they come: send each text as one.",
+            )
+        if not known.many and count != 1:
+            raise invalid(name, f"has the shape {list(shape)}; it holds one element, so it must be [1] or [1, 1].")
+        if count > MAX_ELEMENTS:
+            raise invalid(name, f"has the shape {list(shape)}; at most {MAX_ELEMENTS} elements are taken.")
+
+    def check_output(self, name: str) -> None:
+        """Raises InvalidRequestError for an output that isn't there."""
+        if name not in self.outputs:
+            raise InvalidRequestError(
+                f"There is no output {name[:256]!r}.{did_you_mean(name, self.outputs)}",
+                param="outputs",
+                code="unknown_tensor",
+            )
+
+    def _unknown_input(self, name: str) -> InvalidRequestError:
+        """Of an input that isn't there, with the reason if another back end has it."""
+        if name in self.refused:
+            return InvalidRequestError(
+                f"'{name}' is not supported: {self.refused[name]}.", param=name, code="unsupported_parameter"
+            )
+        return InvalidRequestError(
+            f"There is no input {name[:256]!r}.{did_you_mean(name, self.inputs)}",
+            param=name[:256],
+            code="unknown_tensor",
         )
-    if not known.many and count != 1:
-        raise invalid(name, f"has the shape {list(shape)}; it holds one element, so it must be [1] or [1, 1].")
-    if count > MAX_ELEMENTS:
-        raise invalid(name, f"has the shape {list(shape)}; at most {MAX_ELEMENTS} elements are taken.")
+
+
+TEXT = Signature(INPUTS, OUTPUTS, refused.INPUTS)
 
 
 def check_value(name: str, values: Sequence[Value]) -> None:
@@ -151,25 +194,6 @@ def check_value(name: str, values: Sequence[Value]) -> None:
         raise InvalidRequestError(
             f"'{name}' is not supported: {INPUTS[name].note}.", param=name, code="unsupported_parameter"
         )
-
-
-def check_output(name: str) -> None:
-    """Raises InvalidRequestError for an output that isn't there."""
-    if name not in OUTPUTS:
-        raise InvalidRequestError(
-            f"There is no output {name[:256]!r}.{did_you_mean(name, OUTPUTS)}", param="outputs", code="unknown_tensor"
-        )
-
-
-def unknown_input(name: str) -> InvalidRequestError:
-    """Of an input that isn't there, with the reason if another back end has it."""
-    if name in refused.INPUTS:
-        return InvalidRequestError(
-            f"'{name}' is not supported: {refused.INPUTS[name]}.", param=name, code="unsupported_parameter"
-        )
-    return InvalidRequestError(
-        f"There is no input {name[:256]!r}.{did_you_mean(name, INPUTS)}", param=name[:256], code="unknown_tensor"
-    )
 
 
 def no_tensor_parameter(tensor: str, name: str) -> InvalidRequestError:

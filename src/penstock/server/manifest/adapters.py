@@ -11,6 +11,7 @@ LOAD_ADAPTER: Manifest = {
         base_model_name="the served model it is for; the first if absent",
     ),
     "load_inplace": Field("refused", "unload it first", (False,)),
+    "is_3d_lora_weight": Field("refused", "an adapter's matrices are of two dimensions", (False,)),
 }
 
 UNLOAD_ADAPTER: Manifest = {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Support = Literal["supported", "no effect", "refused", "absent"]
 VLLM = "vLLM"
 OURS = "Penstock"
+CHAT_FORM, LLAMA_CPP, OLLAMA = "Chat completions", "llama.cpp", "Ollama"  # whose fields are told their names here
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,23 @@ def without_effect(manifest: Manifest, given: Mapping[str, msgspec.Raw]) -> list
         if field is not None and field.support == "refused" and not _switched_off(name, given):
             value = msgspec.json.decode(raw)
             if value is not None and value not in field.neutral:
-                raise InvalidRequestError(
-                    f"'{name}' is not supported{': ' if field.note else ''}{field.note}.",
-                    param=name,
-                    code="unsupported_parameter",
-                )
+                raise _unsupported(name, field)
         idle.append(name)
     return idle
+
+
+def refuse_in_query(manifest: Manifest, query: Mapping[str, str]) -> None:
+    """Raises InvalidRequestError for a parameter that is refused; clients write "name[]" for one of several values."""
+    for name, value in query.items():
+        field = manifest.get(name.removesuffix("[]"))
+        if field is not None and field.support == "refused" and value.lower() not in field.neutral:
+            raise _unsupported(name.removesuffix("[]"), field)
+
+
+def _unsupported(name: str, field: Field) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"'{name}' is not supported{': ' if field.note else ''}{field.note}.", param=name, code="unsupported_parameter"
+    )
 
 
 def _switched_off(name: str, given: Mapping[str, msgspec.Raw]) -> bool:

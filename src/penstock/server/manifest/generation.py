@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, no_effect, refused, supported
+from penstock.server.manifest.field import LLAMA_CPP, OLLAMA, OURS, VLLM, Field, Manifest, no_effect, refused, supported
 
 _COMMON: Manifest = {
     **supported(
@@ -47,6 +47,8 @@ _COMMON: Manifest = {
         stream_interval="each chunk is sent as it comes",
         return_token_offsets="belongs to vLLM's renderer",
         return_mm_kwargs="belongs to vLLM's renderer",
+        mm_payload="belongs to vLLM's renderer",
+        guided_decoding_backend="there is one",
         truncation_side="belongs to `truncate_prompt_tokens`",
     ),
     "best_of": Field("refused", "use `n`", (1,), VLLM),
@@ -62,6 +64,7 @@ _COMMON: Manifest = {
     "routed_experts_prompt_start": Field("refused", "", (0,), VLLM),
     **refused(
         VLLM,
+        guided_whitespace_pattern="use `structured_outputs.disable_any_whitespace`",
         allowed_token_ids="",
         logprob_token_ids="use `logprobs`",
         truncate_prompt_tokens="a prompt is never cut in silence",
@@ -69,6 +72,11 @@ _COMMON: Manifest = {
         kv_transfer_params="",
         ec_transfer_params="",
     ),
+    "grammar": Field("refused", "use `structured_outputs.grammar`", ("",), LLAMA_CPP),
+    "json_schema": Field("refused", "use `response_format`", ({},), LLAMA_CPP),
+    "n_predict": Field("refused", "use `max_tokens`", (-1,), LLAMA_CPP),
+    "format": Field("refused", "use `response_format`", ("",), OLLAMA),
+    "options": Field("refused", "its members stand beside the other fields", ({},), OLLAMA),
 }
 
 CHAT: Manifest = {

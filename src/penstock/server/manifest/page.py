@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from penstock.server.manifest.events import EVENTS
+from penstock.server.manifest.kserve_objects import KSERVE_PARTS
 from penstock.server.manifest.table import APIS, PARTS
 
 if TYPE_CHECKING:
@@ -19,15 +21,15 @@ _HEAD = """\
 # The APIs, field by field
 
 This page is made from the server's own manifest (`python -m penstock.server.manifest.page docs/openai.md`). Tests \
-hold it against the types that are read and written and against those of OpenAI's own client, and each entry is proven \
-by a test that names it.
+hold it against the types that are read and written, against those of OpenAI's and Anthropic's own clients, and \
+against the names that vLLM's protocol knows; each entry is proven by a test that names it.
 
 - **Supported** fields do what the reference says that they link to: OpenAI's, or where it says so vLLM's.
 - Fields of **no effect** are accepted. They, and fields that nobody knows, are named in the response header \
 `x-penstock-ignored-fields`, those inside others by their path: `messages[].refusal`.
 - **Refused** fields would change what the answer means, and are not supported yet: a 400 names the field. `null`, and \
 values that ask for nothing, pass.
-- **Never given** are fields of an answer that the reference has and this server doesn't.
+- **Never given** are fields of an answer, and events of a stream, that the reference has and this server doesn't.
 
 Ranges are checked and a 400 names the field at fault. `/openapi.json` has the exact types.
 """
@@ -45,8 +47,14 @@ def page() -> str:
     lines = [_HEAD]
     for api in APIS:
         lines += [f"## `{api.endpoint.replace(':path', '')}`\n", *_tables(api.fields, api.origins, "###")]
+    lines.append("## Events of streams\n")
+    for api in EVENTS:
+        lines += [f"### `{api.endpoint}`\n", *_tables(api.fields, api.origins, "####")]
     lines.append("## Objects in requests and answers\n")
     for part in PARTS:
+        lines += [f"### `{part.name}`\n", *_tables(part.fields, part.origins, "####")]
+    lines.append("## Objects below `/v2`\n\nThe tensors of requests and answers are in [triton.md](triton.md).\n")
+    for part in KSERVE_PARTS:
         lines += [f"### `{part.name}`\n", *_tables(part.fields, part.origins, "####")]
     return "\n".join(lines)
 

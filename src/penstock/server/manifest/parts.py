@@ -1,16 +1,12 @@
-"""Fields of what requests hold and of what is answered, for the generating, tokenizing and status endpoints."""
+"""Fields of what is answered, by the generating, tokenizing and status endpoints."""
 
 from __future__ import annotations
 
-from penstock.server import requests, responses
+from penstock.server import responses
 from penstock.server.manifest.api import Part
-from penstock.server.manifest.field import OURS, VLLM, Field, absent, no_effect, supported
-from penstock.server.manifest.references import PENSTOCK, openai_property, openai_streaming_parameter, vllm
+from penstock.server.manifest.field import OURS, VLLM, absent, supported
+from penstock.server.manifest.references import PENSTOCK, openai_property, vllm
 
-_CREATE = openai_streaming_parameter("chat/subresources/completions", "chat.completions").partition("{")[0]
-_ASKED = {"": _CREATE + "messages", VLLM: vllm("openai_compatible_server/#chat-api")}
-_TOOLS = {"": _CREATE + "tools"}
-_TOOL_CHOICE = {"": _CREATE + "tool_choice"}
 _ENSEMBLES = "ensembles.md"
 _OWN = {"": PENSTOCK}
 _TOKENS = {"": vllm("#utility-apis")}
@@ -40,105 +36,13 @@ _HEAD = {
     "choices": "",
 }
 _UNKNOWN_HERE = {"moderation": "no model judges texts here", "service_tier": "there is one tier"}
+_NOT_TOLD = {
+    "metrics": "see /metrics",
+    "kv_transfer_params": "",
+    "ec_transfer_params": "",
+}
+_ROUTED = "which experts were asked is not told"
 _NO_IDS = {"token_ids": "use /tokenize", "prompt_token_ids": "use /tokenize"}
-
-REQUEST_PARTS = (
-    Part(
-        requests.StreamOptions,
-        {
-            **supported(include_usage="a last chunk has `usage`"),
-            **supported(VLLM, continuous_usage_stats="each chunk has `usage`"),
-            **no_effect(include_obfuscation="nothing is padded"),
-        },
-        {"": _CREATE + "stream_options", VLLM: _ASKED[VLLM]},
-    ),
-    Part(
-        requests.Message,
-        {
-            **supported(
-                role="system, developer (read as system), user, assistant, tool",
-                content="a text or a list of text parts; an assistant's may be missing",
-                name="for the template",
-                tool_calls="an assistant's, for the template",
-                tool_call_id="a tool's, for the template",
-            ),
-            **supported(VLLM, reasoning_content="an assistant's, for the template", reasoning="as `reasoning_content`"),
-            "function_call": Field("refused", "use `tool_calls`"),
-            "audio": Field("refused", "only text goes in"),
-            **no_effect(refusal="an assistant's"),
-        },
-        _ASKED,
-    ),
-    Part(
-        requests.ContentPart,
-        {
-            **supported(type="`text`; others are refused", text=""),
-            **no_effect(prompt_cache_breakpoint="prefixes are cached without it"),
-        },
-        _ASKED,
-    ),
-    Part(
-        requests.ChatDocument,
-        supported(text="", title="stands before the text"),
-        {"": _ASKED[VLLM]},
-    ),
-    Part(
-        requests.ToolCall,
-        supported(id="", type="`function`", function=""),
-        _ASKED,
-    ),
-    Part(
-        requests.FunctionCall,
-        supported(name="", arguments="JSON in a string, or an object; templates get the object"),
-        _ASKED,
-    ),
-    Part(
-        requests.ResponseFormat,
-        supported(type="`text`, `json_object`, `json_schema`", json_schema=""),
-        {"": _CREATE + "response_format"},
-    ),
-    Part(
-        requests.JsonSchemaFormat,
-        supported(
-            schema="what can't be enforced is refused by name",
-            name="of no account",
-            description="of no account",
-            strict="of no account: every schema is enforced",
-        ),
-        {"": _CREATE + "response_format"},
-    ),
-    Part(
-        requests.StructuredOutputs,
-        supported(
-            json="a JSON schema, or a string that holds one",
-            regex="",
-            choice="",
-            grammar="EBNF",
-            json_object="",
-            disable_any_whitespace="of JSON",
-        ),
-        {"": vllm("structured_outputs/")},
-    ),
-    Part(requests.Tool, supported(type="`function`; others are refused", function=""), _TOOLS),
-    Part(
-        requests.FunctionDefinition,
-        supported(
-            name="up to 128 letters, digits, and any of `_.:/-`",
-            description="",
-            parameters="a JSON schema of an object; none at all: no arguments",
-            strict="true refuses what can't be enforced, which is otherwise named in the header of ignored fields",
-        ),
-        _TOOLS,
-    ),
-    Part(requests.NamedTool, supported(type="`function`", function=""), _TOOL_CHOICE),
-    Part(requests.NamedFunction, supported(name=""), _TOOL_CHOICE),
-    Part(
-        requests.ToolChoice,
-        supported(type="`function` or `allowed_tools`", function="", allowed_tools=""),
-        _TOOL_CHOICE,
-    ),
-    Part(requests.AllowedTools, supported(mode="`auto` or `required`", tools=""), _TOOL_CHOICE),
-)
 
 CHAT_PARTS = (
     Part(
@@ -158,7 +62,7 @@ CHAT_PARTS = (
             **supported(VLLM, prompt_logprobs="if asked for"),
             **supported(OURS, steps="an ensemble's"),
             **absent(**_UNKNOWN_HERE, metadata="nothing is stored"),
-            **absent(VLLM, prompt_token_ids="use /tokenize"),
+            **absent(VLLM, **_NOT_TOLD, prompt_token_ids="use /tokenize", prompt_text="see the request"),
         },
         _chat("chat_completion"),
     ),
@@ -169,7 +73,7 @@ CHAT_PARTS = (
                 index="", message="", logprobs="null unless asked for", finish_reason="`stop`, `length` or `tool_calls`"
             ),
             **supported(VLLM, stop_reason="the stop string or token that ended the text"),
-            **absent(VLLM, token_ids="use /tokenize"),
+            **absent(VLLM, token_ids="use /tokenize", routed_experts=_ROUTED),
         },
         _chat("chat_completion", "choices[]"),
     ),
@@ -197,6 +101,12 @@ CHAT_PARTS = (
             **supported(**_HEAD, usage="if asked for"),
             **supported(OURS, steps="an ensemble's, with the last `finish_reason`"),
             **absent(**_UNKNOWN_HERE, obfuscation="nothing is padded"),
+            **absent(
+                VLLM,
+                metrics=_NOT_TOLD["metrics"],
+                prompt_token_ids="use /tokenize",
+                prompt_text="see the request",
+            ),
         },
         _chat("chat_completion_chunk"),
     ),
@@ -231,7 +141,10 @@ CHAT_PARTS = (
     ),
     Part(
         responses.CalledFunction,
-        supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+        {
+            **supported(name="", arguments="JSON that fits the function's schema, unless `finish_reason` is `length`"),
+            **absent(VLLM, id="the call has one"),
+        },
         _chat("chat_completion_message_tool_call", "function"),
     ),
     Part(
@@ -262,7 +175,14 @@ CHAT_PARTS = (
 )
 
 COMPLETION_PARTS = (
-    Part(responses.Completion, supported(**_HEAD, usage="in a stream if asked for"), _completion("completion")),
+    Part(
+        responses.Completion,
+        {
+            **supported(**_HEAD, usage="in a stream if asked for"),
+            **absent(VLLM, **_NOT_TOLD, service_tier="there is one tier"),
+        },
+        _completion("completion"),
+    ),
     Part(
         responses.CompletionChoice,
         {
@@ -272,7 +192,7 @@ COMPLETION_PARTS = (
                 stop_reason="the stop string or token that ended the text",
                 prompt_logprobs="if asked for",
             ),
-            **absent(VLLM, **_NO_IDS),
+            **absent(VLLM, **_NO_IDS, routed_experts=_ROUTED),
         },
         _completion("completion_choice"),
     ),
@@ -312,6 +232,7 @@ COMPLETION_PARTS = (
                 accepted_prediction_tokens="predictions are of no effect",
                 rejected_prediction_tokens="predictions are of no effect",
                 audio_tokens="only text comes out",
+                text_tokens="all of them are",
             ),
         },
         _completion("completion_usage", "completion_tokens_details"),
@@ -326,6 +247,7 @@ COMPLETION_PARTS = (
                 image_tokens="only text goes in",
                 cache_write_tokens="writing costs nothing",
             ),
+            **absent(VLLM, created_cache_tokens="writing costs nothing", multimodal_tokens="only text goes in"),
         },
         _completion("completion_usage", "prompt_tokens_details"),
     ),
@@ -343,6 +265,7 @@ OTHER_PARTS = (
                 max_model_len="tokens; null before the model is loaded",
             ),
             **absent(shutdown_date=""),
+            **absent(VLLM, permission="whoever has the key may use it"),
         },
         {"": openai_property("models", "models", "model"), VLLM: vllm("#openai-compatible-server")},
     ),

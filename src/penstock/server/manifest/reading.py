@@ -8,9 +8,18 @@ from penstock.server.manifest.field import VLLM, Field, Manifest, absent, no_eff
 from penstock.server.manifest.references import openai_parameter, openai_property, vllm
 
 _CUT = "-1 cuts at what the model reads; the end goes, special tokens stay; too long is refused without it"
+_OF_MESSAGES = "belongs to `messages`"
 _MODEL = "an embedder or a generator; the first served model if absent"
 _SCORES = {
-    **no_effect(priority="texts are taken in turn", request_id="the server makes its own", user=""),
+    **no_effect(
+        priority="texts are taken in turn",
+        request_id="the server makes its own",
+        user="",
+        chat_template_kwargs="texts are read without a template",
+    ),
+    "cache_salt": Field("refused", "/v1/embeddings takes it"),
+    "truncation_side": Field("refused", "the end is cut", ("right",)),
+    "padding": Field("refused", "it changes no result", ("do_not_pad",)),
     "activation": Field("refused", "the model's files say what turns logits into scores"),
     "use_activation": Field("refused", "the model's files say what turns logits into scores", (True,)),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},)),
@@ -27,16 +36,31 @@ EMBEDDINGS: Manifest = {
         VLLM,
         truncate_prompt_tokens=_CUT,
         add_special_tokens="default true",
-        priority="a generator's; lower runs first",
+        priority="a generator's; lower runs first; of an encoder 1048576 or more is the background",
+        cache_salt="a generator's: requests share cached prefixes only under the same salt",
     ),
     **no_effect(user=""),
-    **no_effect(VLLM, request_id="the server makes its own"),
+    **no_effect(
+        VLLM,
+        request_id="the server makes its own",
+        add_generation_prompt=_OF_MESSAGES,
+        continue_final_message=_OF_MESSAGES,
+        chat_template_kwargs=_OF_MESSAGES,
+        media_io_kwargs=_OF_MESSAGES,
+    ),
+    "truncation_side": Field("refused", "the end is cut", ("right",), VLLM),
+    "padding": Field("refused", "it changes no result", ("do_not_pad",), VLLM),
     **refused(VLLM, messages="send `input`", chat_template="send `input`"),
     "normalize": Field("refused", "the model's files say it", (True,), VLLM),
     "use_activation": Field("refused", "the model's files say it", (True,), VLLM),
     "embed_dtype": Field("refused", "vectors are float32", ("float32",), VLLM),
     "endianness": Field("refused", "bytes are little-endian", ("native", "little"), VLLM),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},), VLLM),
+}
+_PAIRS: Manifest = {
+    **_SCORES,
+    "instruction": Field("refused", "put it into the query"),
+    "max_tokens_per_query": Field("refused", "use `truncate_prompt_tokens`", (0,)),
 }
 RERANK: Manifest = {
     **supported(
@@ -46,9 +70,9 @@ RERANK: Manifest = {
         top_n="so many of the best; 0 or none is all",
         return_documents="default true",
         truncate_prompt_tokens=_CUT,
+        max_tokens_per_doc="each document is cut after so many tokens, and at what the model reads; 0 is no limit",
     ),
-    **_SCORES,
-    "max_tokens_per_doc": Field("refused", "use `truncate_prompt_tokens`"),
+    **_PAIRS,
     "max_chunks_per_doc": Field("refused", "documents are not cut into chunks", (1,)),
     "rank_fields": Field("refused", "a document's `text` is ranked", (["text"],)),
 }
@@ -61,8 +85,11 @@ SCORE: Manifest = {
         documents="another name of `text_2`",
         truncate_prompt_tokens=_CUT,
     ),
-    **_SCORES,
+    **_PAIRS,
+    "max_tokens_per_doc": Field("refused", "use `truncate_prompt_tokens`", (0,)),
     "items": Field("refused", "use `documents`"),
+    "data_1": Field("refused", "use `text_1`"),
+    "data_2": Field("refused", "use `text_2`"),
 }
 CLASSIFY: Manifest = {
     **supported(
@@ -72,7 +99,13 @@ CLASSIFY: Manifest = {
         add_special_tokens="default true",
     ),
     **_SCORES,
+    **no_effect(
+        add_generation_prompt=_OF_MESSAGES,
+        continue_final_message=_OF_MESSAGES,
+        media_io_kwargs=_OF_MESSAGES,
+    ),
     "messages": Field("refused", "send `input`"),
+    "chat_template": Field("refused", "send `input`"),
 }
 
 _SCORE_API = {"": vllm("openai_compatible_server/#score-api")}
@@ -119,7 +152,7 @@ READING_PARTS = (
         },
         _embeddings("create_embedding_response", "usage"),
     ),
-    Part(reading.Document, supported(text=""), _RERANK_API),
+    Part(reading.Document, {**supported(text=""), **no_effect(multi_modal="only text goes in")}, _RERANK_API),
     Part(
         reading.Ranking,
         supported(id="", model="", usage="", results="the most relevant first"),

@@ -46,6 +46,10 @@ def openai_property(page: str, resource: str, model: str, *inside: str) -> str:
     return _anchored(page, place, "property")
 
 
+LLAMA_CPP_SERVER = "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md"
+OLLAMA_API = "https://github.com/ollama/ollama/blob/main/docs/api.md"
+
+
 def vllm(section: str) -> str:
     """A section of vLLM's pages on online serving, as "openai_compatible_server/#chat-api"; fields have no anchor."""
     return _VLLM + section

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from penstock.server.manifest.api import Api, Part
-from penstock.server.manifest.field import OURS, VLLM, Field, Manifest, absent, no_effect, refused, supported
+from penstock.server.manifest.field import CHAT_FORM, OURS, VLLM, Field, Manifest, absent, no_effect, refused, supported
 from penstock.server.manifest.references import openai_parameter, openai_property, openai_streaming_parameter, vllm
 from penstock.server.responses_api import objects, requests
 
+_VLLM = vllm("openai_compatible_server/#responses-api")
+_ONE_TURN = "a response is one turn: the client makes the calls"
 _UNSTORED = "put them into `input`"
 
 RESPONSES: Manifest = {
@@ -40,6 +42,12 @@ RESPONSES: Manifest = {
         repetition_penalty="above 0, up to 10",
         seed="the same seed gives the same text",
         stop="one string or up to 16, each of 1 to 1000 characters",
+        stop_token_ids="up to 128",
+        include_stop_str_in_output="",
+        ignore_eos="",
+        skip_special_tokens="default true",
+        logit_bias="token id to -100..100, up to 1024 of them",
+        structured_outputs="as for chat",
         priority="lower runs first",
         cache_salt="requests share cached prefixes only under the same salt",
         chat_template_kwargs="variables for the model's template",
@@ -54,6 +62,20 @@ RESPONSES: Manifest = {
         prompt_cache_retention="",
         prompt_cache_options="",
     ),
+    **no_effect(
+        VLLM,
+        request_id="the server makes its own",
+        session_id="",
+        mm_payload="belongs to vLLM's renderer",
+        return_mm_kwargs="belongs to vLLM's renderer",
+    ),
+    "include_reasoning": Field("refused", "thinking is an item of its own", (True,), VLLM),
+    "enable_response_messages": Field("refused", "", (False,), VLLM),
+    "media_io_kwargs": Field("refused", "only text goes in", ({},), VLLM),
+    "mm_processor_kwargs": Field("refused", "only text goes in", ({},), VLLM),
+    "watermarking": Field("refused", "", (False,), VLLM),
+    "vllm_xargs": Field("refused", "", ({},), VLLM),
+    **refused(VLLM, previous_input_messages=_UNSTORED, kv_transfer_params="", ec_transfer_params=""),
     "max_tool_calls": Field("refused", "the client makes the calls"),
     **refused(
         conversation=_UNSTORED,
@@ -63,10 +85,33 @@ RESPONSES: Manifest = {
         access_programs="",
         image="only text comes out",
     ),
+    **refused(
+        CHAT_FORM,
+        messages="use `input`",
+        max_tokens="use `max_output_tokens`",
+        max_completion_tokens="use `max_output_tokens`",
+        response_format="use `text.format`",
+        reasoning_effort="use `reasoning.effort`",
+    ),
+    "n": Field("refused", "ask as often", (1,), CHAT_FORM),
 }
 
 _GET = {"": openai_parameter("responses", "responses", "retrieve")}
 _ID = supported(response_id="in the path")
+_POLLED = "a response that is kept can't be streamed; ask again until its status is final"
+
+RESPONSE: Manifest = {
+    **_ID,
+    "include": Field("refused", "what was asked for when it was made is in it"),
+    "stream": Field("refused", _POLLED, ("false", "0")),
+    "starting_after": Field("refused", _POLLED),
+    "include_obfuscation": Field("refused", _POLLED, ("false", "0")),
+}
+INPUT_ITEMS: Manifest = {
+    **_ID,
+    **supported(limit="1 to 100; default 20", order="default desc", after="an item's id"),
+    "include": Field("refused", "items are as they were sent"),
+}
 
 APIS = (
     Api(
@@ -75,11 +120,12 @@ APIS = (
         RESPONSES,
         {
             "": openai_streaming_parameter("responses", "responses"),
-            VLLM: vllm("openai_compatible_server/#responses-api"),
+            VLLM: _VLLM,
             OURS: "ensembles.md",
+            CHAT_FORM: openai_streaming_parameter("chat/subresources/completions", "chat.completions"),
         },
     ),
-    Api("response", "GET /v1/responses/{response_id}", _ID, _GET),
+    Api("response", "GET /v1/responses/{response_id}", RESPONSE, _GET),
     Api(
         "response_delete",
         "DELETE /v1/responses/{response_id}",
@@ -95,7 +141,7 @@ APIS = (
     Api(
         "input_items",
         "GET /v1/responses/{response_id}/input_items",
-        {**_ID, **supported(limit="1 to 100; default 20", order="default desc", after="an item's id")},
+        INPUT_ITEMS,
         {"": openai_parameter("responses/subresources/input_items", "responses.input_items", "list")},
     ),
 )
@@ -116,32 +162,48 @@ _LOGPROB = supported(token="", bytes="", logprob="-9999 for an impossible token"
 PARTS = (
     Part(
         requests.InputItem,
-        supported(
-            type="message, function_call, function_call_output, reasoning",
-            id="made if absent",
-            status="taken as it is",
-            role="of a message",
-            content="of a message or of reasoning; a text or parts",
-            call_id="of a function_call or its output",
-            name="of a function_call",
-            arguments="of a function_call; JSON",
-            output="of a function_call_output; a text or parts",
-            summary="of reasoning; read where there is no content",
-            encrypted_content="of reasoning; taken and not read",
-        ),
+        {
+            **no_effect(
+                phase="there is one",
+                namespace="a function's name is all of it",
+                caller="the client calls",
+                **{"async": "the conversation goes on when the output is there"},
+            ),
+            **supported(
+                type="message, function_call, function_call_output, reasoning; others are refused",
+                id="made if absent",
+                status="taken as it is",
+                role="of a message",
+                content="of a message or of reasoning; a text or parts",
+                call_id="of a function_call or its output",
+                name="of a function_call",
+                arguments="of a function_call; JSON",
+                output="of a function_call_output; a text or parts",
+                summary="of reasoning; read where there is no content",
+                encrypted_content="of reasoning; taken and not read",
+            ),
+        },
         _asked("input"),
     ),
     Part(
         requests.InputPart,
         {
             **supported(type="only text", text="", refusal=""),
-            **no_effect(annotations="", logprobs=""),
+            **no_effect(annotations="", logprobs="", prompt_cache_breakpoint="prefixes are cached without it"),
         },
         _asked("input"),
     ),
     Part(
         requests.ResponseTool,
-        supported(type="`function`", name="", description="", parameters="", strict=""),
+        {
+            **supported(type="`function`; others are refused", name="", description="", parameters="", strict=""),
+            **no_effect(
+                output_schema="say it in `description`",
+                defer_loading="all tools are always before the model",
+                allowed_callers="the client calls",
+                **{"async": "the conversation goes on when the output is there"},
+            ),
+        },
         _asked("tools"),
     ),
     Part(
@@ -163,7 +225,12 @@ PARTS = (
         requests.ReasoningConfig,
         {
             **supported(effort="for models whose template takes one"),
-            **no_effect(summary="nothing sums thinking up", generate_summary="nothing sums thinking up"),
+            **no_effect(
+                summary="nothing sums thinking up",
+                generate_summary="nothing sums thinking up",
+                context="the template says which thoughts it shows",
+                mode="there is one",
+            ),
         },
         _asked("reasoning"),
     ),
@@ -204,11 +271,28 @@ PARTS = (
                 moderation="no model judges texts here",
                 prompt="there are none",
                 prompt_cache_key="not read",
+                prompt_cache_options="not read",
+                prompt_cache_retention="not read",
+                prompt_cache_diagnostics="see `usage` for what was cached",
+                tool_usage="the client makes the calls",
+                image="only text goes in",
+                input_transformations="nothing of the input is changed",
+                access_programs="there are none",
                 safety_identifier="not read",
                 user="not read",
             ),
+            **absent(
+                VLLM,
+                metrics="see /metrics",
+                presence_penalty="not repeated",
+                frequency_penalty="not repeated",
+                kv_transfer_params="",
+                ec_transfer_params="",
+                input_messages="see /tokenize",
+                output_messages="see /tokenize",
+            ),
         },
-        _given("response"),
+        {**_given("response"), VLLM: _VLLM},
     ),
     Part(
         objects.OutputMessage,
@@ -234,7 +318,14 @@ PARTS = (
     Part(objects.ReasoningText, supported(text=""), _given("response_reasoning_item", "content[]")),
     Part(
         objects.OutputCall,
-        supported(id="", call_id="", status="", name="", arguments="JSON"),
+        {
+            **supported(id="", call_id="", status="", name="", arguments="JSON"),
+            **absent(
+                namespace="a function's name is all of it",
+                caller="the model",
+                **{"async": "the conversation goes on when the output is there"},
+            ),
+        },
         _given("response_function_tool_call"),
     ),
     Part(
@@ -258,18 +349,30 @@ PARTS = (
         objects.InputTokensDetails,
         {
             **supported(cached_tokens="found in the prefix cache"),
-            **absent(cache_write_tokens="writing costs nothing"),
+            **absent(cache_write_tokens="writing costs nothing", cache_write_tokens_details="writing costs nothing"),
+            **absent(VLLM, input_tokens_per_turn=_ONE_TURN, cached_tokens_per_turn=_ONE_TURN),
         },
-        _given("response_usage", "input_tokens_details"),
+        {**_given("response_usage", "input_tokens_details"), VLLM: _VLLM},
     ),
     Part(
         objects.OutputTokensDetails,
-        supported(reasoning_tokens=""),
-        _given("response_usage", "output_tokens_details"),
+        {
+            **supported(reasoning_tokens=""),
+            **absent(
+                VLLM,
+                output_tokens_per_turn=_ONE_TURN,
+                tool_output_tokens=_ONE_TURN,
+                tool_output_tokens_per_turn=_ONE_TURN,
+            ),
+        },
+        {**_given("response_usage", "output_tokens_details"), VLLM: _VLLM},
     ),
     Part(
         objects.ResponseError,
-        supported(code="server_error, rate_limit_exceeded, invalid_prompt", message=""),
+        {
+            **supported(code="server_error, rate_limit_exceeded, invalid_prompt", message=""),
+            **absent(type="see `code`", param="", misalignment="no model judges texts here"),
+        },
         _given("response_error"),
     ),
     Part(

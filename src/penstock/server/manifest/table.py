@@ -5,11 +5,20 @@ from __future__ import annotations
 from penstock.server.manifest import batches, messages, responses
 from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
-from penstock.server.manifest.field import OURS, VLLM, supported
+from penstock.server.manifest.field import LLAMA_CPP, OLLAMA, OURS, VLLM, supported
 from penstock.server.manifest.generation import CHAT, COMPLETIONS
-from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS, REQUEST_PARTS
+from penstock.server.manifest.parts import CHAT_PARTS, COMPLETION_PARTS, OTHER_PARTS
 from penstock.server.manifest.reading import READING_APIS, READING_PARTS
-from penstock.server.manifest.references import PENSTOCK, VLLM_LORA, openai_parameter, openai_streaming_parameter, vllm
+from penstock.server.manifest.references import (
+    LLAMA_CPP_SERVER,
+    OLLAMA_API,
+    PENSTOCK,
+    VLLM_LORA,
+    openai_parameter,
+    openai_streaming_parameter,
+    vllm,
+)
+from penstock.server.manifest.request_parts import REQUEST_PARTS
 from penstock.server.manifest.tokens import DETOKENIZE, TOKENIZE
 
 APIS = (
@@ -21,6 +30,8 @@ APIS = (
             "": openai_streaming_parameter("chat/subresources/completions", "chat.completions"),
             VLLM: vllm("openai_compatible_server/#chat-api"),
             OURS: "speculation.md",
+            LLAMA_CPP: LLAMA_CPP_SERVER,
+            OLLAMA: OLLAMA_API,
         },
     ),
     Api(
@@ -31,6 +42,8 @@ APIS = (
             "": openai_streaming_parameter("completions", "completions"),
             VLLM: vllm("openai_compatible_server/#completions-api"),
             OURS: "speculation.md",
+            LLAMA_CPP: LLAMA_CPP_SERVER,
+            OLLAMA: OLLAMA_API,
         },
     ),
     Api(

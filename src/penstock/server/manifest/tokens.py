@@ -17,6 +17,7 @@ TOKENIZE: Manifest = {
         tools="as for chat",
     ),
     **refused(chat_template="the model's own template is used"),
+    "media_io_kwargs": Field("refused", "only text goes in", ({},)),
     "mm_processor_kwargs": Field("refused", "only text goes in", ({},)),
 }
 

@@ -18,6 +18,7 @@ from penstock.server.messages_api.objects import (
     EventDelta,
     MessageEvent,
     MessageUsage,
+    ThinkingTokens,
     TokenCount,
     anthropic_error,
 )
@@ -136,6 +137,7 @@ class MessageAnswer:
         return MessageUsage(
             input_tokens=usage.prompt_tokens - cached,
             output_tokens=usage.completion_tokens,
+            output_tokens_details=ThinkingTokens(self._conversation.reasoning_tokens),
             cache_read_input_tokens=cached,
         )
 

@@ -33,13 +33,24 @@ class ToolUseBlock(Struct, frozen=True, tag_field="type", tag="tool_use"):
 AnswerBlock = TextBlock | ThinkingBlock | ToolUseBlock
 
 
+class ThinkingTokens(Struct, frozen=True):
+    """What the generated tokens were for."""
+
+    thinking_tokens: int
+
+
 class MessageUsage(Struct, frozen=True, kw_only=True):
     """Tokens; the whole prompt is `input_tokens` and `cache_read_input_tokens` together."""
 
     input_tokens: int
     output_tokens: int
+    output_tokens_details: ThinkingTokens
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+    cache_creation: None = None
+    server_tool_use: None = None
+    service_tier: Literal["standard"] = "standard"
+    inference_geo: None = None
 
 
 class AnthropicAnswer(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
@@ -51,6 +62,8 @@ class AnthropicAnswer(Struct, frozen=True, kw_only=True, tag_field="type", tag="
     content: list[AnswerBlock]
     stop_reason: str | None
     stop_sequence: str | None
+    stop_details: None = None
+    container: None = None
     usage: MessageUsage
 
 

@@ -74,7 +74,7 @@ class OutputConfig(Struct, kw_only=True):
 
 
 class CountRequest(Struct, kw_only=True):
-    """Body of POST /v1/messages/count_tokens."""
+    """Body of POST /v1/messages/count_tokens. Names beyond Anthropic's are vLLM's."""
 
     model: str
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
@@ -83,6 +83,7 @@ class CountRequest(Struct, kw_only=True):
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):
@@ -95,4 +96,5 @@ class MessagesRequest(CountRequest, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=INT32)] | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     documents: Documents | None = None

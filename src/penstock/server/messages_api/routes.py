@@ -17,7 +17,7 @@ ENDPOINTS = (
         chunk=objects.MessageEvent,
         errors=GENERATION_ERRORS,
         error_body=objects.AnthropicError,
-        done=False,
+        events="named",
     ),
     Endpoint(
         "/v1/messages/count_tokens",

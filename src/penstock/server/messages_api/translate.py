@@ -56,6 +56,7 @@ _SAME = {
     "top_p": "top_p",
     "top_k": "top_k",
     "priority": "priority",
+    "cache_salt": "cache_salt",
     "documents": "documents",
 }
 
@@ -74,7 +75,6 @@ _OWN_NAMES = (
     ("response_format", "output_config.format"),
     ("reasoning_effort", "output_config.effort"),
     ("thinking_token_budget", "thinking.budget_tokens"),
-    ("chat_template_kwargs", "thinking"),
     ("stop", "stop_sequences"),
 )
 _IN_TOOLS = re.compile(r"^(tools\[\d+\]|tool_choice)\.function(\.parameters|\.\w+)?")
@@ -218,9 +218,17 @@ def _tool(tool: AnthropicTool, where: str) -> dict[str, Any]:
 
 def _thinking(request: CountRequest) -> dict[str, Any]:
     thinking = request.thinking
+    variables = dict(request.chat_template_kwargs or {})
     if thinking is None or thinking.type == "adaptive":
-        return {}
-    fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinking.type == "enabled"}}
+        return {"chat_template_kwargs": variables} if variables else {}
+    switch = thinking.type == "enabled"
+    if variables.setdefault("enable_thinking", switch) is not switch:
+        raise InvalidRequestError(
+            f"'thinking' is {thinking.type}, and 'chat_template_kwargs.enable_thinking' says otherwise.",
+            param="chat_template_kwargs.enable_thinking",
+            code="invalid_value",
+        )
+    fields: dict[str, Any] = {"chat_template_kwargs": variables}
     if thinking.type == "enabled" and thinking.budget_tokens is not None:
         fields["thinking_token_budget"] = thinking.budget_tokens
     return fields

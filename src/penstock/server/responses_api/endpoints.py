@@ -11,7 +11,9 @@ from msgspec import UNSET, structs
 from penstock.core.errors import InvalidRequestError
 from penstock.server.body import BodyReader
 from penstock.server.hangup import while_connected
-from penstock.server.manifest.responses import RESPONSES
+from penstock.server.manifest.field import refuse_in_query
+from penstock.server.manifest.responses import INPUT_ITEMS, RESPONSE, RESPONSES
+from penstock.server.paging import page_descends, page_limit
 from penstock.server.responses_api.objects import ItemList, ResponseDeleted, ResponseObject
 from penstock.server.responses_api.requests import (
     InputItem,
@@ -47,7 +49,7 @@ async def create_response(http: Request) -> Response:
     name = stored.response.id
     headers = {"x-request-id": name, **headers}
     if request.background:
-        return json_response(await service.responses.start(stored), headers)
+        return json_response(await service.responses.start(model, stored), headers)
 
     async def keep(response: ResponseObject) -> None:
         if request.store is not False:
@@ -67,12 +69,7 @@ async def create_response(http: Request) -> Response:
 
 async def get_response(http: Request) -> Response:
     """A response that is kept, as it is now."""
-    if http.query_params.get("stream", "false").lower() not in ("false", "0"):
-        raise InvalidRequestError(
-            "A response that is kept can't be streamed; ask again until its status is final.",
-            param="stream",
-            code="unsupported_parameter",
-        )
+    refuse_in_query(RESPONSE, http.query_params)
     service: Service = http.app.state.service
     return json_response((await service.responses.store.get(http.path_params["response_id"])).response)
 
@@ -108,22 +105,17 @@ async def list_input_items(http: Request) -> Response:
     """What a response answers: its own input, not that of those before it."""
     service: Service = http.app.state.service
     query = http.query_params
-    limit, order, after = query.get("limit", "20"), query.get("order", "desc"), query.get("after")
-    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_ITEMS:
-        raise InvalidRequestError(
-            f"'limit' must be a number from 1 to {MOST_ITEMS}.", param="limit", code="invalid_value"
-        )
-    if order not in ("asc", "desc"):
-        raise InvalidRequestError("'order' must be asc or desc.", param="order", code="invalid_value")
+    refuse_in_query(INPUT_ITEMS, query)
+    limit, newest_first, after = page_limit(query, 20, MOST_ITEMS), page_descends(query), query.get("after")
     items = (await service.responses.store.get(http.path_params["response_id"])).input
-    if order == "desc":
+    if newest_first:
         items.reverse()
     if after is not None:
         at = next((index for index, item in enumerate(items) if item.id == after), None)
         if at is None:
             raise InvalidRequestError("'after' names no item of this response.", param="after", code="invalid_value")
         items = items[at + 1 :]
-    page = items[: int(limit)]
+    page = items[:limit]
     ends = [str(page[end].id) if page else None for end in (0, -1)]
     return json_response(ItemList(data=page, first_id=ends[0], last_id=ends[1], has_more=len(page) < len(items)))
 

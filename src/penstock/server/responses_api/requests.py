@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from penstock.server.requests import INT32, Documents, Penalty, Probability, StopString
+from penstock.server.requests import (
+    INT32,
+    Documents,
+    LogitBias,
+    Penalty,
+    Probability,
+    StopString,
+    StructuredOutputs,
+    TokenId,
+)
 
 ITEM_TYPES = ["message", "function_call", "function_call_output", "reasoning"]
 PART_TYPES = ["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"]
@@ -109,6 +118,12 @@ class ResponseRequest(Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     seed: int | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=128)] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    logit_bias: LogitBias | None = None
+    structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None

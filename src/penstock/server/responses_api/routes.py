@@ -15,7 +15,7 @@ ENDPOINTS = (
         gives=objects.ResponseObject,
         chunk=objects.ResponseEvent,
         errors=GENERATION_ERRORS,
-        done=False,
+        events="named",
     ),
     Endpoint(
         "/v1/responses/{response_id}",

@@ -22,6 +22,7 @@ KEPT_SECONDS = 30 * 86400
 KEPT_BYTES = 1 << 30  # of requests and answers together; the oldest go first
 LONGEST_CHAIN = 1000  # responses that go on from each other
 _SAVES_BETWEEN_EVICTIONS = 64
+_UPDATE = "UPDATE responses SET bytes = bytes - LENGTH(response) + LENGTH(?1), response = ?1"
 
 _encode = msgspec.json.encode
 _decode_items = msgspec.json.Decoder(list[InputItem]).decode
@@ -78,8 +79,7 @@ class ResponseStore:
         values = (_encode(response), owner if unfinished else None, response.id, owner)
 
         def work(database: sqlite3.Connection) -> bool:
-            update = "UPDATE responses SET response = ?, owner = ? WHERE id = ? AND owner = ?"
-            return database.execute(update, values).rowcount > 0
+            return database.execute(f"{_UPDATE}, owner = ?2 WHERE id = ?3 AND owner = ?4", values).rowcount > 0
 
         return await self._storage.run(work)
 
@@ -134,7 +134,7 @@ class ResponseStore:
         values = (_encode(response), name)
 
         def work(database: sqlite3.Connection) -> bool:
-            update = "UPDATE responses SET response = ?, owner = NULL WHERE id = ? AND owner IS NOT NULL"
+            update = f"{_UPDATE}, owner = NULL WHERE id = ?2 AND owner IS NOT NULL"
             return database.execute(update, values).rowcount > 0
 
         return await self._storage.run(work)

@@ -27,24 +27,13 @@ if TYPE_CHECKING:
 
 LOGPROBS = "message.output_text.logprobs"
 
-_SAME = {
-    "model": "model",
-    "max_output_tokens": "max_tokens",
-    "parallel_tool_calls": "parallel_tool_calls",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "repetition_penalty": "repetition_penalty",
-    "seed": "seed",
-    "stop": "stop",
-    "priority": "priority",
-    "cache_salt": "cache_salt",
-    "chat_template_kwargs": "chat_template_kwargs",
-    "documents": "documents",
-}
+_RENAMED = {"max_output_tokens": "max_tokens"}
+_SAME = (
+    *("model", "parallel_tool_calls", "temperature", "top_p", "top_k", "min_p", "presence_penalty"),
+    *("frequency_penalty", "repetition_penalty", "logit_bias", "seed", "stop", "stop_token_ids"),
+    *("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "structured_outputs", "priority"),
+    *("cache_salt", "chat_template_kwargs", "documents"),
+)
 _OWN_NAMES = (
     ("messages", "input"),
     ("response_format.json_schema", "text.format"),
@@ -70,7 +59,8 @@ def chat_request(request: ResponseRequest, history: Iterable[tuple[str, InputIte
     for place, item in history:
         turns.add(item, place)
     fields: dict[str, Any] = {"messages": turns.finish()}
-    fields |= {field: value for name, field in _SAME.items() if (value := getattr(request, name)) is not None}
+    taken = {**{name: name for name in _SAME}, **_RENAMED}
+    fields |= {field: value for name, field in taken.items() if (value := getattr(request, name)) is not None}
     if LOGPROBS in (request.include or ()) or request.top_logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
     if request.tools:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from penstock.core.errors import EngineDeadError, InvalidRequestError, OverloadedError, PenstockError
-from penstock.server.conversation import after_steps
+from penstock.server.conversation import after_steps, prepare_chat
 from penstock.server.conversing import converse
 from penstock.server.errors import internal_error
 from penstock.server.responses_api.answer import ResponseAnswer, failed
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from penstock.server.registry import ModelRegistry
     from penstock.server.requests import ChatRequest
     from penstock.server.responses_api.objects import ResponseObject
-    from penstock.server.responses_api.requests import InputItem
+    from penstock.server.responses_api.requests import InputItem, ResponseRequest
     from penstock.server.responses_api.store import StoredResponse
     from penstock.server.served_model import ModelInUse
     from penstock.server.storage import Storage
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 0.5  # between tries while the queue is full or the engine is being started again
+MOST_UNFINISHED = 1024  # responses of the background, each of which tries for its place in the queue
 MOST_CRASHES = 3  # of the engine under one response, which then has failed
 
 
@@ -49,16 +50,10 @@ async def start_answer(
 
     Raises InvalidRequestError naming the field at fault, and what the engine refuses a request with.
     """
-    request = stored.request
-    history: list[tuple[str, InputItem]] = []
-    if request.previous_response_id is not None:
-        earlier = await store.conversation(request.previous_response_id)
-        history = [("previous_response_id", item) for item in earlier]
-    history += [(f"input[{index}]", item) for index, item in enumerate(stored.input)]
+    history = await _history(store, stored)
     try:
-        chat = await after_steps(model, chat_request(request, history), receive)
-        if request.truncation == "auto":
-            chat = await _shortened(model, chat)
+        chat = await after_steps(model, chat_request(stored.request, history), receive)
+        chat = await _fitting(model, chat, stored.request)
         conversation = await converse(model, chat, request_id=stored.response.id, arrived=arrived)
     except InvalidRequestError as error:
         raise in_own_words(error) from error
@@ -69,6 +64,34 @@ async def start_answer(
         top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         keep=keep,
     )
+
+
+async def check_answerable(store: ResponseStore, model: ModelInUse, stored: StoredResponse) -> None:
+    """Raises InvalidRequestError, as `start_answer` would, for what can be known before anything is computed."""
+    history = await _history(store, stored)
+    try:
+        chat = chat_request(stored.request, history)
+        if model.ensemble is None:
+            chat = await after_steps(model, chat)
+        else:
+            from penstock.server.ensembles.chain import check_steps  # few servers have ensembles
+
+            check_steps(model.ensemble.ensemble, chat)
+        await prepare_chat(model, await _fitting(model, chat, stored.request))
+    except InvalidRequestError as error:
+        raise in_own_words(error) from error
+
+
+async def _history(store: ResponseStore, stored: StoredResponse) -> list[tuple[str, InputItem]]:
+    """All items of the conversation, each with the place that errors call it by."""
+    previous = stored.request.previous_response_id
+    earlier = [] if previous is None else await store.conversation(previous)
+    own = ((f"input[{index}]", item) for index, item in enumerate(stored.input))
+    return [*(("previous_response_id", item) for item in earlier), *own]
+
+
+async def _fitting(model: ModelInUse, chat: ChatRequest, request: ResponseRequest) -> ChatRequest:
+    return await _shortened(model, chat) if request.truncation == "auto" else chat
 
 
 async def _shortened(model: ModelInUse, chat: ChatRequest) -> ChatRequest:
@@ -116,15 +139,17 @@ class BackgroundResponses:
         self._models = models
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, stored: StoredResponse) -> ResponseObject:
-        """Begin a response; it is kept before this returns. Raises InvalidRequestError for what can't be read."""
-        previous = stored.request.previous_response_id
-        if previous is not None:
-            await self.store.conversation(previous)
-        try:
-            chat_request(stored.request, [(f"input[{at}]", item) for at, item in enumerate(stored.input)])
-        except InvalidRequestError as error:
-            raise in_own_words(error) from error
+    async def start(self, model: ModelInUse, stored: StoredResponse) -> ResponseObject:
+        """Begin a response; it is kept before this returns.
+
+        Raises InvalidRequestError for what this model can't answer, OverloadedError if too many are unfinished.
+        """
+        if len(self._tasks) >= MOST_UNFINISHED:
+            raise OverloadedError(
+                f"{len(self._tasks)} responses are being made in the background, as many as may be. Wait for some.",
+                code="too_many_background_responses",
+            )
+        await check_answerable(self.store, model, stored)
         await self.store.add(stored, unfinished=True)
         self._run(stored)
         return stored.response

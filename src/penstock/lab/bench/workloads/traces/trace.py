@@ -71,7 +71,9 @@ class Source:
     skip_bad: bool = False
     stop: float = float("inf")  # s after the first request; what comes later isn't read
 
-    def table(self, trace: Trace, columns: Sequence[str], known: Sequence[str], add: Callable[[list[str]], None]) -> None:
+    def table(
+        self, trace: Trace, columns: Sequence[str], known: Sequence[str], add: Callable[[list[str]], None]
+    ) -> None:
         """Give `add` the `columns` of each row of a CSV with a header; `known` columns may be left aside unmentioned.
 
         Raises InvalidRequestError as `lines` does, and for a header without these columns.
@@ -130,9 +132,7 @@ class Source:
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
             raise self._error(number(), f"the file is damaged there: {error}") from error
 
-    def _each(
-        self, trace: Trace, rows: Iterator[Row], number: Callable[[], int], add: Callable[[Row], None]
-    ) -> None:
+    def _each(self, trace: Trace, rows: Iterator[Row], number: Callable[[], int], add: Callable[[Row], None]) -> None:
         for row in rows:
             try:
                 add(row)
