@@ -127,7 +127,7 @@ def ranks_of(
     """Ranks (from 1) of the n values between which the `share`-quantile lies; None if n can't tell."""
     effective = n / _design_effect(share, below, weights, run)
     size = max(1, round(effective))
-    bounds = _binomial_ranks(size, share)
+    bounds = binomial_ranks(size, share)
     if bounds is None:
         return None
     low, high = (round(rank / size * n) for rank in bounds)
@@ -145,7 +145,7 @@ def _design_effect(
     return max(1.0, found[0] ** 2 * float(weights.sum()) / (share * (1 - share)))
 
 
-def _binomial_ranks(n: int, share: float) -> tuple[int, int] | None:
+def binomial_ranks(n: int, share: float) -> tuple[int, int] | None:
     """Ranks l and u with P(X_(l) <= quantile <= X_(u)) at least CONFIDENCE, equal tails; None if there are none."""
     tail = (1 - CONFIDENCE) / 2
     if n > _EXACT_RANKS_TO:

@@ -161,7 +161,8 @@ def _figure_plots(compared: ComparePage) -> list[Plot]:
                         labels=[engine.version for _, engine in mine],
                     ),
                     Series(
-                        name="each run", kind="points", x=_spread(runs), y=[value for _, value, _ in runs],
+                        name="each run", kind="points", tone="plain", x=_spread(runs),
+                        y=[value for _, value, _ in runs],
                         labels=[f"{engines[at].name}, run {run + 1}" for at, _, run in runs],
                     ),
                 ),
@@ -217,7 +218,8 @@ def _ratio_plots(compared: ComparePage) -> list[Plot]:
                         labels=[ratio.verdict for ratio in mine],
                     ),
                     Series(
-                        name="each pair", kind="points", x=_spread(pairs), y=[value for _, value, _ in pairs],
+                        name="each pair", kind="points", tone="plain", x=_spread(pairs),
+                        y=[value for _, value, _ in pairs],
                         labels=[f"pair {pair + 1}" for _, _, pair in pairs],
                     ),
                 ),

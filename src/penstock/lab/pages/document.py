@@ -19,6 +19,7 @@ class Cell:
     badge: bool = False  # drawn as a verdict
     title: str = ""  # more, where one points at it
     href: str = ""
+    below: str = ""  # an interval, in small print
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,10 @@ class Prose:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Plots of the same thing, one seen at a time."""
+    """Of the same thing, one seen at a time."""
 
     title: str
-    views: tuple[tuple[str, Plot], ...]  # the button's word, the plot
+    views: tuple[tuple[str, Block], ...]  # the button's word, what it shows
 
 
 @dataclass(frozen=True, slots=True)

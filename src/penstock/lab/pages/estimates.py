@@ -27,8 +27,14 @@ class Estimate:
     @classmethod
     def of(cls, metric: Metric) -> Self:
         """A metric's mean and its interval."""
-        low, high = (metric.ci.low, metric.ci.high) if metric.ci else (None, None)
-        return cls(metric.mean, metric.unit, low, high)
+        return cls.at(metric, "mean")
+
+    @classmethod
+    def at(cls, metric: Metric, field: str) -> Self:
+        """A metric's mean or one of its percentiles ("p99"), with its interval if the record has one."""
+        interval = metric.ci if field == "mean" else metric.intervals.get(field)
+        low, high = (interval.low, interval.high) if interval else (None, None)
+        return cls(getattr(metric, field), metric.unit, low, high)
 
     @property
     def shown(self) -> str:
@@ -39,8 +45,8 @@ class Estimate:
         return "" if self.low is None or self.high is None else between(self.low, self.high, self.unit)
 
     def cell(self, tone: Tone = "plain") -> Cell:
-        interval = f" [{self.interval}]" if self.interval else ""
-        return Cell(self.shown + interval, sort=self.value, tone=tone, title=f"{self.value!r} {self.unit}".strip())
+        exactly = f"{self.value!r} {self.unit}".removesuffix(" 1")
+        return Cell(self.shown, sort=self.value, tone=tone, title=exactly, below=self.interval)
 
     def card(self, name: str, note: str = "", tone: Tone = "plain") -> Card:
         return Card(name, self.shown, self.interval, note, tone)

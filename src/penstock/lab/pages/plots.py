@@ -41,6 +41,7 @@ class Series:
     right: bool = False  # measured on the axis on the right
     labels: Sequence[str] = ()  # what more is to be said of each point
     colour: int | None = None  # place in the palette; None: the next one
+    tone: Tone | None = None  # a meaning's colour instead
     dashed: bool = False
     marked: bool = False  # a line with its points drawn
     shown: bool = True  # at first
@@ -116,7 +117,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 def _series(series: Series) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "name": series.name, "kind": series.kind, "right": series.right, "colour": series.colour,
+        "name": series.name, "kind": series.kind, "right": series.right, "colour": series.colour, "tone": series.tone,
         "dashed": series.dashed, "marked": series.marked, "shown": series.shown, "note": series.note,
     }  # fmt: skip
     for key, column in (

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
 
 _ASSETS = Path(__file__).parent / "assets"
 # Put together into one module, in this order; none imports another.
-_SCRIPTS = ("dom.js", "units.js", "scales.js", "drawing.js", "plot.js", "plot_table.js", "tables.js", "views.js")
+_SCRIPTS = (
+    "dom.js",
+    "units.js",
+    "scales.js",
+    "drawing.js",
+    "axes.js",
+    "plot.js",
+    "plot_table.js",
+    "tables.js",
+    "views.js",
+)
 
 
 def render(
@@ -174,7 +184,7 @@ class _Writer:
             element(
                 "div",
                 element("dt", card.name),
-                element("dd", card.value, class_="value"),
+                element("dd", *_with_small_unit(card.value), class_="value"),
                 element("dd", card.interval, class_="interval") if card.interval else None,
                 element("dd", card.note, class_="note") if card.note else None,
                 class_=f"card {card.tone}",
@@ -256,12 +266,19 @@ class _Writer:
         return element("details", element("summary", block.title), *map(self.block, block.blocks))
 
 
+def _with_small_unit(value: str) -> tuple[str, ...]:
+    number, space, unit = value.partition(" ")
+    return (number, space, element("small", unit)) if unit else (value,)
+
+
 def _cell(cell: Cell | str, at: int, *, numeric: bool) -> Markup:
     if isinstance(cell, str):
         cell = Cell(cell)
     inside: str = cell.text
     if cell.badge:
         inside = element("span", inside, class_=f"badge {cell.tone}")
+    if cell.below:
+        inside = join([inside, element("small", cell.below)])
     if cell.href:
         inside = element("a", inside, href=cell.href)
     classes = " ".join(["number"] * numeric + [cell.tone] * (cell.tone != "plain" and not cell.badge))

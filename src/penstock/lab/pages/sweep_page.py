@@ -123,7 +123,7 @@ def _plots(sweep: SweepPage) -> list[Plot]:
         if sweep.saturation.low is not None and sweep.saturation.high is not None:
             marks.append(Mark(at=sweep.saturation.low, until=sweep.saturation.high, label="interval", tone="good"))
     plots = []
-    names = sorted({name for point in points for name in point.latencies})
+    names = list(dict.fromkeys(name for point in points for name in point.latencies))
     for family in dict.fromkeys(name.partition(" ")[0] for name in names):
         mine = [name for name in names if name.partition(" ")[0] == family]
         plots.append(
@@ -200,12 +200,12 @@ def _series(
 def _verdict_series(points: Sequence[SweepPoint], y: Callable[[SweepPoint], float]) -> list[Series]:
     """A set of points for each verdict, over the curve."""
     series = []
-    for place, judgement in enumerate(_JUDGED):
+    for judgement in _JUDGED:
         mine = [point for point in points if point.judgement == judgement]
         if mine:
             series.append(
                 Series(
-                    name=judgement, kind="points", colour=place + 1, x=[point.load for point in mine],
+                    name=judgement, kind="points", tone=_TONES[judgement], x=[point.load for point in mine],
                     y=[y(point) for point in mine], labels=[point.note for point in mine],
                 )
             )  # fmt: skip

@@ -1,6 +1,6 @@
 // A plot that answers: values under the pointer or the arrow keys, series to hide, a stretch to zoom into, log axes.
 
-const MARGIN = { top: 14, right: 18, bottom: 46, left: 62 };
+const MARGIN = { top: 24, right: 18, bottom: 46, sign: 6.5, name: 34 }; // px; of a sign of a tick's words, and beside them
 const NEAR = 26; // px from a point of a scatter at which it is meant
 const DRAG = 6; // px from which a press is a stretch
 
@@ -13,13 +13,13 @@ class Plot {
     this.cursor = null; // an x, in data
     let next = 0;
     this.series = data.series.map((series, i) => {
-      const colour = series.colour ?? next++;
-      const place_ = colour % 8;
+      const colour = series.tone ? i : (series.colour ?? next++);
+      const shade = colour % 8;
       return {
         ...series,
         index: i,
         isShown: series.shown,
-        colour: `var(--series-${place_})`,
+        colour: series.tone ? `var(--${series.tone})` : `var(--series-${shade})`,
         dash: series.dashed ? "3 4" : series.right ? "8 3 2 3" : colour < 8 ? "" : DASHES[Math.floor(colour / 8) % DASHES.length],
         shape: colour % SHAPES.length,
         x: series.x.map(number),
@@ -34,7 +34,8 @@ class Plot {
     this.live = element("div.sr-only", { "aria-live": "polite" });
     this.resetButton = element("button", { type: "button", hidden: true, onclick: () => this.setZoom(null) }, "Reset zoom");
     this.canvas = element("div.canvas", {}, this.svg, this.tip);
-    place.append(this.toolbar(), this.canvas, this.live);
+    place.before(element("div.head", {}, place.parentElement.querySelector("h3"), this.makeTools()));
+    place.append(...this.makeLegend(), this.canvas, this.live);
     this.listen();
     new ResizeObserver(() => this.resize()).observe(place);
     this.resize();
@@ -51,33 +52,32 @@ class Plot {
 
   // What stands above the drawing
 
-  toolbar() {
+  makeLegend() {
+    if (this.series.length < 2) return [];
     const legend = element("div.legend", { role: "group", "aria-label": "Series" });
-    if (this.series.length > 1) {
-      for (const series of this.series) {
-        const button = element(
-          "button",
-          { type: "button", "aria-pressed": String(series.isShown), title: "Click: hide or show. Double click: this one alone." },
-          drawSwatch(series),
-          element("span", {}, series.name),
-        );
-        button.addEventListener("click", (event) => {
-          if (event.detail > 1) this.showAlone(series);
-          else series.isShown = !series.isShown;
-          this.changed();
-        });
-        series.button = button;
-        legend.append(button);
-      }
+    for (const series of this.series) {
+      const title = "Click: hide or show. Double click: this one alone.";
+      const button = element("button", { type: "button", "aria-pressed": String(series.isShown), title }, drawSwatch(series), element("span", {}, series.name));
+      button.addEventListener("click", (event) => {
+        if (event.detail > 1) this.showAlone(series);
+        else series.isShown = !series.isShown;
+        this.changed();
+      });
+      series.button = button;
+      legend.append(button);
     }
+    return [legend];
+  }
+
+  makeTools() {
     const tools = element("div.tools", { role: "group", "aria-label": "View" }, this.resetButton);
+    const left = this.series.filter((series) => !series.right);
     if (!this.data.x.categories.length && this.canLog(this.series.flatMap((series) => series.x))) tools.append(this.logButton("x"));
-    if (this.canLog(this.series.filter((series) => !series.right).flatMap((series) => series.y))) tools.append(this.logButton("y"));
-    tools.append(
-      element("button", { type: "button", "aria-expanded": "false", onclick: (event) => toggleTable(this, event.currentTarget) }, "Table"),
-      element("button", { type: "button", onclick: () => this.saveSvg() }, "SVG"),
-    );
-    return element("div.toolbar", {}, legend, tools);
+    if (this.canLog(left.flatMap((series) => series.y))) tools.append(this.logButton("y"));
+    const table = element("button", { type: "button", "aria-expanded": "false" }, "Table");
+    table.addEventListener("click", () => toggleTable(this, table));
+    tools.append(table, element("button", { type: "button", onclick: () => saveSvg(this) }, "SVG"));
+    return tools;
   }
 
   /** Whether a logarithmic axis would show most of it. */
@@ -151,27 +151,33 @@ class Plot {
 
   makeScales() {
     const seen = this.visible;
-    const plane = { left: MARGIN.left, right: this.width - (this.data.right ? 62 : MARGIN.right), top: MARGIN.top, bottom: this.height - MARGIN.bottom };
-    const categories = this.data.x.categories;
+    const hasNames = this.data.x.categories.length > 0;
+    const plane = { top: MARGIN.top, bottom: this.height - (hasNames ? MARGIN.bottom - 6 : MARGIN.bottom) };
     const marked = (axis) => this.data.marks.filter((mark) => mark.across === axis).flatMap((mark) => [mark.at, mark.until ?? mark.at]);
     let along;
-    if (categories.length) along = [-0.5, categories.length - 0.5];
+    if (hasNames) along = [-0.5, this.data.x.categories.length - 0.5];
     else if (this.zoom) along = this.zoom;
     else {
       along = this.range("x", [...seen.flatMap((series) => [...series.x, ...series.xEnd]), ...marked("x")]);
       if (seen.some((series) => series.kind === "points" || series.marked)) along = this.widened("x", along);
     }
-    const x = makeScale(...along, plane.left, plane.right, this.log.x && !categories.length);
-    const scales = { plane, x };
+    const scales = { plane };
+    const most = Math.max(2, Math.floor((plane.bottom - plane.top) / 40));
     for (const side of this.data.right ? ["y", "right"] : ["y"]) {
       const mine = seen.filter((series) => series.right === (side === "right"));
       const columns = mine.flatMap((series) => this.inWindow(series, along));
       if (side === "y") columns.push(...marked("y"));
       if (mine.some((series) => series.kind === "bars") && !this.log[side]) columns.push(0);
       const [low, high] = this.widened(side, this.range(side, columns));
-      scales[side] = makeScale(low, high, plane.bottom, plane.top, this.log[side]);
+      const scale = makeScale(low, high, plane.bottom, plane.top, this.log[side]);
+      scales[side] = { ...scale, ticks: makeTicks(scale, this.data[side].unit, most) };
     }
-    return scales;
+    const room = (side) => MARGIN.name + MARGIN.sign * Math.max(...scales[side].ticks.map((tick) => tick.text.length), 2);
+    plane.left = room("y");
+    plane.right = this.width - (this.data.right ? room("right") : MARGIN.right);
+    const x = makeScale(...along, plane.left, plane.right, this.log.x && !hasNames);
+    const across = Math.max(2, Math.floor((plane.right - plane.left) / 80));
+    return { ...scales, x: { ...x, ticks: hasNames ? [] : makeTicks(x, this.data.x.unit, across) } };
   }
 
   /** y values, with their intervals, at the x in sight; of a line also those next to it. */
@@ -196,9 +202,9 @@ class Plot {
     const clip = `clip-${this.place.dataset.plot}`;
     svg.replaceChildren(
       drawn("defs", {}, drawn("clipPath", { id: clip }, drawn("rect", { x: plane.left, y: plane.top - 4, width: Math.max(plane.right - plane.left, 0), height: plane.bottom - plane.top + 4 }))),
-      this.drawAxes(),
-      drawn("g", { "clip-path": `url(#${clip})` }, this.drawMarks(), ...this.drawAll()),
-      this.drawMarkLabels(),
+      drawAxes(this),
+      drawn("g", { "clip-path": `url(#${clip})` }, drawMarks(this), ...this.drawAll()),
+      drawMarkLabels(this),
       (this.over = drawn("g.over", { "pointer-events": "none" })),
     );
   }
@@ -210,85 +216,10 @@ class Plot {
 
   placing(series) {
     const y = series.right ? this.scales.right : this.scales.y;
-    const inLog = (scale) => (value) => (scale.log && value <= 0 ? (scale === y && series.kind === "bars" ? NaN : NaN) : scale.at(value));
+    const inLog = (scale) => (value) => (scale.log && value <= 0 ? NaN : scale.at(value));
     const ground = !y.log && y.low <= 0 && y.high >= 0 ? y.at(0) : this.scales.plane.bottom;
     const category = this.data.x.categories.length ? this.scales.x.at(1) - this.scales.x.at(0) : 24;
     return { x: inLog(this.scales.x), y: inLog(y), ground, category };
-  }
-
-  drawAxes() {
-    const { plane, x, y, right } = this.scales;
-    const group = drawn("g.axes");
-    const down = Math.max(2, Math.floor((plane.bottom - plane.top) / 44));
-    const across = Math.max(2, Math.floor((plane.right - plane.left) / 84));
-    const yTicks = makeTicks(y, this.data.y.unit, down);
-    for (const tick of yTicks) {
-      const at = fixed(y.at(tick.value));
-      group.append(drawn("path.grid-line", { d: `M${plane.left} ${at}H${plane.right}` }), drawn("text", { x: plane.left - 8, y: at, dy: "0.32em", "text-anchor": "end" }, tick.text));
-    }
-    group.append(drawn("path.axis", { d: `M${plane.left} ${plane.bottom}H${plane.right}` }));
-    if (this.data.x.categories.length) this.drawCategories(group);
-    else {
-      const ticks = makeTicks(x, this.data.x.unit, across);
-      for (const tick of ticks) {
-        const at = fixed(x.at(tick.value));
-        group.append(drawn("path.axis", { d: `M${at} ${plane.bottom}v5` }), drawn("text", { x: at, y: plane.bottom + 19, "text-anchor": "middle" }, tick.text));
-      }
-      group.append(drawn("text.name", { x: (plane.left + plane.right) / 2, y: this.height - 6, "text-anchor": "middle" }, named(this.data.x, ticks)));
-    }
-    const middle = (plane.top + plane.bottom) / 2;
-    group.append(drawn("text.name", { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, named(this.data.y, yTicks)));
-    if (right) {
-      const ticks = makeTicks(right, this.data.right.unit, down);
-      for (const tick of ticks) group.append(drawn("text", { x: plane.right + 8, y: fixed(right.at(tick.value)), dy: "0.32em" }, tick.text));
-      group.append(drawn("text.name", { transform: `translate(${this.width - 8} ${middle}) rotate(-90)`, "text-anchor": "middle" }, named(this.data.right, ticks)));
-    }
-    return group;
-  }
-
-  drawCategories(group) {
-    const { plane, x } = this.scales;
-    const room = Math.max(4, Math.floor((x.at(1) - x.at(0)) / 6.6));
-    this.data.x.categories.forEach((name, i) => {
-      const label = drawn("text", { x: fixed(x.at(i)), y: plane.bottom + 19, "text-anchor": "middle" });
-      for (const [row, line] of wrapped(name, room, 2).entries()) label.append(drawn("tspan", { x: fixed(x.at(i)), dy: row ? "1.15em" : 0 }, line));
-      label.append(drawn("title", {}, name));
-      group.append(label);
-    });
-  }
-
-  drawMarks() {
-    const { plane, x, y } = this.scales;
-    const group = drawn("g");
-    for (const mark of this.data.marks) {
-      const scale = mark.across === "x" ? x : y;
-      const at = scale.at(mark.at);
-      const end = mark.until === null ? at : scale.at(mark.until);
-      if (!isPlace(at) || !isPlace(end)) continue;
-      if (mark.until !== null) {
-        const box = mark.across === "x" ? { x: Math.min(at, end), y: plane.top, width: Math.abs(end - at), height: plane.bottom - plane.top } : { x: plane.left, y: Math.min(at, end), width: plane.right - plane.left, height: Math.abs(end - at) };
-        group.append(drawn(`rect.band.${mark.tone}`, box));
-      } else {
-        const d = mark.across === "x" ? `M${fixed(at)} ${plane.top}V${plane.bottom}` : `M${plane.left} ${fixed(at)}H${plane.right}`;
-        group.append(drawn(`path.mark.${mark.tone}`, { d }));
-      }
-    }
-    return group;
-  }
-
-  drawMarkLabels() {
-    const { plane, x, y } = this.scales;
-    const group = drawn("g.mark-labels");
-    for (const mark of this.data.marks.filter((each) => each.until === null)) {
-      const at = (mark.across === "x" ? x : y).at(mark.at);
-      if (mark.across === "x" && at >= plane.left && at <= plane.right) {
-        const isLeft = at > plane.right - 90;
-        group.append(drawn("text", { x: at + (isLeft ? -5 : 5), y: plane.top + 8, "text-anchor": isLeft ? "end" : "start" }, mark.label));
-      } else if (mark.across === "y" && at >= plane.top && at <= plane.bottom) {
-        group.append(drawn("text", { x: plane.right - 4, y: at - 5, "text-anchor": "end" }, mark.label));
-      }
-    }
-    return group;
   }
 
   // Values under the pointer and the keys
@@ -305,13 +236,13 @@ class Plot {
     svg.addEventListener("blur", () => this.hideTip());
   }
 
-  place_of(event) {
+  placeOf(event) {
     const box = this.svg.getBoundingClientRect();
     return [((event.clientX - box.left) * this.width) / box.width, ((event.clientY - box.top) * this.height) / box.height];
   }
 
   moved(event) {
-    const [px, py] = this.place_of(event);
+    const [px, py] = this.placeOf(event);
     if (this.press && Math.abs(px - this.press.x) > DRAG) {
       this.hideTip();
       this.over.replaceChildren(this.stretch(this.press.x, px));
@@ -324,7 +255,7 @@ class Plot {
 
   pressed(event) {
     if (event.button !== 0 || this.data.x.categories.length) return;
-    this.press = { x: this.place_of(event)[0], id: event.pointerId };
+    this.press = { x: this.placeOf(event)[0], id: event.pointerId };
     this.svg.setPointerCapture(event.pointerId);
   }
 
@@ -333,7 +264,7 @@ class Plot {
     this.endPress();
     if (!press) return;
     const { plane, x } = this.scales;
-    const ends = [press.x, this.place_of(event)[0]].map((at) => Math.min(Math.max(at, plane.left), plane.right)).sort((a, b) => a - b);
+    const ends = [press.x, this.placeOf(event)[0]].map((at) => Math.min(Math.max(at, plane.left), plane.right)).sort((a, b) => a - b);
     if (ends[1] - ends[0] > DRAG) this.setZoom(ends.map(x.value));
   }
 
@@ -453,39 +384,8 @@ class Plot {
     this.tip.hidden = true;
     this.over?.replaceChildren();
   }
-
-  // The drawing as a file of its own, its colours written out
-
-  saveSvg() {
-    const copy = this.svg.cloneNode(true);
-    const [from, to] = [this.svg, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
-    from.forEach((node, i) => {
-      const style = getComputedStyle(node);
-      for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size", "font-family", "font-weight"]) to[i].setAttribute(name, style.getPropertyValue(name));
-    });
-    copy.setAttribute("xmlns", SVG);
-    copy.setAttribute("style", `background:${getComputedStyle(document.body).backgroundColor}`);
-    download(fileName(this.data.title, "svg"), "image/svg+xml", new XMLSerializer().serializeToString(copy));
-  }
 }
 
 function number(value) {
   return value === null ? NaN : value;
-}
-
-function named(axis, ticks) {
-  const unit = ticks.length ? (ticks[0].unit ?? "") : "";
-  return [axis.label, unit].filter(Boolean).join(", ");
-}
-
-function wrapped(text, room, rows) {
-  const lines = [""];
-  for (const word of text.split(/\s+/)) {
-    const last = lines.at(-1);
-    if (!last || last.length + word.length < room) lines[lines.length - 1] = last ? `${last} ${word}` : word;
-    else lines.push(word);
-  }
-  const kept = lines.slice(0, rows).map((line) => (line.length > room ? `${line.slice(0, room - 1)}…` : line));
-  if (lines.length > rows) kept[rows - 1] = `${kept[rows - 1].slice(0, room - 1).replace(/…$/, "")}…`;
-  return kept;
 }

@@ -55,3 +55,17 @@ function toggleTable(plot, button) {
   );
   plot.place.append(plot.table);
 }
+
+// The drawing as a file of its own, its colours written out
+
+function saveSvg(plot) {
+  const copy = plot.svg.cloneNode(true);
+  const [from, to] = [plot.svg, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
+  from.forEach((node, i) => {
+    const style = getComputedStyle(node);
+    for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size", "font-family", "font-weight"]) to[i].setAttribute(name, style.getPropertyValue(name));
+  });
+  copy.setAttribute("xmlns", SVG);
+  copy.setAttribute("style", `background:${getComputedStyle(document.body).backgroundColor}`);
+  download(fileName(plot.data.title, "svg"), "image/svg+xml", new XMLSerializer().serializeToString(copy));
+}

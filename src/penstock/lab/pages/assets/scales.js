@@ -17,7 +17,7 @@ function makeScale(low, high, start, end, log) {
 function linearTicks(low, high, most) {
   const rough = (high - low) / Math.max(most, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((digit) => digit * power).find((each) => each >= rough * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((digit) => digit * power).find((each) => each >= rough * 0.999);
   const first = Math.ceil(low / step - 1e-9);
   const count = Math.floor(high / step + 1e-9) - first + 1;
   return Array.from({ length: Math.max(count, 0) }, (_, at) => (first + at) * step);
@@ -51,7 +51,8 @@ function makeTicks(scale, unit, most) {
   }
   const [factor, name] = unitScale(Math.max(Math.abs(scale.low), Math.abs(scale.high)), unit);
   const step = values.length > 1 ? Math.min(...values.slice(1).map((value, at) => value - values[at])) / factor : 1;
-  const decimals = Math.min(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), 12);
+  let decimals = 0;
+  while (decimals < 12 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6 * step * 10 ** decimals) decimals += 1;
   return values.map((value) => ({
     value,
     unit: name,
