@@ -138,7 +138,7 @@ def test_absurd_pattern_of_windows_when_read_then_is_refused(tmp_path: Path, pat
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"general__architecture": "gpt2"}, "architecture 'gpt2' isn't supported. Supported: llama, qwen2, qwen3, gemma3"),
     ({"general__architecture": None}, "general.architecture is missing"),
-    ({"general__architecture": ["llama"]}, "general.architecture is of type list"),
+    ({"general__architecture": ["llama"]}, "general.architecture is ['llama'], not a string"),
     ({"general__type": "adapter"}, "general.type is 'adapter'"),
     ({"general__quantization_version": 1}, "quantization_version is 1"),
     ({"llama__expert_count": 8}, "llama.expert_count is 8"),

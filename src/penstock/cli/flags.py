@@ -60,7 +60,7 @@ ENGINE = Flags(
             "as the device can",
         ),
         Flag("max_waiting", int, "Requests that may queue before new ones are refused.", "4096"),
-        Flag("max_queue_delay_ms", float, "Longest wait of a text for others that an encoder computes with it.", "0"),
+        Flag("max_queue_delay_ms", float, "Longest wait of a text for others that an encoder computes with it.", "0.0"),
         Flag("block_size", int, "Tokens per block of the KV cache.", "16"),
         Flag("kv_memory", str, "Memory for the KV cache on a CPU, such as 2GiB.", "a quarter of what is free",
              metavar="SIZE"),
@@ -114,7 +114,7 @@ SERVER = Flags(
         Flag("served_model_name", str, "The model's name in the API.", "as given", metavar="NAME"),
         Flag("aliases", list[str], "Another name the model answers to, such as gpt-3.5-turbo; may be given several "
              "times.", option="--alias", metavar="NAME"),
-        Flag("tool_format", str, "How the model writes tool calls.", "as its chat template tells",
+        Flag("tool_format", str, "How the model writes tool calls; auto: as its chat template tells.", "auto",
              ("auto", "hermes", "llama3", "mistral", "generic")),
         Flag("model_control", bool, "Let clients load and unload the declared models, through Triton's repository API.",
              "off"),

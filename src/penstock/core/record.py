@@ -63,7 +63,7 @@ class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: float
     high: float
     level: float
-    method: Literal["t", "bootstrap", "sections", "ranks"]
+    method: Literal["t", "bootstrap", "sections", "ranks", "posterior"]
 
     def __post_init__(self) -> None:
         _require_finite("confidence interval", low=self.low, high=self.high, level=self.level)

@@ -188,6 +188,21 @@ def test_a_grammar_is_compiled_once_and_each_matcher_begins_at_its_beginning() -
     compiling.compiler.close()
 
 
+def test_grammars_that_took_much_memory_are_forgotten_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = iter(range(0, 100 << 30, 400 << 20))  # each compilation takes 400 MiB
+    monkeypatch.setattr("penstock.engine.structured.grammar._resident_bytes", lambda: next(resident))
+    compiling = Compiling()
+    compile_ = compiling.compiler.compile
+    kept = []
+    for letter in "abc":
+        kept.append(compile_(f'start: "{letter}"'))
+        compiling.wait()
+    assert compile_('start: "c"') is kept[2]
+    assert compile_('start: "b"') is kept[1]
+    assert compile_('start: "a"') is not kept[0]
+    compiling.compiler.close()
+
+
 @pytest.mark.parametrize("letter", "aA")
 def test_a_long_chain_of_rules_is_compiled_without_overflowing_the_stack(letter: str) -> None:
     chain = "\n".join(f"{letter}{at}: {letter}{at + 1}" for at in range(4000))

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 CODE = "invalid_grammar"
 _KEPT = 128  # compiled grammars that are remembered
+_KEPT_BYTES = 1 << 30  # and what they may have taken in all: most take some kilobytes, the worst a hundred megabytes
 _OFTEN = 16  # matchers of one grammar, after which its lexer may fill
 _MAX_LEXER_STATES = 50_000  # of one grammar; at one to two KB each
 _STACK = 512 << 20  # llguidance recurses into rules: what the longest grammar may need, taken only if it does
@@ -210,6 +211,7 @@ class Compilation:
     def __init__(self, grammar: str, again: Callable[[Compilation], None] | None = None) -> None:
         self.grammar = grammar
         self.is_wanted = True
+        self.nbytes = 0  # by which compiling made the process grow
         self._again = again
         self._uses = 0
         self._spare: LLMatcher | None = None
@@ -241,8 +243,10 @@ class Compilation:
         if isinstance(tokenizer, InvalidRequestError):
             self._outcome = tokenizer
             return
+        before = _resident_bytes()
         try:
             root = tokenizer.compile(self.grammar)
+            self.nbytes = max(self.nbytes, _resident_bytes() - before)
             if self.is_settled:
                 self._spare = root
             else:
@@ -305,9 +309,8 @@ class GrammarCompiler:
             found = self._known[grammar] = Compilation(grammar, self._work.put)
             self._work.put(found)
             self.warm_up()
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
         self._known.move_to_end(grammar)
+        self._forget()
         return found
 
     def abandon(self, compilation: Compilation) -> None:
@@ -316,6 +319,11 @@ class GrammarCompiler:
             compilation.is_wanted = False
             if self._known.get(compilation.grammar) is compilation:
                 del self._known[compilation.grammar]
+
+    def _forget(self) -> None:
+        held = sum(compilation.nbytes for compilation in self._known.values())
+        while len(self._known) > 1 and (len(self._known) > _KEPT or held > _KEPT_BYTES):
+            held -= self._known.popitem(last=False)[1].nbytes
 
     def close(self) -> None:
         """End the thread when it is done with what it is at."""
@@ -335,6 +343,13 @@ class GrammarCompiler:
             if work.is_wanted:
                 work.run(tokenizer)
                 self._done()
+
+
+def _resident_bytes() -> int:
+    import psutil  # type: ignore[import-untyped]
+
+    resident: int = psutil.Process().memory_info().rss
+    return resident
 
 
 def _refusal(matcher: LLMatcher) -> InvalidRequestError:

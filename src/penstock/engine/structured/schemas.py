@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from penstock.core.errors import InvalidRequestError
+from penstock.engine.structured.finite import endless
 from penstock.engine.structured.numbers import LARGEST_INTEGER, BoundError, bound, check_multiples
 from penstock.engine.structured.patterns import EXACT_FORMATS, FORMATS, rewrite
 
@@ -102,6 +103,13 @@ def prepare(schema: object, *, field: str, compact: bool = False, dropped: list[
     if len(parts) > _MAX_PARTS:
         raise InvalidRequestError(
             f"'{field}' consists of more than {_MAX_PARTS} schemas.", param=field, code="invalid_value"
+        )
+    place_of_endless = endless(parts, lambda reference: _at(copied, reference))
+    if place_of_endless is not None:
+        raise InvalidRequestError(
+            f"'{place_of_endless[:300]}' needs a value of its own kind within each value, so that none would ever end.",
+            param=field,
+            code="invalid_value",
         )
     for place, node in parts:
         if dropped is None:

@@ -106,7 +106,7 @@ async def model_statistics(http: Request) -> Response:
 async def repository_index(http: Request) -> Response:
     """The models there are."""
     raw = await _body(http)
-    body = decode(raw, IndexBody) if raw.strip() else IndexBody()
+    body = decode(raw, IndexBody) if raw else IndexBody()
     return _json(_kserve(http).index(ready=body.ready))
 
 
@@ -193,7 +193,7 @@ async def _generate(http: Request, *, streams_by: str = "") -> AnyAnswer:
 async def _control(http: Request) -> dict[str, Any]:
     """The parameters of a wish to load or unload."""
     raw = await _body(http)
-    return (decode(raw, ControlBody).parameters or {}) if raw.strip() else {}
+    return (decode(raw, ControlBody).parameters or {}) if raw else {}
 
 
 async def _body(http: Request) -> bytes:
