@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock.cli import bench_sweep
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
@@ -78,3 +79,4 @@ def run(
 
 
 app.command("run", cls=HeadedCommand)(run)
+app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)

@@ -83,9 +83,7 @@ def by_server(told: Mapping[str, Any], seconds: float) -> Bound | None:
     if mean("waiting") >= _WAITING and "running" in series:
         most, typical = float(series["running"].max()), float(np.median(series["running"]))
         if typical >= 0.95 * most:
-            return Bound(
-                "queue", f"{mean('waiting'):.0f} requests waited while the batch had all it takes, {most:.0f}"
-            )
+            return Bound("queue", f"{mean('waiting'):.0f} requests waited while the batch had all it takes, {most:.0f}")
     if mean("gpu_usage") >= _BUSY:
         return Bound("compute", f"the GPU computed for {mean('gpu_usage'):.0%} of the time")
     if "waiting" in series and mean("waiting") < _WAITING and "running" not in series:

@@ -34,6 +34,7 @@ _ROUNDS = 6  # of a closed loop, at least
 _RESPONSES = 50  # that an open loop lasts, if there is time: only then a steady number in the system shows as such
 _GIVE_UP_SHARE = 0.25  # of the requests of a point that wait: it is overloaded beyond doubt
 _DISTURBED = 0.02  # of a run's length, late
+_SPOILT = 0.1  # of an SLO's bound
 _CPU = 0.9  # of the generator's thread
 _DRAIN_S = 5.0  # at least
 
@@ -101,7 +102,7 @@ class Trials:
         point = Point(
             load=load,
             stability=judge_closed(run) if load.closed else judge(run),
-            share=None if self.slo is None or measured.invalid else steady_share(run, within(run, self.slo)),
+            share=None if self.slo is None or _spoils(run, self.slo) else steady_share(run, within(run, self.slo)),
             requests=len(run),
             response=float(response.mean()) if len(response) else 0.0,
             invalid=tuple(measured.invalid),
@@ -150,7 +151,18 @@ def _disturbed(run: Observations) -> bool:
     """
     client, length = run.meta["client"], float(run.due.max() - run.due.min()) if len(run) else 0.0
     late = max(client["schedule_delay_p99"], client["loop_lag_max"])
-    return late > _DISTURBED * length or client["cpu"] > _CPU * client["wall"]
+    return bool(late > _DISTURBED * length or client["cpu"] > _CPU * client["wall"])
+
+
+def _spoils(run: Observations, slo: Slo) -> bool:
+    """Whether the client's own delays are more than a tenth of one of the SLO's bounds.
+
+    A bound is a fixed time, so it is what they are held against, and not the latencies of a quiet server.
+    """
+    client = run.meta["client"]
+    lag = client["loop_lag_p99"]
+    delays = {"ttft": client["schedule_delay_p99"] + lag, "e2e": client["schedule_delay_p99"] + lag}
+    return any(delays.get(name, lag) > _SPOILT * bound for name, bound in slo.bounds)
 
 
 def within(run: Observations, slo: Slo) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -159,5 +171,3 @@ def within(run: Observations, slo: Slo) -> np.ndarray[Any, np.dtype[np.bool_]]:
     met = np.zeros(len(run), bool)
     met[run.ending == Ending.WHOLE] = meets(latencies(every), slo)
     return met
-
-
