@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from penstock.lab.bench.compare.judging import Outcome
     from penstock.lab.bench.compare.running import Comparison, Side
     from penstock.lab.bench.compare.settings import Asked
-    from penstock.lab.bench.compare.tokens import Counts, Tokenizing
+    from penstock.lab.bench.compare.tokens import Counted
+    from penstock.lab.bench.counts import Encoding
 
 
 class Kept:
@@ -35,7 +36,7 @@ class Kept:
         comparison: Comparison,
         outcome: Outcome,
         reasons: Sequence[str],
-        tokenizer: Tokenizing | None,
+        tokenizer: Encoding | None,
         command: Sequence[str],
     ) -> None:
         self._asked = asked
@@ -43,7 +44,7 @@ class Kept:
         self.outcome = outcome
         self.reasons = tuple(reasons)
         self._command = tuple(command)
-        self.counts: dict[str, Counts] = {
+        self.counts: dict[str, Counted] = {
             name: count([run for each in side.measured for run in each.runs], tokenizer)
             for name, side in comparison.sides.items()
         }
