@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_stub, bench_workloads
+from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
@@ -17,6 +17,8 @@ from penstock.cli.output import note, say_json
 app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measure what an endpoint can take.")
 app.command("workloads", cls=HeadedCommand)(bench_workloads.workloads)
 app.add_typer(bench_workloads.app, name="workload")
+app.command("compare", cls=HeadedCommand)(bench_compare.compare)
+app.add_typer(bench_engines.app, name="engines")
 
 
 @takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, judgement=JUDGEMENT)
@@ -84,3 +86,4 @@ def run(
 app.command("run", cls=HeadedCommand)(run)
 app.command("report", cls=HeadedCommand)(report)
 app.command("stub", cls=HeadedCommand)(bench_stub.stub)
+app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)

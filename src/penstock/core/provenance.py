@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 # Options whose values must not get into a file that is shown around, and those that say where results go.
-_SECRETS = ("--api-key", "--header", "--token")
+_SECRETS = ("--api-key", "--header", "-H", "--hf-token", "--token")
 _PLACES = ("--out",)
 
 
@@ -24,7 +24,7 @@ def package_versions(*more: str) -> dict[str, str]:
     return dict(_installed(sorted(names)))
 
 
-def command_of(arguments: Sequence[str]) -> tuple[str, ...]:
+def command_of(arguments: Iterable[str]) -> tuple[str, ...]:
     """A command line fit for a record: without secrets, and without where its results went.
 
     >>> command_of(["penstock", "bench", "run", "--out", "here", "--api-key=k", "--seed", "7"])

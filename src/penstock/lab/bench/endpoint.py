@@ -46,6 +46,7 @@ class Endpoint:
     body: Mapping[str, Any] = field(default_factory=dict)
     ignore_eos: bool = True  # the server knows the field; OpenAI's own refuses it
     stream: bool = True
+    numbered: bool = True  # requests have an X-Request-Id; some servers want nothing but UUIDs there
 
     @classmethod
     def open(
@@ -92,7 +93,7 @@ class Endpoint:
             f"Host: {target.netloc}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
-            f"X-Request-Id: bench-{number}",
+            *([f"X-Request-Id: bench-{number}"] if self.numbered else []),
             *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -30,16 +30,22 @@ _WARM_UP_SHARE = 0.1  # of an open loop's requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """All that `measure` takes, and what the probe had to say."""
+class Load:
+    """What is asked and when, of whomever."""
 
-    endpoint: Endpoint
     workload: Workload
     arrivals: Arrivals
     manner: Manner
     count: int | None
     repeats: int
     slo: Slo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup(Load):
+    """All that `measure` takes, and what the probe had to say."""
+
+    endpoint: Endpoint
     notes: tuple[str, ...]
 
 
@@ -50,13 +56,22 @@ def set_up(settings: BenchSettings) -> Setup:
         InvalidRequestError: a setting that can't be, or an endpoint that isn't what it says.
         NotFoundError: no endpoint, or no model of that name.
     """
+    load = make_load(settings)
+    endpoint, notes = make_endpoint(settings)
+    return Setup(
+        endpoint=endpoint, workload=load.workload, arrivals=load.arrivals, manner=load.manner, count=load.count,
+        repeats=load.repeats, slo=load.slo, notes=notes,
+    )  # fmt: skip
+
+
+def make_load(settings: BenchSettings) -> Load:
+    """Raises InvalidRequestError for a setting that can't be."""
     slo = None if settings.slo is None else Slo.parse(settings.slo)
     workload, timed = make_workload(settings)
     arrivals = make_arrivals(settings, timed=timed)
     ends = isinstance(arrivals, OwnTimes | Stages)  # by itself
     if timed and not isinstance(arrivals, OwnTimes):
         workload = Untimed(workload, workload.seed)
-    endpoint, notes = make_endpoint(settings)
     count, duration = settings.requests, settings.duration
     if count is None and duration is None and not ends:
         duration = DURATION_S
@@ -73,10 +88,7 @@ def set_up(settings: BenchSettings) -> Setup:
     manner = Manner(
         duration=duration, timeout=settings.timeout, keep_alive=settings.keep_alive, warm_up=warm_up
     )  # fmt: skip
-    return Setup(
-        endpoint=endpoint, workload=workload, arrivals=arrivals, manner=manner, count=count, repeats=repeats, slo=slo,
-        notes=notes,
-    )  # fmt: skip
+    return Load(workload=workload, arrivals=arrivals, manner=manner, count=count, repeats=repeats, slo=slo)
 
 
 def make_endpoint(settings: BenchSettings) -> tuple[Endpoint, tuple[str, ...]]:

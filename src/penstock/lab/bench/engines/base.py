@@ -60,6 +60,7 @@ class Launch:
     body: Mapping[str, Any] = field(default_factory=dict)  # merged into every request
     ignore_eos: bool = True  # it takes the field
     takes_ids: bool = True
+    takes_numbers: bool = True  # in X-Request-Id
     prepare: Callable[[], None] | None = None  # once it listens, before it is asked
 
 

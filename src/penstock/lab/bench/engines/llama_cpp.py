@@ -67,7 +67,7 @@ class LlamaCppPython(PythonEngine):
             configuration={
                 "weights": "GGUF blocks", "options": chosen, "parallel": 1, "build": self.recipe().build["CMAKE_ARGS"],
             },
-            differs=tuple(differs), ignore_eos=False, takes_ids=False,
+            differs=tuple(differs), ignore_eos=False, takes_ids=False, takes_numbers=False,
             body={"logit_bias": dict.fromkeys(map(str, model.control_tokens), -100.0)},
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from penstock.core.errors import EngineDeadError, InvalidRequestError, NotFoundError, OverloadedError
 from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.engines.base import free_port
@@ -81,11 +83,11 @@ def _given(env: Mapping[str, str] | None) -> dict[str, Any]:
 
 def _ready(name: str, child: Child, launch: Launch, common: Common, timeout: float) -> tuple[Endpoint, tuple[str, ...]]:
     base, deadline = f"http://127.0.0.1:{launch.port}", child.spawned + timeout
-    endpoint = _listening(name, child, base, launch, deadline)
     if launch.prepare is not None:
+        _answering(name, child, base, deadline)
         launch.prepare()
-        endpoint = _listening(name, child, base, launch, deadline)
-    endpoint = replace(endpoint, api=common.api)
+    endpoint = _listing(name, child, base, launch, deadline)
+    endpoint = replace(endpoint, api=common.api, numbered=launch.takes_numbers)
     while True:
         try:
             probed = probe(endpoint, timeout=max(1.0, deadline - time.monotonic()))
@@ -98,15 +100,24 @@ def _ready(name: str, child: Child, launch: Launch, common: Common, timeout: flo
             return probed.endpoint, probed.notes
 
 
-def _listening(name: str, child: Child, base: str, launch: Launch, deadline: float) -> Endpoint:
-    """Once it lists its models; one that has none yet gets a name that doesn't matter."""
+def _answering(name: str, child: Child, base: str, deadline: float) -> None:
+    """Once it answers at all."""
+    while True:
+        try:
+            httpx.get(base, timeout=_PATIENCE_S)
+        except httpx.HTTPError as error:
+            _wait(name, child, deadline, error)
+        else:
+            return
+
+
+def _listing(name: str, child: Child, base: str, launch: Launch, deadline: float) -> Endpoint:
+    """Once it lists its models."""
     wrong_until = None
     while True:
         try:
             return Endpoint.open(base, body={"temperature": 0, **launch.body}, ignore_eos=launch.ignore_eos)
         except NotFoundError as error:
-            if error.param == "model" and launch.prepare is not None:
-                return Endpoint.open(base, api="generate", model="none yet")
             _wait(name, child, deadline, error)
         except InvalidRequestError as error:
             wrong_until = wrong_until or time.monotonic() + _PATIENCE_S
