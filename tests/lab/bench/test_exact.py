@@ -122,7 +122,9 @@ def test_answers_that_go_wrong_are_counted_by_kind_and_have_no_latency() -> None
     assert (rates.whole, rates.output_tokens) == (kinds["whole"], tokens)
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("malformed", "malformed"), ("in_stream", "in_stream"), ("hang", "timeout")])
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("malformed", "malformed"), ("in_stream", "in_stream"), ("hang", "timeout")]
+)
 def test_a_run_in_which_all_goes_wrong_has_counts_alone(fault: str, kind: str) -> None:
     manner = Manner(timeout=0.3)
     found = run(Gamma(200), count=20, ttft=0.01, itl=0.001, faults=[f"1:{fault}"], manner=manner, slo="ttft:1s")
