@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from benchmarks.queues import in_order, poisson, services
 from benchmarks.stability import sweep
+
 from penstock.lab.bench.capacity import Evidence, limit_of
 from penstock.lab.bench.knee import crossing
 from penstock.lab.bench.stability import Stability, Verdict, judge_times

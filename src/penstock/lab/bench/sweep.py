@@ -1,9 +1,9 @@
 """The search for the highest load that holds.
 
-In offered rate: a closed loop with 1, 8, 64 ... requests at once, which can't run away, is a first guess at the
-capacity. Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer;
-with an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow
-and both sides are shown, or when steps or time are used up.
+In offered rate: closed loops with 1, 8, 64 ... requests at once, which can't run away, are a first guess at the capacity.
+Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer; with
+an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow and
+both sides are shown, or when steps or time are used up.
 
 In concurrency: geometric growth until throughput stops growing or the SLO is missed, then halving on a logarithmic
 scale. Without an SLO the result is the fewest requests at once that give 95 % of the highest throughput.
@@ -80,9 +80,6 @@ class Plan:
     target: float | None = None  # share of requests that must meet the SLO; None: there is none
     max_rate: float | None = None
     max_concurrency: int = 512
-
-
-Trial = "Callable[[Load, int, float], Point]"  # a load, requests, and seconds at most
 
 
 @dataclass(slots=True, eq=False)
