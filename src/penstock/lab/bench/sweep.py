@@ -1,6 +1,6 @@
 """The search for the highest load that holds.
 
-In offered rate: closed loops with 1, 8, 64 ... requests at once, which can't run away, are a first guess at the capacity.
+In offered rate: closed loops with 1, 8, 64 ... requests at once, which can't run away, give a first guess at capacity.
 Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer; with
 an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow and
 both sides are shown, or when steps or time are used up.
