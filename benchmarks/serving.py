@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.processes import CpuShares, CpuWatch, Memory
 from benchmarks.workload import OUTPUT_TOKENS, PROMPT_TOKENS
 from penstock.core.record import Attachment, Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.engines.process import CpuShares, CpuWatch, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

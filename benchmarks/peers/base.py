@@ -21,8 +21,8 @@ from benchmarks.errors import BenchmarkError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from benchmarks.processes import Child
     from benchmarks.workload import ModelFiles, Prompt
+    from penstock.lab.bench.engines.process import Child
 
 _READY_TIMEOUT_S = 900.0
 _RETRY_S = 0.01

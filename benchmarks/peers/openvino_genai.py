@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.peers.base import Engine, Peer, PipeEngine, Place
-from benchmarks.processes import Child
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles

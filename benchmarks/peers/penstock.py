@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers.base import HttpEngine, Peer, Place, free_port
-from benchmarks.processes import Child
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles, Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.peers.base import Engine, HttpEngine, Peer, Place, free_port
-from benchmarks.processes import Child
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from pathlib import Path

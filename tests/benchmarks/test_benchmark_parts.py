@@ -17,7 +17,6 @@ from benchmarks.client import Answer
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import _checked
-from benchmarks.processes import Child, CpuShares, CpuWatch, Memory
 from benchmarks.scenarios import installed
 from benchmarks.serving import Plan, Run, Series, bandwidth_limit, write_records
 from benchmarks.workload import ModelFiles, Prompt, Prompts
@@ -26,6 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from benchmarks import report
 from penstock.core.machine import fingerprint
 from penstock.core.record import Record
+from penstock.lab.bench.engines.process import Child, CpuShares, CpuWatch, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

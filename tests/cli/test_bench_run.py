@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
+MEASURED = (0, exits.INVALID)  # a machine that is busy with other tests may starve the client
 SHORT = ("--requests", "6", "--concurrency", "2", "--input-tokens", "4", "--output-tokens", "5", "--repeats", "2")
 
 
@@ -36,20 +37,26 @@ def stub() -> Iterator[Stub]:
 
 def test_a_run_shows_latencies_rates_and_what_the_server_counted(penstock: Callable[..., Any], stub: Stub) -> None:
     ran = penstock("bench", "run", stub.url, *SHORT, "--slo", "ttft:1s")
-    assert ran.code == 0, ran.err
-    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in ran.out.splitlines() if "\t" in line}
+    assert ran.code in MEASURED, ran.err
+    first, _, server = ran.out.rpartition("\n\n")
+    rows, counted = (
+        {cells[0]: cells[1:] for line in part.splitlines() if len(cells := line.split("\t")) > 1}
+        for part in (first, server)
+    )
     assert {"TTFT", "TPOT", "ITL", "chunk gap", "E2E", "output tokens/s", "requests/s", "goodput, requests/s"} <= set(
         rows
     )
     assert float(rows["TTFT"][0].removesuffix(" ms")) >= 20
-    assert rows["requests"][0] == "6"[:1] or rows["requests"]
+    assert rows["requests"] == ["4", "4", "4"]  # the first round of each repeat warms up
+    assert counted["requests"] == ["6", "6", "+0.0%"]
+    assert counted["output tokens"] == ["30", "30", "+0.0%"]
 
 
 def test_the_record_is_printed_and_kept_with_all_that_was_asked(
     penstock: Callable[..., Any], stub: Stub, alone: Path
 ) -> None:
     ran = penstock("bench", "run", stub.url, *SHORT, "--header", "x-secret: 1", "--json", "--out", "kept")
-    assert ran.code == 0, ran.err
+    assert ran.code in MEASURED, ran.err
     record = Record.from_json(ran.out)
     (path,) = (alone / "kept").glob("*.json")
     assert Record.load(path) == record
@@ -59,7 +66,7 @@ def test_the_record_is_printed_and_kept_with_all_that_was_asked(
     assert record.metric("server_finished").mean == 6
     assert record.subject.name == "vllm"  # whose metrics the stub exports
     assert record.workload.parameters["settings"]["requests"] == 6
-    assert record.workload.parameters["command"][:4] == ["penstock", "bench", "run", stub.url]
+    assert record.command[:4] == ("penstock", "bench", "run", stub.url)
     assert "x-secret: 1" not in path.read_text()
 
 
@@ -69,7 +76,7 @@ def test_a_file_gives_settings_and_flags_win(penstock: Callable[..., Any], stub:
         '[bench.body]\ntemperature = 0\n'
     )  # fmt: skip
     ran = penstock("bench", "run", "--config", "b.toml", "--repeats", "1", "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code in MEASURED, ran.err
     asked = json.loads(ran.out)["workload"]["parameters"]
     assert (asked["repeats"], asked["count"], asked["settings"]["body"]) == (1, 4, {"temperature": 0})
 
@@ -129,7 +136,7 @@ def test_an_interrupt_ends_a_run_with_what_was_measured(stub: Stub) -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == exits.CUT, err
     record = Record.from_json(out)
-    assert [flaw.kind for flaw in record.flaws] == ["cut"]
+    assert "cut" in [flaw.kind for flaw in record.flaws]
     assert record.metric("ttft").n >= 10
     assert record.metric("errors").max == record.metric("errors_cut").max  # requests that were under way
 

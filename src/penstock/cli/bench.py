@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_sweep
+from penstock.cli import bench_sweep, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
+from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
 
 app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measure what an endpoint can take.")
+app.command("workloads", cls=HeadedCommand)(bench_workloads.workloads)
+app.add_typer(bench_workloads.app, name="workload")
 
 
 @takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, judgement=JUDGEMENT)
@@ -80,3 +83,4 @@ def run(
 
 app.command("run", cls=HeadedCommand)(run)
 app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)
+app.command("report", cls=HeadedCommand)(report)

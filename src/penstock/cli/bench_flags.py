@@ -12,6 +12,7 @@ ENDPOINT = Flags(
         ),
         Flag("model", str, "The model to ask, where there are several.", "the first"),
         Flag("api_key", str, "The key to ask with.", "OPENAI_API_KEY", metavar="KEY"),
+        Flag("ca", str, "Certificates in PEM to trust for https, beside the system's.", metavar="FILE"),
         Flag("header", list[str], "A header of every request; may be repeated.", metavar="'NAME: VALUE'"),
         Flag("body", str, "Fields merged into every request's body.", metavar="JSON"),
         Flag("ignore_eos", bool, "Have answers be as long as asked.", "where the server can"),
@@ -33,6 +34,7 @@ LOAD = Flags(
     "Load",
     (
         Flag("concurrency", int, "Closed loop: so many requests on their way at all times.", "4"),
+        Flag("ramp_up", float, "Closed loop: seconds over which the first of them start.", "all at once"),
         Flag("rate", float, "Open loop: requests a second, answered or not."),
         Flag("arrivals", str, "How requests of a rate come.", "poisson", ("poisson", "constant", "gamma")),
         Flag("burstiness", float, "Squared coefficient of variation of gamma arrivals.", metavar="B"),

@@ -18,7 +18,6 @@ _LATENCIES = {
     "itl": "ITL",
     "chunk_gap": "chunk gap",
     "e2e": "E2E",
-    "server_queue": "queue (server's)",
 }
 _RATES = {
     "output_throughput": "output tokens/s",
@@ -65,6 +64,8 @@ def show(measured: Measured, record: Record) -> None:
     load = ", ".join(f"{name} {value}" for name, value in measured.arrivals.describe().items() if value is not None)
     say(f"{endpoint.model} at {endpoint.url}; {measured.workload.name}; {load}")
     latencies = [_latency_row(title, metrics[name]) for name, title in _LATENCIES.items() if name in metrics]
+    if (queue := metrics.get("server_queue")) is not None:
+        latencies.append(["queue (server's)", _time(queue.mean), _interval(queue.ci), "-", "-", "-", "-"])
     if latencies:
         say("")
         table(["", "MEAN", "95 % INTERVAL", "P50", "P90", "P95", "P99"], latencies)

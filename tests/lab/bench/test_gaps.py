@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.core.record import Metric
 from penstock.lab.bench import gaps as gaps_module
 from penstock.lab.bench.gaps import Run, gap_metrics, largest
 from penstock.lab.bench.metrics import counted, latencies, output_tokens
@@ -21,6 +20,8 @@ from support.observed import observed
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from penstock.core.record import Metric
 
 PERCENTS = ("p50", "p90", "p95", "p99")
 

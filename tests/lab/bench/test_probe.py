@@ -65,14 +65,14 @@ def test_an_answer_in_one_piece_and_one_without_usage_are_noted() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "said"),
     [
-        (lambda _: HTMLResponse("<html>hello</html>"), InvalidRequestError, "doesn't answer as the completions API does"),
+        (lambda _: HTMLResponse("<html>hello</html>"), InvalidRequestError, "doesn't answer as the completions API"),
         (lambda _: HTMLResponse("<html>no</html>", 500), InvalidRequestError, "status 500: a page of HTML, so no API"),
         (lambda _: refusal(401, "no such key"), AuthenticationError, "refuses the key .status 401: no such key"),
         (lambda _: refusal(503, "loading"), OverloadedError, "takes no requests now .status 503: loading"),
         (lambda _: refusal(404, "no such path"), NotFoundError, "status 404: no such path"),
         (lambda _: stream(), InvalidRequestError, "no text at all"),
-        (lambda _: JSONResponse({"hello": 1}), InvalidRequestError, "neither choices"),
-        (lambda _: Response("data: {nonsense\n\n", media_type="text/event-stream"), InvalidRequestError, "can't be read"),
+        (lambda _: JSONResponse({"hello": 1}), InvalidRequestError, "has none of choices"),
+        (lambda _: Response("data: {no\n\n", media_type="text/event-stream"), InvalidRequestError, "can't be read"),
         (
             lambda _: Response('data: {"error": {"message": "out of memory"}}\n\n', media_type="text/event-stream"),
             InvalidRequestError,

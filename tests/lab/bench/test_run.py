@@ -69,6 +69,7 @@ def test_progress_ends_with_all_that_was_seen() -> None:
     [
         ({}, {"arrivals": "closed", "concurrency": 4}, 4),
         ({"concurrency": 2, "requests": 10}, {"arrivals": "closed", "concurrency": 2}, 2),
+        ({"concurrency": 2, "ramp_up": 1}, {"arrivals": "closed", "concurrency": 2, "ramp": 1.0}, 2),
         ({"rate": 50, "requests": 40}, {"arrivals": "poisson", "rate": 50.0, "burstiness": 1.0}, 4),
         ({"rate": 50, "arrivals": "constant"}, {"arrivals": "constant", "rate": 50.0, "burstiness": 0.0}, 50),
         ({"rate": 5, "burstiness": 4, "warm_up": 3}, {"arrivals": "gamma", "rate": 5.0, "burstiness": 4.0}, 3),
@@ -168,6 +169,7 @@ def test_a_server_that_dies_in_a_run_leaves_what_was_seen_until_then() -> None:
         ({"rate": 1, "concurrency": 1}, "--concurrency and --rate exclude each other"),
         ({"arrivals": "gamma", "rate": 1}, "need a --burstiness"),
         ({"arrivals": "poisson"}, "give one"),
+        ({"ramp_up": 3, "rate": 1}, "is of a closed loop"),
         ({"burstiness": 2}, "give one"),
         ({"burstiness": 2, "rate": 1, "arrivals": "constant"}, "have a burstiness of their own"),
         ({"body": "[1]"}, "body: must be a JSON object"),

@@ -1,5 +1,5 @@
-"""When requests are due. Open-loop processes give times in seconds after the start, and the same ones for the same seed;
-a closed loop has none, as each of its requests waits for one before it.
+"""When requests are due. Open-loop processes give times in seconds after the start, the same ones for the same seed; a
+closed loop has none, as each of its requests waits for one before it.
 
 Poisson and gamma arrivals as in Wang et al., BurstGPT (2024): intervals of a gamma distribution with shape 1/b, where
 b is the squared coefficient of variation; 1 is Poisson. Rates that change are a change of time: a process of rate 1

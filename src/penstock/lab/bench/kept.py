@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.record import Metric
 from penstock.lab.bench.records import record_of, save, subject_of
+from penstock.lab.bench.workloads.wordlist import load_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +33,16 @@ def keep(
     failed = sum(run.meta.get("server", {}).get("failed_scrapes", 0) for run in measured.runs)
     if failed:
         notes.append(f"The server's metrics couldn't be read {failed} times.")
+    tokenizer = None if settings.tokenizer is None else load_tokenizer(settings.tokenizer)
     if folder is None:
         record = record_of(
-            measured, subject=subject, command=command, parameters=parameters, metrics=metrics, notes=notes
+            measured, subject=subject, command=command, parameters=parameters, metrics=metrics, notes=notes,
+            tokenizer=tokenizer,
         )  # fmt: skip
         return None, record
     return save(
-        measured, folder, subject=subject, command=command, parameters=parameters, metrics=metrics, notes=notes
+        measured, folder, subject=subject, command=command, parameters=parameters, metrics=metrics, notes=notes,
+        tokenizer=tokenizer,
     )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ class Observations:
 
 def _read(path: Path) -> dict[str, Any]:
     """The fields."""
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         spoken = json.loads(stored["meta"].tobytes())
         if spoken["format"] != FORMAT:
             raise ValueError(f"they are of format {spoken['format']}, and this Penstock reads {FORMAT}.")

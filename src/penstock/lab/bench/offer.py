@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAD_S = 0.2  # from the last preparation to the first request
 _AHEAD_BYTES = 128 << 20  # of encoded requests that wait in memory
 _AHEAD_REQUESTS = 50_000
-_TICK_S = 0.25
+_TICK_S = 0.1
 _TOLD_S = 0.1  # between two tellings of progress
 _LATEST = 1000
 _ALL_TEXT = 1 << 40  # a conversation's next turn needs the answer before
@@ -129,7 +129,7 @@ def offer(
     generator = LoadGenerator(
         endpoint.ip, endpoint.port, slots=manner.slots or _EVERYTHING, timeout=manner.timeout,
         keep_alive=manner.keep_alive, keep_text=_ALL_TEXT if feed.conversations else manner.keep_text,
-        tls_name=endpoint.tls_name,
+        tls_name=endpoint.tls_name, tls_authorities=endpoint.authorities,
     )  # fmt: skip
     start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
     started = time.time() + _LEAD_S
@@ -189,7 +189,9 @@ def _run(
         if not closed and feed.exhausted and not feed.conversations:
             generator.close()
             closed = True
-        over = generator.wait(_TICK_S)
+        to_stop = _TICK_S if stop_ns is None or closed else (stop_ns - time.monotonic_ns()) / 1e9
+        # Only a conversation's next turn depends on an ending; to be woken by each takes the generator's processor.
+        over = generator.wait(min(max(to_stop, 0.0), _TICK_S), for_endings=bool(feed.conversations))
         part = generator.take()
         parts.append(part)
         now = time.monotonic_ns()

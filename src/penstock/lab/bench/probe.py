@@ -69,7 +69,8 @@ def probe(endpoint: Endpoint, *, any_api: bool = False, any_end: bool = False, t
 
 
 def _ask(endpoint: Endpoint, timeout: float) -> Observations:
-    return offer(endpoint, [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
+    body = {name: value for name, value in endpoint.body.items() if name != "min_tokens"}  # may be over what is asked
+    return offer(replace(endpoint, body=body), [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
 
 
 def _status(seen: Observations) -> int:

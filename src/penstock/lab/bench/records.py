@@ -19,6 +19,7 @@ from penstock.core.machine import fingerprint
 from penstock.core.provenance import command_of, package_versions
 from penstock.core.record import Attachment, Flaw, Metric, Record, Subject, git_state
 from penstock.core.record import Workload as RecordedWorkload
+from penstock.lab.bench.counts import count
 from penstock.lab.bench.gaps import Run, gap_metrics
 from penstock.lab.bench.metrics import counted, latencies, totals
 from penstock.lab.bench.summary import Sections, of_requests
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from penstock.lab.bench.counts import Encoding
     from penstock.lab.bench.endpoint import Endpoint
     from penstock.lab.bench.metrics import Latencies, Totals
     from penstock.lab.bench.observations import Observations
@@ -36,12 +38,16 @@ if TYPE_CHECKING:
 _EXAMPLES = 3  # of what went wrong, in the notes
 
 
-def metrics_of(runs: Sequence[Observations], slo: Slo | None = None) -> tuple[Metric, ...]:
+def metrics_of(
+    runs: Sequence[Observations], slo: Slo | None = None, tokenizer: Encoding | None = None
+) -> tuple[Metric, ...]:
     """The field's figures of one measurement's repeats; a quantity that never happened is left out.
 
     Names and units: `ttft`, `tpot`, `itl`, `chunk_gap`, `e2e`, `schedule_delay` in s; `output_throughput`,
     `total_throughput` in tokens/s; `request_throughput`, `goodput` in requests/s; `requests`, `errors` and
-    `errors_KIND` in requests; `loop_lag` in s, of which each sample is a repeat's p99.
+    `errors_KIND` in requests; `loop_lag` in s, of which each sample is a repeat's p99; `prompt_tokens` and
+    `output_tokens` of each answer; `tokens_per_chunk`; with a tokenizer `token_count_ratio`, the server's count over
+    that of encoding the answers again.
     """
     found = [latencies(seen) for seen in runs]
     sections = Sections.split([counted(seen) for seen in runs])
@@ -49,6 +55,7 @@ def metrics_of(runs: Sequence[Observations], slo: Slo | None = None) -> tuple[Me
         *_latency_metrics(runs, found, sections),
         *_repeat_metrics([totals(seen, each, slo) for seen, each in zip(runs, found, strict=True)]),
         *_client_metrics(runs),
+        *_token_metrics(runs, tokenizer),
     )
 
 
@@ -61,6 +68,7 @@ def record_of(
     metrics: Iterable[Metric] = (),
     files: Iterable[Attachment] = (),
     notes: Iterable[str] = (),
+    tokenizer: Encoding | None = None,
 ) -> Record:
     """One measurement as a record.
 
@@ -70,6 +78,7 @@ def record_of(
         parameters: of the workload, beside those that `measured` tells.
         metrics: further ones, such as the server's own.
         files: what `save` attached.
+        tokenizer: that the server's token counts are held against.
     """
     runs, workload = measured.runs, measured.workload
     asked = {
@@ -88,9 +97,9 @@ def record_of(
         workload=RecordedWorkload(workload.name, workload.seed, asked),
         machine=fingerprint(),
         git=git_state(),
-        metrics=(*metrics_of(runs, measured.slo), *metrics),
+        metrics=(*metrics_of(runs, measured.slo, tokenizer), *metrics),
         files=tuple(files),
-        notes=(*notes, *_examples(runs)),
+        notes=(*notes, *count(runs, tokenizer).doubts(), *_examples(runs)),
         flaws=flaws_of(runs),
         command=tuple(_without_user(word) for word in command_of(command)),
         packages=package_versions(),
@@ -108,6 +117,7 @@ def save(
     metrics: Iterable[Metric] = (),
     files: Iterable[Attachment] = (),
     notes: Iterable[str] = (),
+    tokenizer: Encoding | None = None,
 ) -> tuple[Path, Record]:
     """Write a record and, beside it, what was seen of each repeat. The record's path, and it.
 
@@ -127,7 +137,7 @@ def save(
         seen.append(Attachment.of(path, folder))
     record = record_of(
         measured, subject=subject, command=command, parameters=parameters, metrics=metrics,
-        files=(*seen, *files), notes=notes,
+        files=(*seen, *files), notes=notes, tokenizer=tokenizer,
     )  # fmt: skip
     path = folder / f"{name}.json"
     record.save(path)
@@ -176,6 +186,8 @@ def _latency_metrics(runs: Sequence[Observations], found: Sequence[Latencies], s
         of_requests("ttft", "s", [each.ttft for each in found], within),
         of_requests("tpot", "s", [each.tpot for each in found], within),
         of_requests("e2e", "s", [each.e2e for each in found], within),
+        of_requests("prompt_tokens", "tokens", [each.prompt_tokens for each in found], within),
+        of_requests("output_tokens", "tokens", [each.tokens for each in found], within),
         of_requests("schedule_delay", "s",
                     [(seen.sent - seen.due)[mask] for seen, mask in zip(runs, masks, strict=True)], within),
     ]  # fmt: skip
@@ -215,7 +227,15 @@ def _client_metrics(runs: Sequence[Observations]) -> list[Metric]:
     return [Metric.from_samples("loop_lag", "s", lags)] if lags else []
 
 
+def _token_metrics(runs: Sequence[Observations], tokenizer: Encoding | None) -> list[Metric]:
+    counts = [count([seen], tokenizer) for seen in runs]
+    per_chunk = [each.tokens_per_piece for each in counts if each.tokens_per_piece is not None]
+    ratios = [each.ratio for each in counts if each.ratio is not None]
+    found = [("tokens_per_chunk", "tokens", per_chunk), ("token_count_ratio", "1", ratios)]
+    return [Metric.from_samples(name, unit, samples) for name, unit, samples in found if samples]
+
+
 def _examples(runs: Sequence[Observations]) -> list[str]:
     """What went wrong, of the first few requests that say so."""
-    said = list(dict.fromkeys(detail for run in runs for detail in run.details.values()))
+    said = list(dict.fromkeys(" ".join(detail.split()) for run in runs for detail in run.details.values()))
     return [f"An error said: {detail[:300]}" for detail in said[:_EXAMPLES]]

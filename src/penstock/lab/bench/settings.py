@@ -58,6 +58,7 @@ class BenchSettings(PenstockSettings):
     api: str = setting("auto", choice(APIS))
     model: str | None = setting(None, text)
     api_key: str | None = setting(None, text, secret=True)
+    ca: Path | None = setting(None, path)
     header: tuple[tuple[str, str], ...] = setting((), _headers, secret=True)
     body: dict[str, Any] | None = setting(None, _body)
     ignore_eos: bool | None = setting(None, switch)
@@ -73,6 +74,7 @@ class BenchSettings(PenstockSettings):
     arrivals: str | None = setting(None, choice(ARRIVALS))
     burstiness: float | None = setting(None, number(0, 1000))
     ramp: str | None = setting(None, text)
+    ramp_up: float | None = setting(None, number(0, 86400))
     steps: str | None = setting(None, text)
     requests: int | None = setting(None, integer(1))
     duration: float | None = setting(None, number(0, above=True))
@@ -96,6 +98,8 @@ class BenchSettings(PenstockSettings):
             raise ConfigError("Burstiness is of a --rate, a --ramp or --steps; give one.", param="burstiness")
         if self.burstiness is not None and self.arrivals not in (None, "gamma"):
             raise ConfigError(f"{self.arrivals} arrivals have a burstiness of their own.", param="burstiness")
+        if self.ramp_up is not None and any(getattr(self, name) is not None for name in ("rate", "ramp", "steps")):
+            raise ConfigError("--ramp-up is of a closed loop; a rate that grows is a --ramp.", param="ramp_up")
         if self.arrivals == "gamma" and self.burstiness is None:
             raise ConfigError(
                 "Gamma arrivals need a --burstiness: 1 is Poisson, more comes in bursts.", param="arrivals"

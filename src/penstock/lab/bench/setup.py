@@ -84,7 +84,7 @@ def make_endpoint(settings: BenchSettings) -> tuple[Endpoint, tuple[str, ...]]:
     found = Endpoint.open(
         settings.url, api="completions" if settings.api == "auto" else settings.api,  # type: ignore[arg-type]
         model=settings.model, key=settings.api_key, headers=dict(settings.header), body=settings.body,
-        ignore_eos=settings.ignore_eos is not False,
+        ignore_eos=settings.ignore_eos is not False, ca=settings.ca,
     )  # fmt: skip
     any_end = settings.ignore_eos is None
     probed = probe(found, any_api=settings.api == "auto", any_end=any_end, timeout=min(settings.timeout, 120.0))
@@ -113,7 +113,7 @@ def make_arrivals(settings: BenchSettings, *, timed: bool = False) -> Arrivals:
         return Stages.ramp(*rates, settings.duration or DURATION_S, burstiness)
     if timed and settings.concurrency is None:
         return OwnTimes()
-    return ClosedLoop(settings.concurrency or _CONCURRENCY)
+    return ClosedLoop(settings.concurrency or _CONCURRENCY, settings.ramp_up or 0.0)
 
 
 def make_workload(settings: BenchSettings) -> tuple[Workload, bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Sections:
         return cls(of_request, np.repeat(np.arange(len(parts)), parts))
 
 
-def of_requests(name: str, unit: str, runs: Sequence[NDArray[np.floating]], sections: Sections) -> Metric | None:
+def of_requests(name: str, unit: str, runs: Sequence[NDArray[Any]], sections: Sections) -> Metric | None:
     """One value a request, NaN where it has none; None if none has.
 
     Args:

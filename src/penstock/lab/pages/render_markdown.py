@@ -98,7 +98,7 @@ def _row(cells: list[str]) -> str:
 def _cell(cell: Cell | str) -> str:
     if isinstance(cell, str):
         return _inner(cell)
-    shown = _inner(f"{cell.text} [{cell.below}]" if cell.below else cell.text)
+    shown = _inner(f"{cell.text} ({cell.below})" if cell.below else cell.text)
     if cell.badge and shown:
         shown = f"**{shown}**"
     if cell.href and is_safe_link(cell.href):

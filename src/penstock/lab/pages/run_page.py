@@ -120,6 +120,8 @@ def _verdict(run: RunPage) -> Callout:
         return Callout("Invalid: these figures are not to be quoted.", "bad", reasons)
     if "cut" in kinds:
         return Callout("Cut short: these figures are of the part that was measured.", "warn", reasons)
+    if not run.runs:
+        return Callout("The record names no flaw.")
     errors, requests = _find(run.metrics, "errors"), _find(run.metrics, "requests")
     if errors is not None and requests is not None and errors.mean > 0:
         share = errors.mean / requests.mean if requests.mean else 1.0

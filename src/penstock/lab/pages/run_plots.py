@@ -154,7 +154,7 @@ def _answers(line: Timeline, times: list[float]) -> tuple[Series, ...]:
     answers = Series(name="answered", x=times, y=line.answer_rate.tolist())
     if not line.error_rate.any():
         return (answers,)
-    return (answers, Series(name="failed", x=times, y=line.error_rate.tolist(), dashed=True))
+    return (answers, Series(name="failed", x=times, y=line.error_rate.tolist(), dashed=True, tone="bad"))
 
 
 def _moments(seen: Observations) -> tuple[Mark, ...]:
@@ -236,7 +236,7 @@ def request_grid(seen: Observations, slo: Slo | None) -> Grid:
         kept, note = sample(lasted[failed], _MOST_DRAWN)
         kinds = [Ending(ending).name.lower() for ending in seen.ending[failed][kept].tolist()]
         first.append(
-            Series(name="failed, after", kind="points", x=seen.due[failed][kept].tolist(),
+            Series(name="failed, after", kind="points", tone="bad", x=seen.due[failed][kept].tolist(),
                    y=lasted[failed][kept].tolist(), labels=kinds, note=note)
         )  # fmt: skip
     plots = [

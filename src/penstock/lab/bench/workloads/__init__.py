@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.lab.bench.workloads.base import Workload
+    from penstock.lab.bench.workloads.kinds import Kind
     from penstock.lab.bench.workloads.wordlist import Tokenizing
 
 KINDS = {
@@ -53,14 +54,18 @@ def make(name: str, options: Mapping[str, Any], seed: int = 0, tokenizer: Tokeni
         NotFoundError: a file that isn't there.
         ConfigError: the tokenizer can't make prompts of exact lengths.
     """
-    kind = KINDS.get(name)
-    if kind is None:
+    return kind_of(name).make(options, seed, tokenizer)
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises InvalidRequestError if there is none."""
+    if name not in KINDS:
         raise InvalidRequestError(
             f"There is no workload {name!r}.{did_you_mean(name, KINDS)} There are {', '.join(KINDS)}.",
             param="workload",
             code="unknown_workload",
         )
-    return kind.make(options, seed, tokenizer)
+    return KINDS[name]
 
 
 def parse_workload(text: str) -> tuple[str, dict[str, str]]:

@@ -1,8 +1,8 @@
 """Questions about long documents: the same long beginning, asked about several times.
 
-What: a prompt is a document and then a question of its own. In order `tile` all documents are asked about once, then all
-again, so that a cache holds them all or loses each before it is needed; `each` asks all questions of one document in a
-row; `random` takes any.
+What: a prompt is a document and then a question of its own. In order `tile` all documents are asked about once, then
+all again, so that a cache holds them all or loses each before it is needed; `each` asks all questions of one document
+in a row; `random` takes any.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ class Kind:
     build: Callable[[Making, Mapping[str, Any]], Workload]
     takes_path: bool = False
 
+    @property
+    def written(self) -> str:
+        """How it is named where one is asked for."""
+        return f"{self.name}:FILE" if self.takes_path else self.name
+
     def make(self, given: Mapping[str, Any], seed: int, tokenizer: Tokenizing | None) -> Workload:
         """Read the options and build it. Raises InvalidRequestError for one that it hasn't, or that can't be read."""
         known = {option.name: option for option in self.options}
@@ -53,12 +58,14 @@ class Kind:
                     code="unknown_option",
                 )
         if self.takes_path and not given.get("path"):
-            raise InvalidRequestError(f"The workload {self.name} needs a file: {self.name}:FILE.", param="path")
+            raise InvalidRequestError(f"The workload {self.name} needs a file: {self.written}.", param="path")
         values = {}
         for name, option in known.items():
             value = given.get(name)
             value = option.default if value is None else value
             values[name] = None if value is None else option.read(value, name)
+        if values.get("prompt") == "ids" and tokenizer is None:
+            raise InvalidRequestError("Prompts of token ids need a --tokenizer.", param="prompt")
         return self.build(Making(seed, tokenizer), values)
 
 

@@ -6,7 +6,7 @@
 | `100-900`, `uniform:100-900` | uniformly, both ends included |
 | `lognormal:median=500,sigma=1,max=8000` | exp of a normal; `p99` may stand for `sigma`, `min` and `max` truncate |
 | `exponential:mean=3` | memoryless, as thinking times are |
-| `p50=100,p90=400,p99=2000,max=8000` | a measured distribution: log-linear between its quantiles, from `min` (1) to `max` |
+| `p50=100,p90=400,p99=2000,max=8000` | as measured: log-linear between quantiles, from `min` (1) to `max` |
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Quantiles:
         share = random.random()
         at = max(1, bisect_left(self.points, (share, 0.0)))
         (before, low), (after, high) = self.points[at - 1], self.points[at]
-        return low * (high / low) ** ((share - before) / (after - before))
+        return low * math.pow(high / low, (share - before) / (after - before))
 
     def __str__(self) -> str:
         (_, low), *middle, (_, high) = self.points

@@ -19,7 +19,7 @@ import json
 import zlib
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.core.errors import InvalidRequestError
 from penstock.lab.bench.planned import Planned, Turn
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from penstock.lab.bench.workloads.wordlist import Tokenizing
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "output_tokens", "output_len")
-_SENT_ALONG = frozenset(
-    "temperature top_p top_k min_p seed stop n frequency_penalty presence_penalty repetition_penalty logit_bias"
-    " logprobs top_logprobs response_format tools tool_choice reasoning_effort ignore_eos min_tokens priority user".split()
-)
+_SENT_ALONG = frozenset((
+    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "n", "frequency_penalty", "presence_penalty",
+    "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format", "tools", "tool_choice",
+    "reasoning_effort", "ignore_eos", "min_tokens", "priority", "user",
+))  # fmt: skip
 _OURS = frozenset(("model", "stream", "stream_options"))  # the endpoint's own to say
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
           "bing": "assistant", "bard": "assistant", "system": "system"}  # fmt: skip
@@ -164,13 +165,14 @@ def _prompt(line: dict[str, Any]) -> str | list[int] | list[Message]:
     ids = isinstance(prompt, list) and prompt and all(type(one) is int and one >= 0 for one in prompt)
     if not (isinstance(prompt, str) and prompt) and not ids:
         raise _LineError("its prompt is no text and no list of token ids, or is empty")
-    return prompt  # type: ignore[no-any-return]
+    return cast("str | list[int]", prompt)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Each line's number and JSON, or a _LineError in its place; of an array, each item's."""
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-    with opened as file:
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file
+    ):
         start = file.read(64).lstrip()
         file.seek(0)
         if start.startswith("["):
@@ -232,11 +234,11 @@ OWN = Kind(
     (
         Option("path", existing, None, "The file, plain or .gz."),
         Option("output_tokens", whole(1), 128, "Length of answers where a line doesn't say."),
-        Option("exact", switch, False, "Have answers be as long as asked, the model's end ignored."),
+        Option("exact", switch, "no", "Have answers be as long as asked, the model's end ignored."),
         Option("repeat", whole(1), 1, "How many times the file is gone through."),
-        Option("shuffle", switch, False, "In another order each time."),
+        Option("shuffle", switch, "no", "In another order each time."),
         Option("speed", real(1e-3, 1e6), 1.0, "How many times as fast as its times say."),
-        Option("skip_bad_lines", switch, False, "Pass over lines that can't be read, and count them."),
+        Option("skip_bad_lines", switch, "no", "Pass over lines that can't be read, and count them."),
     ),
     _build,
     takes_path=True,

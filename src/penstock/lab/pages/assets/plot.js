@@ -72,7 +72,7 @@ class Plot {
   makeTools() {
     const tools = element("div.tools", { role: "group", "aria-label": "View" }, this.resetButton);
     const left = this.series.filter((series) => !series.right);
-    if (!this.data.x.categories.length && this.canLog(this.series.flatMap((series) => series.x))) tools.append(this.logButton("x"));
+    if (!this.data.x.categories.length && !this.data.x.fromZero && this.canLog(this.series.flatMap((series) => series.x))) tools.append(this.logButton("x"));
     if (this.canLog(left.flatMap((series) => series.y))) tools.append(this.logButton("y"));
     const table = element("button", { type: "button", "aria-expanded": "false" }, "Table");
     table.addEventListener("click", () => toggleTable(this, table));

@@ -1,5 +1,5 @@
-"""BurstGPT (Wang et al., 2024): CSV of Timestamp (s), Model, Request tokens, Response tokens, Total tokens and Log Type;
-its third part has Session ID and Elapsed time too.
+"""BurstGPT (Wang et al., 2024): CSV of Timestamp (s), Model, Request tokens, Response tokens, Total tokens and Log
+Type; its third part has Session ID and Elapsed time too.
 
 Rows without response tokens are requests that failed; they are counted and passed over, as nothing can be asked again.
 """

@@ -24,13 +24,16 @@ COMMON = (
     Option("timing", word("trace", "none"), "trace", "none: its lengths alone, arrivals as for any workload."),
     Option("max_input", whole(1), None, "Cut longer prompts to so many tokens."),
     Option("max_output", whole(1), None, "Cut longer answers to so many tokens."),
-    Option("skip_bad_rows", switch, False, "Pass over rows that can't be read, and count them."),
+    Option("skip_bad_rows", switch, "no", "Pass over rows that can't be read, and count them."),
     FORM,
 )
 
 
 def kind(
-    name: str, summary: str, read: Callable[[Source, Mapping[str, Any], Making], Trace], options: tuple[Option, ...] = ()
+    name: str,
+    summary: str,
+    read: Callable[[Source, Mapping[str, Any], Making], Trace],
+    options: tuple[Option, ...] = (),
 ) -> Kind:
     """A kind whose file `read` reads."""
 

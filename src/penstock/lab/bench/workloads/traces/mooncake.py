@@ -1,8 +1,8 @@
 """Mooncake's traces (Qin et al., FAST 2025): JSONL of timestamp (ms), input_length, output_length and hash_ids.
 
-Each hash id names a block of 512 tokens together with all before it, so two prompts with the same id begin with the same
-tokens up to that block's end. Replayed, the same id is the same words: an engine's prefix cache finds what the real
-one could. Traces of the same shape with smaller blocks exist; `block_tokens` says how many.
+Each hash id names a block of 512 tokens together with all before it, so two prompts with the same id begin with the
+same tokens up to that block's end. Replayed, the same id is the same words: an engine's prefix cache finds what the
+real one could. Traces of the same shape with smaller blocks exist; `block_tokens` says how many.
 """
 
 from __future__ import annotations

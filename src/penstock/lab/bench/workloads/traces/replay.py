@@ -1,8 +1,8 @@
-"""A trace asked again: its lengths, its arrival times in a window and at a speed, and its shared prefixes if it has any.
+"""A trace asked again: its lengths, its arrival times in a window and at a speed, its shared prefixes if it has any.
 
 What: each row becomes one request at its time, of random words in exactly its lengths.
-Trade-offs: a trace at another `speed` keeps its shape but not its burstiness in seconds; `max_input` and `max_output` cut
-what a small model can't take, which changes the load, so the record says how many were cut.
+Trade-offs: a trace at another `speed` keeps its shape but not its burstiness in seconds; `max_input` and `max_output`
+cut what a small model can't take, which changes the load, so the record says how many were cut.
 """
 
 from __future__ import annotations

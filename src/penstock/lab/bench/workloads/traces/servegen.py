@@ -107,8 +107,8 @@ def _draw(directory: Path, start: float, stop: float, rate: float | None, seed: 
     scale = 1.0 if rate is None else rate * (stop - start) / offered if offered else 0.0
     if not 0 < offered * scale <= _MOST:
         raise InvalidRequestError(
-            f"From {start:g} to {stop:g} s these clients send about {offered * scale:,.0f} requests; ask for a window or"
-            f" a rate that give from 1 to {_MOST:,}.",
+            f"From {start:g} to {stop:g} s these clients send about {offered * scale:,.0f} requests; ask for a window"
+            f" or a rate that give from 1 to {_MOST:,}.",
             param="to",
         )
     drawn: list[tuple[float, int, int]] = []

@@ -101,7 +101,8 @@ class Source:
 
         def numbered(file: IO[str]) -> Iterator[str]:
             nonlocal number
-            for number, line in enumerate(file, 1):  # noqa: B020 - where it is, for errors
+            for line in file:
+                number += 1  # for errors
                 if line.strip():
                     yield line
 
