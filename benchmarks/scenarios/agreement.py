@@ -22,6 +22,7 @@ _LOADS: dict[str, dict[str, object]] = {
     "open": {"rate": 2.0, "requests": 80},
 }
 _LENGTHS = {"input_tokens": "128", "output_tokens": "64"}
+_BODY = {"min_tokens": 64}  # an ignored end of text has no text: the server counts it, the client can't see it
 
 
 def measure(setting: Setting) -> list[Record]:
@@ -29,12 +30,13 @@ def measure(setting: Setting) -> list[Record]:
     samples: dict[str, tuple[str, list[float]]] = {}
     flaws: list[str] = []
     with penstock(setting) as engine:
-        for load, options in _LOADS.items():
+        for number, (load, options) in enumerate(_LOADS.items()):
             settings = BenchSettings.read(
                 None,
                 url=f"http://127.0.0.1:{engine.port}",
-                seed=setting.prompts.seed,
+                seed=setting.prompts.seed + number * setting.repeats,
                 repeats=setting.repeats,
+                body=_BODY,
                 **_LENGTHS,
                 **options,
             )
@@ -58,4 +60,4 @@ def measure(setting: Setting) -> list[Record]:
         " from when a request was due to its text's arrival, the server from the request's arrival to the token.",
         *(f"The client was late. {flaw}" for flaw in flaws),
     )
-    return [make_record(setting, engine, NAME, {"loads": _LOADS, **_LENGTHS}, metrics, notes)]
+    return [make_record(setting, engine, NAME, {"loads": _LOADS, "body": _BODY, **_LENGTHS}, metrics, notes)]

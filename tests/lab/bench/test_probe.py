@@ -51,6 +51,15 @@ def test_a_server_that_refuses_ignore_eos_is_asked_without_where_that_will_do() 
             probe(Endpoint.open(url))
 
 
+def test_more_least_tokens_than_a_short_answer_has_are_no_reason_to_refuse() -> None:
+    def strict(body: dict[str, Any]) -> Response:
+        return stream("a", "b") if body.get("min_tokens", 0) <= body["max_tokens"] else refusal(400, "min_tokens")
+
+    with answering(strict) as url:
+        found = probe(Endpoint.open(url, body={"min_tokens": 64}))
+    assert found.endpoint.body == {"min_tokens": 64}
+
+
 def test_an_answer_in_one_piece_and_one_without_usage_are_noted() -> None:
     whole = {
         "choices": [{"index": 0, "text": "a b c", "finish_reason": "length"}],
