@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200, help="runs of each queue, load and length")
     parser.add_argument("--sweeps", type=int, default=40, help="sweeps of each service")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "stability.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "simulated" / "stability.json")
     arguments = parser.parse_args()
     rates, metrics = verdicts(arguments.runs)
     metrics += limits(arguments.sweeps)

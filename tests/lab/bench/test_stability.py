@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from benchmarks.queues import in_order, poisson, services, shared
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from benchmarks.queues import in_order, poisson, services, shared
 from penstock.lab.bench.stability import Verdict, judge_times, steady_share
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from benchmarks.queues import in_order, poisson, services
 from benchmarks.stability import sweep
+
 from penstock.lab.bench.capacity import Evidence, limit_of
 from penstock.lab.bench.knee import crossing
 from penstock.lab.bench.stability import Stability, Verdict, judge_times
@@ -56,7 +56,7 @@ def test_the_steps_are_never_exceeded_and_are_named_as_the_reason() -> None:
     assert said(found).startswith("No saturation up to")
 
 
-def test_a_client_that_is_too_late_twice_ends_the_search() -> None:
+def test_a_client_that_is_too_late_again_and_again_ends_the_search() -> None:
     def late(load: Load, requests: int, seconds: float) -> Point:
         point = as_offered(load, requests, seconds)
         return replace(point, disturbed=True, invalid=("The client sent late.",)) if load.value > 100 else point

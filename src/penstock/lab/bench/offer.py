@@ -200,7 +200,8 @@ def _run(
         if over:
             return
         behind = manner.give_up is not None and counts["in_flight"] >= manner.give_up
-        if not drained and (behind or (stop_ns is not None and now >= stop_ns and not closed)):
+        over_time = stop_ns is not None and now >= stop_ns and (not closed or counts["waiting"] > 0)
+        if not drained and (behind or over_time):
             generator.drain()
             closed = drained = feed.stopped = True
             feed.gave_up = (now - start_ns) / 1e9 if behind else None

@@ -33,7 +33,8 @@ _LEAST_REQUESTS = 100
 _ROUNDS = 6  # of a closed loop, at least
 _RESPONSES = 50  # that an open loop lasts, if there is time: only then a steady number in the system shows as such
 _GIVE_UP_SHARE = 0.25  # of the requests of a point that wait: it is overloaded beyond doubt
-_DISTURBED = 0.02  # of a run's length, late
+_DISTURBED = 0.02  # of a run's length, late with one request in a hundred
+_STALLED = 0.05  # of a run's length, in one go: shows as a backlog of as many of its requests
 _SPOILT = 0.1  # of an SLO's bound
 _CPU = 0.9  # of the generator's thread
 _DRAIN_S = 5.0  # at least
@@ -150,8 +151,8 @@ def _disturbed(run: Observations) -> bool:
     A few milliseconds spoil a TTFT and are nothing beside a run.
     """
     client, length = run.meta["client"], float(run.due.max() - run.due.min()) if len(run) else 0.0
-    late = max(client["schedule_delay_p99"], client["loop_lag_max"])
-    return bool(late > _DISTURBED * length or client["cpu"] > _CPU * client["wall"])
+    late, stalled = client["schedule_delay_p99"] > _DISTURBED * length, client["loop_lag_max"] > _STALLED * length
+    return bool(late or stalled or client["cpu"] > _CPU * client["wall"])
 
 
 def _spoils(run: Observations, slo: Slo) -> bool:

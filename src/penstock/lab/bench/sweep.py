@@ -1,9 +1,9 @@
 """The search for the highest load that holds.
 
-In offered rate: a closed loop with 1, 8, 64 ... requests at once, which can't run away, is a first guess at the
-capacity. Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer;
-with an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow
-and both sides are shown, or when steps or time are used up.
+In offered rate: closed loops with 1, 8, 64 ... requests at once, which can't run away, give a first guess at capacity.
+Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer; with
+an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow and
+both sides are shown, or when steps or time are used up.
 
 In concurrency: geometric growth until throughput stops growing or the SLO is missed, then halving on a logarithmic
 scale. Without an SLO the result is the fewest requests at once that give 95 % of the highest throughput.
@@ -36,7 +36,7 @@ _ABOVE = (0.12, 0.08, 0.06, 0.045, 0.035, 0.03)  # from what is believed
 _BELOW = (0.15, 0.08, 0.06, 0.045, 0.035, 0.03)
 _SAFE = 0.85  # of the limit: where even a short run shows that a load holds
 _NEAR = 0.2  # from the limit: how close points that held and points that didn't must be
-_INVALID_IN_TURN = 2
+_INVALID_IN_TURN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,11 @@ class Plan:
     axis: Literal["rate", "concurrency"] = "rate"
     steps: int = 12
     budget: float = 600.0  # s of offering
-    requests: int = 2500  # of each point
+    requests: int = 3000  # of each point
     tolerance: float = 0.02  # half the interval, as a share of the limit
     target: float | None = None  # share of requests that must meet the SLO; None: there is none
     max_rate: float | None = None
     max_concurrency: int = 512
-
-
-Trial = "Callable[[Load, int, float], Point]"  # a load, requests, and seconds at most
 
 
 @dataclass(slots=True, eq=False)
@@ -212,8 +209,9 @@ def _next_rate(sweep: Sweep) -> Load | None:
             return more
     limit = sweep.limit
     if limit is None:
-        top = max([point.load.value for point in opened] + [point.stability.served for point in points], default=1.0)
-        if plan.max_rate is not None and top >= plan.max_rate * 0.999:
+        highest = max((point.load.value for point in opened), default=0.0)
+        top = max([highest, *(point.stability.served for point in points)], default=1.0) or 1.0
+        if plan.max_rate is not None and highest >= plan.max_rate * 0.999:
             sweep.ended = "the highest rate allowed holds"
             return None
         rate = top * (1.12 if not opened and not _linear(closed) else 2.0)
