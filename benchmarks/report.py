@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING
 
-from penstock.lab.journal.chart import Chart, Line, Point
 from penstock.core.record import Record
+from penstock.lab.journal.chart import Chart, Line, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable

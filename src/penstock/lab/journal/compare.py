@@ -95,7 +95,7 @@ def repeats_of(exhibit: Exhibit, metric: str) -> tuple[float, ...]:
     found = metric_of(exhibit.record, metric)
     if found is None:
         return ()
-    if found[0].samples and _are_repeats(exhibit.record, found[0].n):
+    if found[0].samples and are_repeats(exhibit.record, found[0].n):
         return found[0].samples
     files = [file.path for file in exhibit.record.files if file.path.endswith(".npz")]
     name, statistic = split_metric(metric)
@@ -201,7 +201,7 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
     logs, squares, degrees = [], [], []
     for record in (a, b):
         found = metric_of(record, metric)
-        if found is None or found[0].ci is None or found[0].mean <= 0 or not _are_repeats(record, found[0].n):
+        if found is None or found[0].ci is None or found[0].mean <= 0 or not are_repeats(record, found[0].n):
             return None
         own = found[0]
         half = (found[0].ci.high - found[0].ci.low) / 2
@@ -214,7 +214,7 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
     return Ratio(min(degrees) + 1, logs[1] - logs[0], math.sqrt(total), freedom, None)
 
 
-def _are_repeats(record: Record, n: int) -> bool:
+def are_repeats(record: Record, n: int) -> bool:
     """Whether n samples are so many as the workload says it was repeated; of requests there are more."""
     work = record.workload.parameters
     counts = [value for name in ("repeats", "rounds") if isinstance(value := work.get(name), int)]
