@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import embeddings, prefill, quality, report, roofline
+from benchmarks import embeddings, load_report, prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
 from benchmarks.keep import keep
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
@@ -112,6 +112,12 @@ def _embeddings(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _load_report(arguments: argparse.Namespace) -> None:
+    record = load_report.measure(arguments.requests, arguments.pieces, arguments.repeats, arguments.seed)
+    record.save(arguments.out / f"{load_report.NAME}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -175,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     embeddings_command.add_argument("--repeats", type=int, default=20, help="calls of each size")
     embeddings_command.set_defaults(run=_embeddings)
+
+    load_report_command = commands.add_parser(
+        "load-report", parents=[common], help="what reporting on a million requests costs"
+    )
+    load_report_command.add_argument("--requests", type=int, default=1_000_000)
+    load_report_command.add_argument("--pieces", type=int, default=100, help="of each answer")
+    load_report_command.add_argument("--repeats", type=int, default=5)
+    load_report_command.set_defaults(run=_load_report)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

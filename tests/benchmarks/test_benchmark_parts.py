@@ -89,7 +89,7 @@ time.sleep(600)
 
 
 def test_stopping_a_child_leaves_nothing_of_its_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.processes._STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("penstock.lab.bench.engines.process._STOP_TIMEOUT_S", 0.5)
     child = Child([sys.executable, "-c", PARENT], tmp_path / "log", pipes=True)
     stubborn = int(child.stdout.readline())
     assert child.memory().rss > 1 << 20

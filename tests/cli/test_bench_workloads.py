@@ -28,9 +28,7 @@ def test_given_workloads_then_all_are_listed_with_their_options(capsys: pytest.C
     }
 
 
-def test_given_a_workload_then_what_it_would_send_is_shown(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_given_a_workload_then_what_it_would_send_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run(["bench", "workload", "show", "synthetic?input_tokens=20&output_tokens=3-5", "--count", "50", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["spreads"]["input words"] == {"count": 50, "mean": 20, "p50": 20, "p90": 20, "p99": 20, "max": 20}

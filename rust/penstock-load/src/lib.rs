@@ -9,7 +9,7 @@
 //! | [`job`], `heard` | the request on it, and what was answered when |
 //! | [`http`], [`sse`], [`answer`] | bytes to body, body to events, events to text and usage |
 //! | [`outcomes`] | what was observed, in columns |
-//! | [`clock`], [`alarm`] | the monotonic clock, and waking at a nanosecond of it |
+//! | [`clock`], [`alarm`], [`sched`] | the monotonic clock, and waking at a nanosecond of it |
 //! | [`stub`] | a server that answers as late, as badly and as often as it is told to |
 
 pub mod alarm;
@@ -23,6 +23,7 @@ pub mod job;
 pub mod lag;
 pub mod limits;
 pub mod outcomes;
+pub mod sched;
 pub mod slots;
 pub mod sse;
 pub mod stub;

@@ -7,6 +7,7 @@ use crate::generator::{FIRST, Health, Shared, Target, locked};
 use crate::job::{Job, Submission};
 use crate::limits;
 use crate::outcomes::{Columns, Ending};
+use crate::sched;
 use crate::slots::Slots;
 use crate::timed::Timed;
 use mio::event::Event;
@@ -73,6 +74,7 @@ impl Turns {
     }
 
     pub(crate) fn run(&mut self) -> io::Result<()> {
+        sched::prefer_short_turns();
         let began = Began { wall: clock::now(), cpu: clock::thread_cpu(), cpu_wait: clock::thread_wait() };
         let mut events = Events::with_capacity(1024);
         let mut heartbeat = began.wall + HEARTBEAT;
@@ -133,10 +135,11 @@ impl Turns {
     fn start_due(&mut self) {
         while self.in_flight < self.target.slots {
             let now = clock::now();
+            let nothing_else = self.in_flight == 0 && self.timed.is_empty(); // that they could follow
             if self.timed.peek().is_some_and(|Reverse(first)| first.0 <= now) {
                 let Some(Reverse(Timed(due, _, submission))) = self.timed.pop() else { return };
                 self.start(submission, due, now);
-            } else if let Some(due) = self.freed.front().copied().or((self.in_flight == 0).then_some(now)) {
+            } else if let Some(due) = self.freed.front().copied().or(nothing_else.then_some(now)) {
                 let Some(submission) = self.untimed.pop_front() else { return };
                 self.start(submission, due, now);
             } else {

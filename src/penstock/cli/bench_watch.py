@@ -25,7 +25,7 @@ _HEADINGS = ("repeat", "elapsed", "sent", "in flight", "done", "failed", "tokens
 @contextmanager
 def watching(repeats: int, *, quiet: bool = False) -> Iterator[Callable[[int, Progress], None]]:
     """Give what `measure` tells its progress to. A first Ctrl-C interrupts, a second one kills."""
-    with _once_interruptible():
+    with once_interruptible():
         if quiet:
             yield lambda _repeat, _progress: None
         elif sys.stderr.isatty():
@@ -94,7 +94,7 @@ def _cells(repeat: int, repeats: int, progress: Progress) -> list[str]:
 
 
 @contextmanager
-def _once_interruptible() -> Iterator[None]:
+def once_interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt the first time; the second time they do what they do by default."""
     both = (signal.SIGINT, signal.SIGTERM)
 

@@ -57,13 +57,14 @@ class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `method` is "t" (Student's t) or "bootstrap" (percentile bootstrap with a fixed seed; Efron and
     Tibshirani, An Introduction to the Bootstrap, chapter 13), which both take the samples as independent, "sections"
     (of a mean: Student's t over consecutive parts of the run, so that requests that waited for each other count for
-    less) or "ranks" (of a percentile: order statistics, by ranks that allow for the same).
+    less), "ranks" (of a percentile: order statistics, by ranks that allow for the same) or "posterior" (of a limit:
+    what is believed of it after all of a sweep's points).
     """
 
     low: float
     high: float
     level: float
-    method: Literal["t", "bootstrap", "sections", "ranks"]
+    method: Literal["t", "bootstrap", "sections", "ranks", "posterior"]
 
     def __post_init__(self) -> None:
         _require_finite("confidence interval", low=self.low, high=self.high, level=self.level)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import InvalidRequestError
-from penstock.lab.bench.arrivals import ClosedLoop, Gamma, Given, Stage, Stages, schedule
+from penstock.lab.bench.arrivals import ClosedLoop, Gamma, Stage, Stages, schedule
 from penstock.lab.bench.planned import Planned
 
 
@@ -81,7 +81,9 @@ def test_given_any_stages_then_times_never_fall_nor_pass_the_end(parts: list[Sta
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0.1, 1000), st.floats(0, 1))
-def test_given_a_stage_then_when_inverts_what_is_expected(start: float, end: float, seconds: float, share: float) -> None:
+def test_given_a_stage_then_when_inverts_what_is_expected(
+    start: float, end: float, seconds: float, share: float
+) -> None:
     stage = Stage(start, end, seconds)
     at = share * seconds
     expected = start * at + (end - start) / seconds * at**2 / 2
@@ -100,20 +102,6 @@ def test_given_what_are_no_stages_then_they_are_refused(text: str) -> None:
 def test_given_stages_then_their_description_can_be_read_again() -> None:
     stages = Stages.parse("5:30, 0.5-20:60.5", 2.0)
     assert Stages.parse(stages.describe()["stages"], 2.0) == stages
-
-
-def test_given_times_from_elsewhere_then_they_are_windowed_and_scaled() -> None:
-    given_times = Given((0.0, 1.0, 2.0, 3.0, 5.0), speed=2.0, start=1.0, stop=5.0)
-    assert list(given_times.times(0)) == [0.0, 0.5, 1.0]
-    assert given_times.rate == 2.0
-
-
-@pytest.mark.parametrize("wrong", [{"speed": 0}, {"start": 5, "stop": 5}, {"start": -1}])
-def test_given_no_window_then_it_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InvalidRequestError):
-        Given((0.0, 1.0), **wrong)
-    with pytest.raises(InvalidRequestError, match="never fall"):
-        Given((1.0, 0.0))
 
 
 def test_given_a_closed_loop_with_a_ramp_then_its_first_round_is_spread_over_it() -> None:

@@ -8,6 +8,7 @@ use super::wire;
 use crate::alarm::Alarm;
 use crate::clock::{self, MILLISECOND, Nanos, SECOND};
 use crate::limits;
+use crate::sched;
 use crate::slots::Slots;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -106,6 +107,7 @@ struct Server {
 
 impl Server {
     fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        sched::prefer_short_turns();
         let mut events = Events::with_capacity(1024);
         while !stop.load(Relaxed) {
             let first = self.timers.peek().map(|Reverse(first)| first.0);

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from penstock.lab.bench.planned import Planned
@@ -183,40 +183,6 @@ class Stages:
 
     def describe(self) -> dict[str, Any]:
         return {"arrivals": "stages", "stages": ",".join(map(str, self.stages)), "burstiness": self.burstiness}
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Times from elsewhere, as of a trace: those from `start` up to `stop`, which then begin at 0, `speed` times as
-    fast."""
-
-    given: Sequence[float]  # s, never falling
-    speed: float = 1.0
-    start: float = 0.0
-    stop: float = math.inf
-
-    def __post_init__(self) -> None:
-        if any(after < before for before, after in pairwise(self.given)):
-            raise InvalidRequestError("Arrival times must never fall.", param="arrivals")
-        if not (self.speed > 0 and 0 <= self.start < self.stop):
-            raise InvalidRequestError(
-                f"A window goes from 0 or later to a later time, at a speed over 0; got {self.start} to {self.stop} at"
-                f" {self.speed}.",
-                param="arrivals",
-            )
-
-    @property
-    def rate(self) -> float:
-        """Requests/s from the first to the last."""
-        times = list(self.times(0))
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
-
-    def times(self, seed: int) -> Iterator[float]:  # noqa: ARG002 - the protocol's signature
-        return ((at - self.start) / self.speed for at in self.given if self.start <= at < self.stop)
-
-    def describe(self) -> dict[str, Any]:
-        window = {} if math.isinf(self.stop) else {"to": self.stop}
-        return {"arrivals": "given", "count": len(self.given), "speed": self.speed, "from": self.start, **window}
 
 
 def _intervals(burstiness: float, seed: int) -> Iterator[float]:

@@ -14,6 +14,7 @@ counts:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import erf, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,7 +114,7 @@ def _of_slo(point: Evidence, grid: NDArray[np.float64], target: float) -> NDArra
         return np.zeros(len(grid))
     share, error = point.share
     meets = _WRONG + (1 - 2 * _WRONG) * _normal((share - target) / error)
-    return np.where(grid >= point.load, np.log(meets), np.log(1 - meets))
+    return np.asarray(np.where(grid >= point.load, np.log(meets), np.log(1 - meets)))
 
 
 def _normalized(log: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,6 +128,4 @@ def _above(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _normal(z: float) -> float:
-    from math import erf, sqrt
-
     return 0.5 * (1 + erf(z / sqrt(2)))

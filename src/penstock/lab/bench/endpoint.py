@@ -144,7 +144,9 @@ def _trust(ca: Path) -> tuple[bytes, ssl.SSLContext]:
         pem = ca.read_bytes()
         context.load_verify_locations(cadata=pem.decode())
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise InvalidRequestError(f"{ca} holds no certificates in PEM that can be read: {error}.", param="ca") from error
+        raise InvalidRequestError(
+            f"{ca} holds no certificates in PEM that can be read: {error}.", param="ca"
+        ) from error
     return pem, context
 
 

@@ -9,8 +9,9 @@ is all that is in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from penstock.core.errors import InvalidRequestError
@@ -18,7 +19,8 @@ from penstock.core.record import CONFIDENCE, Interval, Metric
 from penstock.lab.bench.summary import PERCENTILES, interval_of_mean, ranks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20  # pieces
 _LOW_BITS = 14  # of 32: bins of 1/512 of their value
 _BINS = 0x7F800000 >> _LOW_BITS  # the first that holds no finite number
+_BELOW = 1 - 1e-12  # weights that are no whole numbers add up to a little less or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +97,6 @@ def _ranges(ends: NDArray[np.int64], section: NDArray[np.int64]) -> Iterator[tup
         first = last
 
 
-def gap_metrics(runs: Sequence[Run], sections: Sections) -> list[Metric]:
-    """`chunk_gap`, a value a gap, and `itl`, a value a token that came at the end of one; none if there are no gaps."""
-    if not any(_all_blocks(runs)):
-        return []
-    chunk_gap = _measure("chunk_gap", lambda: ((b.section, b.gaps, None) for b in _all_blocks(runs)), sections)
-    itl = _measure("itl", lambda: ((b.section, b.gaps / b.tokens, b.tokens) for b in _all_blocks(runs)), sections)
-    return [chunk_gap, itl]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """What `blocks` wants of a run."""
@@ -120,78 +114,121 @@ def _all_blocks(runs: Sequence[Run]) -> Iterator[Block]:
                 yield block
 
 
-Values = tuple[int, "NDArray[np.float32]", "NDArray[np.float32] | None"]  # section, values, weights
+def gap_metrics(runs: Sequence[Run], sections: Sections) -> list[Metric]:
+    """`chunk_gap`, a value a gap, and `itl`, a value a token that came at the end of one; none if there are no gaps."""
+    chunk_gap, itl = _Bins(len(sections.run)), _Bins(len(sections.run))
+    single = True  # a token to each piece: both are the same
+    for block in _all_blocks(runs):
+        counted = _Histogram.of(block.gaps, None)
+        chunk_gap.add(block.section, counted)
+        alike = bool((block.tokens == 1).all())
+        itl.add(block.section, counted if alike else _Histogram.of(block.gaps / block.tokens, block.tokens))
+        single = single and alike
+    if not chunk_gap.n:
+        return []
+    chosen = [_Chosen("chunk_gap", chunk_gap, sections)] + ([] if single else [_Chosen("itl", itl, sections)])
+    for block in _all_blocks(runs):
+        chosen[0].add(block.gaps, None)
+        if not single:
+            chosen[1].add(block.gaps / block.tokens, block.tokens)
+    found = [each.metric() for each in chosen]
+    return found if not single else [*found, msgspec.structs.replace(found[0], name="itl")]
+
+
+class _Histogram(NamedTuple):
+    """Of one block."""
+
+    weights: NDArray[np.floating] | NDArray[np.integer]  # [up to the highest bin]
+    sum: float
+    n: int
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], weights: NDArray[np.float32] | None) -> Self:
+        bins = values.view(np.uint32) >> _LOW_BITS
+        if int(bins.max()) >= _BINS:
+            raise InvalidRequestError("The observations hold gaps between pieces of text that are no times.")
+        total = values.sum(dtype=np.float64) if weights is None else np.dot(values, weights)
+        return cls(np.bincount(bins, weights), float(total), len(values), float(values.min()), float(values.max()))
 
 
 class _Bins:
-    """Weights of a quantity's values by section and bin: the first pass."""
+    """Weights of a quantity's values by section and bin: what the first pass finds."""
 
-    def __init__(self, values: Iterator[Values], sections: int) -> None:
+    def __init__(self, sections: int) -> None:
         self.weights = np.zeros((sections, _BINS))
         self.sums = np.zeros(sections)
         self.n, self.min, self.max = 0, np.inf, -np.inf
-        for section, block, weights in values:
-            bins = block.view(np.uint32) >> _LOW_BITS
-            if int(bins.max()) >= _BINS:
-                raise InvalidRequestError("The observations hold gaps between pieces of text that are no times.")
-            found = np.bincount(bins, weights)
-            self.weights[section, : len(found)] += found
-            self.sums[section] += block.sum(dtype=np.float64) if weights is None else np.dot(block, weights)
-            self.n += len(block)
-            self.min, self.max = min(self.min, float(block.min())), max(self.max, float(block.max()))
-        self.mass = np.cumsum(self.weights.sum(axis=0))
 
-    def bin_at(self, mass: float) -> int:
+    def add(self, section: int, found: _Histogram) -> None:
+        self.weights[section, : len(found.weights)] += found.weights
+        self.sums[section] += found.sum
+        self.n += found.n
+        self.min, self.max = min(self.min, found.min), max(self.max, found.max)
+
+
+class _Chosen:
+    """The order statistics that a metric wants, and the values in their bins: the second pass."""
+
+    def __init__(self, name: str, bins: _Bins, sections: Sections) -> None:
+        self._name, self._bins, self._run = name, bins, sections.run
+        self._mass = np.cumsum(bins.weights.sum(axis=0))
+        self._by_section = bins.weights.sum(axis=1)
+        self._wanted = self._choose()
+        needed = sorted({self._bin_at(mass) for pair in self._wanted.values() for mass in pair})
+        self._slot = np.full(_BINS, -1, np.int64)
+        self._slot[needed] = np.arange(len(needed))
+        self._fine = np.zeros(len(needed) << _LOW_BITS)
+
+    def _choose(self) -> dict[str, tuple[float, float]]:
+        """Masses (weight at or below a value) to interpolate between, or of an interval's ends."""
+        total = float(self._mass[-1])
+        wanted: dict[str, tuple[float, float]] = {}
+        for percent in PERCENTILES:
+            at = int(self._position(percent))
+            wanted[f"p{percent}"] = (at + 1, min(at + 2, total))
+            below = self._bins.weights[:, : self._bin_at(at + 1) + 1].sum(axis=1)
+            ranks = ranks_of(round(total), percent / 100, below, self._by_section, self._run)
+            if ranks is not None:
+                wanted[f"interval p{percent}"] = (float(ranks[0]), float(ranks[1]))
+        return wanted
+
+    def _position(self, percent: float) -> float:
+        """Of a percentile, among as many ordered values as there is weight."""
+        return max(0.0, (float(self._mass[-1]) - 1) * percent / 100)
+
+    def _bin_at(self, mass: float) -> int:
         """Of the smallest value with so much weight at or below it."""
-        return int(min(np.searchsorted(self.mass, mass * (1 - 1e-12)), np.searchsorted(self.mass, self.mass[-1])))
+        highest = np.searchsorted(self._mass, self._mass[-1])  # rounding may ask for more than there is
+        return int(min(np.searchsorted(self._mass, mass * _BELOW), highest))
 
-
-def _measure(name: str, values: Callable[[], Iterator[Values]], sections: Sections) -> Metric:
-    bins = _Bins(values(), len(sections.run))
-    total, by_section = float(bins.mass[-1]), bins.weights.sum(axis=1)
-    wanted: dict[str, tuple[float, float]] = {}  # masses to interpolate between, or of an interval's ends
-    share: dict[str, float] = {}
-    for percent in PERCENTILES:
-        at = max(0.0, (total - 1) * percent / 100)
-        wanted[f"p{percent}"] = (int(at) + 1, min(int(at) + 2, total))
-        share[f"p{percent}"] = at - int(at)
-        below = bins.weights[:, : bins.bin_at(int(at) + 1) + 1].sum(axis=1)
-        ranks = ranks_of(round(total), percent / 100, below, by_section, sections.run)
-        if ranks is not None:
-            wanted[f"interval p{percent}"] = (float(ranks[0]), float(ranks[1]))
-    exact = _select(values(), bins, {mass for pair in wanted.values() for mass in pair})
-    found, intervals = {}, {}
-    for key, share_above in share.items():
-        low, high = (exact[mass] for mass in wanted[key])
-        found[key] = min(low + (high - low) * share_above, high)
-        if (pair := wanted.get(f"interval {key}")) is not None:
-            intervals[key] = Interval(exact[pair[0]], exact[pair[1]], CONFIDENCE, "ranks")
-    mean = min(max(float(bins.sums.sum()) / total, bins.min), bins.max)
-    return Metric(
-        name=name, unit="s", n=bins.n, mean=mean, **found, min=bins.min, max=bins.max,
-        ci=interval_of_mean(mean, bins.sums, by_section, sections.run), intervals=intervals,
-        samples=(),
-    )  # fmt: skip
-
-
-def _select(values: Iterator[Values], bins: _Bins, masses: set[float]) -> dict[float, float]:
-    """The value at each mass: the second pass."""
-    slot = np.full(_BINS, -1, np.int64)
-    needed = sorted({bins.bin_at(mass) for mass in masses})
-    slot[needed] = np.arange(len(needed))
-    weights_of = np.zeros(len(needed) << _LOW_BITS)
-    for _, block, weights in values:
-        bits = block.view(np.uint32)
-        where = slot[bits >> _LOW_BITS]
+    def add(self, values: NDArray[np.float32], weights: NDArray[np.float32] | None) -> None:
+        bits = values.view(np.uint32)
+        where = self._slot[bits >> _LOW_BITS]
         hit = np.flatnonzero(where >= 0)
         fine = (where[hit] << _LOW_BITS) | (bits[hit] & ((1 << _LOW_BITS) - 1))
-        weights_of += np.bincount(fine, None if weights is None else weights[hit], minlength=len(weights_of))
-    found = {}
-    for mass in masses:
-        at = bins.bin_at(mass)
-        before = float(bins.mass[at - 1]) if at else 0.0
-        inside = weights_of[slot[at] << _LOW_BITS : (slot[at] + 1) << _LOW_BITS]
-        reached = before + np.cumsum(inside)
-        low = min(np.searchsorted(reached, mass * (1 - 1e-12)), np.flatnonzero(inside)[-1])
-        found[mass] = float(np.array([(at << _LOW_BITS) | int(low)], np.uint32).view(np.float32)[0])
-    return found
+        self._fine += np.bincount(fine, None if weights is None else weights[hit], minlength=len(self._fine))
+
+    def _value_at(self, mass: float) -> float:
+        at = self._bin_at(mass)
+        before = float(self._mass[at - 1]) if at else 0.0
+        inside = self._fine[self._slot[at] << _LOW_BITS : (self._slot[at] + 1) << _LOW_BITS]
+        low = min(np.searchsorted(before + np.cumsum(inside), mass * _BELOW), np.flatnonzero(inside)[-1])
+        return float(np.array([(at << _LOW_BITS) | int(low)], np.uint32).view(np.float32)[0])
+
+    def metric(self) -> Metric:
+        """When all values were added."""
+        bins, exact = self._bins, {key: tuple(map(self._value_at, pair)) for key, pair in self._wanted.items()}
+        found, intervals = {}, {}
+        for percent in PERCENTILES:
+            key, at = f"p{percent}", self._position(percent)
+            low, high = exact[key]
+            found[key] = min(low + (high - low) * (at - int(at)), high)
+            if (ends := exact.get(f"interval {key}")) is not None:
+                intervals[key] = Interval(ends[0], ends[1], CONFIDENCE, "ranks")
+        mean = min(max(float(bins.sums.sum() / self._mass[-1]), bins.min), bins.max)
+        return Metric(
+            name=self._name, unit="s", n=bins.n, mean=mean, **found, min=bins.min, max=bins.max,
+            ci=interval_of_mean(mean, bins.sums, self._by_section, self._run), intervals=intervals, samples=(),
+        )  # fmt: skip

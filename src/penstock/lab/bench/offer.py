@@ -66,6 +66,7 @@ class _Feed:
         self.conversations: dict[int, tuple[Planned, list[Message], deque[Turn]]] = {}
         self.exhausted = False
         self.stopped = False  # by the duration
+        self.gave_up: float | None = None  # s after the start
 
     def encode(self, planned: Planned) -> tuple[int, bytes]:
         number = len(self.wanted)
@@ -164,8 +165,9 @@ def offer(
         "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
         "client": generator.health() | {"retried": generator.counters()["retried"]},
         "cut": cut,
-        "duration": manner.duration,
+        "duration": manner.duration if feed.gave_up is None else feed.gave_up,
         "stopped": feed.stopped,  # by the duration, with more to send
+        "gave_up": feed.gave_up is not None,
     }
     return Observations.from_native([part for part in parts if part["id"]], start_ns, columns, meta)
 
@@ -201,6 +203,7 @@ def _run(
         if not drained and (behind or (stop_ns is not None and now >= stop_ns and not closed)):
             generator.drain()
             closed = drained = feed.stopped = True
+            feed.gave_up = (now - start_ns) / 1e9 if behind else None
         if manner.drain is not None and closed and (drained or counts["waiting"] == 0):
             cut_ns = cut_ns or now + int(manner.drain * 1e9)
             if now >= cut_ns:

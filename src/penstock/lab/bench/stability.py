@@ -19,7 +19,7 @@ the server keeps up, as the first long ones have yet to end; how much is known f
 came first, and is subtracted. Latencies are not tested: within a busy hour they move together, and each long one would
 be called a trend.
 
-`benchmarks/scenarios/stability.py` measures both error rates on simulated queues of many kinds.
+`python -m benchmarks.stability` measures both error rates on simulated queues of many kinds.
 """
 
 from __future__ import annotations
@@ -95,16 +95,22 @@ def judge(seen: Observations) -> Stability:
 
 def judge_closed(seen: Observations) -> Stability:
     """Of a closed loop, which can't fall behind: only the rate it was served at."""
-    n = len(seen)
-    last = float(np.max(seen.due)) if n else 0.0
+    failed = 1 - float(np.isin(seen.ending, (Ending.WHOLE, Ending.CUT)).mean()) if len(seen) else 1.0
+    found = judge_closed_times(seen.due, seen.end, seen.ending == Ending.WHOLE)
+    if failed > _REFUSED:
+        return _with(found, Verdict.OVERLOADED, f"{failed:.1%} of the requests failed.")
+    return found
+
+
+def judge_closed_times(due: NDArray[np.float64], end: NDArray[np.float64], whole: NDArray[np.bool_]) -> Stability:
+    """Of requests due at `due` [n] and over at `end` [n] (NaN: not when the run was), whole answers marked."""
+    n, last = len(due), float(np.max(due)) if len(due) else 0.0
     begin = _FILLING * last
-    level = float((np.clip(np.nan_to_num(seen.end, nan=last), begin, last) - np.clip(seen.due, begin, last)).sum())
-    served, error = _rate(np.sort(seen.end[seen.ending == Ending.WHOLE]), np.linspace(begin, last, BLOCKS + 1))
-    failed = 1 - float(np.isin(seen.ending, (Ending.WHOLE, Ending.CUT)).mean()) if n else 1.0
+    level = float((np.clip(np.nan_to_num(end, nan=last), begin, last) - np.clip(due, begin, last)).sum())
+    served, error = _rate(np.sort(end[whole]), np.linspace(begin, last, BLOCKS + 1))
     few = n < _FEWEST / 2 or served == 0
-    verdict = Verdict.OVERLOADED if failed > _REFUSED else Verdict.INCONCLUSIVE if few else Verdict.STABLE
-    reason = f"{failed:.1%} of the requests failed." if failed > _REFUSED else f"{n} requests are few." if few else ""
-    return Stability(verdict, reason, served, served, error, level / (last - begin) if last > 0 else 0.0)
+    found = Stability(Verdict.STABLE, "", served, served, error, level / (last - begin) if last > 0 else 0.0)
+    return _with(found, Verdict.INCONCLUSIVE, f"{n} requests are few.") if few else found
 
 
 def steady_share(seen: Observations, good: NDArray[np.bool_]) -> tuple[float, float]:
@@ -147,10 +153,11 @@ def judge_times(due: NDArray[np.float64], end: NDArray[np.float64], whole: NDArr
     served, served_error = _rate(np.sort(end[whole]), fine[::_FINE])
 
     steps = np.diff(level[::_FINE]).astype(np.float64)
-    response = np.minimum(end[: max(5, int(_EARLY * n))], last) - due[: max(5, int(_EARLY * n))]
+    early = max(5, int(_EARLY * n))
+    response = np.minimum(end[:early] - due[:early], length)
     filling = offered * float((response - np.minimum(response, begin - first)).mean())
     rise = float(level[-1] - level[0]) - filling
-    walk = float(steps.std(ddof=1)) * np.sqrt(BLOCKS)
+    walk = float(steps.std(ddof=1)) * BLOCKS**0.5
     growth = rise / walk if walk else 0.0 if rise <= 0 else np.inf
     wander = float(level.std()) / walk if walk else 0.0
     height = float(level.mean() - level.min()) / walk if walk else 0.0
@@ -188,4 +195,4 @@ def _rate(ends: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[float,
     if window <= 0:
         return 0.0, 0.0
     per_block = np.diff(np.searchsorted(ends, edges[::5], "right"))
-    return float(per_block.sum() / window), float(per_block.std(ddof=1) * np.sqrt(len(per_block)) / window)
+    return float(per_block.sum() / window), float(per_block.std(ddof=1)) * len(per_block) ** 0.5 / window

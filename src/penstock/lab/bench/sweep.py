@@ -1,7 +1,7 @@
 """The search for the highest load that holds.
 
-In offered rate: a closed loop with 1, 8, 64 ... requests at once is a first guess at the capacity, as it can't run
-away. Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer;
+In offered rate: a closed loop with 1, 8, 64 ... requests at once, which can't run away, is a first guess at the
+capacity. Then loads are offered around what `capacity` makes of all points so far, in turn above and below it, ever nearer;
 with an SLO that binds before capacity does, at the middle of what is believed of it. It ends when the interval is narrow
 and both sides are shown, or when steps or time are used up.
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from penstock.lab.bench.stability import Stability
 
 _GROWTH = 8  # of concurrency, looking for a first guess
+_ROUNDS = 20  # of a closed loop that is a first guess
 _STILL_GROWS = 1.25  # times the throughput of before
 _PLATEAU = 0.9  # of the throughput of the point before: eight times the requests gave no more
 _LINEAR = 0.6  # of what as many more requests at once would give if they didn't disturb each other
-_OFFSETS = (0.12, 0.08, 0.06, 0.045, 0.035, 0.03)  # from what is believed, above and below
+_ABOVE = (0.12, 0.08, 0.06, 0.045, 0.035, 0.03)  # from what is believed
+_BELOW = (0.15, 0.08, 0.06, 0.045, 0.035, 0.03)
+_SAFE = 0.85  # of the limit: where even a short run shows that a load holds
 _NEAR = 0.2  # from the limit: how close points that held and points that didn't must be
 _INVALID_IN_TURN = 2
 
@@ -50,17 +53,19 @@ class Point:
 
     load: Load
     stability: Stability
-    share: tuple[float, float] | None = None  # of requests within the SLO, and its standard error
+    share: tuple[float, float] | None = None  # of requests within the SLO, and its error; None: the client spoilt it
     requests: int = 0  # that were due
     response: float = 0.0  # s that an answer took, on average
-    invalid: tuple[str, ...] = ()  # why the client can't be believed
+    invalid: tuple[str, ...] = ()  # why the client can't be believed: no latencies are quoted
+    disturbed: bool = False  # the client was so late that not even the verdict can be believed
     cut: bool = False
     measured: Measured | None = None
     bound: Bound | None = None
 
     @property
     def usable(self) -> bool:
-        return not self.invalid and not self.cut
+        """Whether its verdict counts."""
+        return not self.disturbed and not self.cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,7 @@ def search(
             if load is None:
                 break
             steps_left = max(1, plan.steps - len(sweep.points))
-            point = trial(load, _requests(sweep), min(left, max(2 * left / steps_left, plan.budget / 25)))
+            point = trial(load, _requests(sweep, load), min(left, max(2 * left / steps_left, plan.budget / 25)))
             sweep.points.append(point)
             sweep.limit = _limit(sweep)
             if on_point:
@@ -143,12 +148,14 @@ def saturated(point: Point, points: list[Point]) -> bool:
     return any(0 < _PLATEAU * point.stability.served < each.stability.served for each in fewer)
 
 
-def _requests(sweep: Sweep) -> int:
+def _requests(sweep: Sweep, load: Load) -> int:
     """Of the next point: as many as it takes for two of them to tell the capacity well, up to four times the plan's.
 
     The heavier the tail of the lengths, the more vary the rates at which saturated points were served.
     """
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
+    if load.closed:  # on the way to a rate a first guess will do
+        return plan.requests if plan.axis == "concurrency" else min(int(_ROUNDS * load.value), plan.requests)
     needed = [
         (point.stability.served_error / point.stability.served / (0.75 * plan.tolerance)) ** 2 * point.requests / 2
         for point in points
@@ -160,13 +167,18 @@ def _requests(sweep: Sweep) -> int:
 
 def _used_up(sweep: Sweep, left: float) -> bool:
     last = sweep.points[-_INVALID_IN_TURN:]
-    if len(last) == _INVALID_IN_TURN and all(point.invalid for point in last):
+    if len(last) == _INVALID_IN_TURN and all(point.disturbed or _spoilt(sweep, point) for point in last):
         sweep.ended = "the client is the limit"
     elif len(sweep.points) >= sweep.plan.steps:
         sweep.ended = "the steps are used up"
     elif left < sweep.plan.budget / 50:
         sweep.ended = "the time is used up"
     return bool(sweep.ended)
+
+
+def _spoilt(sweep: Sweep, point: Point) -> bool:
+    of_axis = point.load.closed == (sweep.plan.axis == "concurrency")
+    return sweep.plan.target is not None and of_axis and point.share is None
 
 
 def _limit(sweep: Sweep) -> Limit | None:
@@ -209,10 +221,13 @@ def _next_rate(sweep: Sweep) -> Load | None:
     if _settled(sweep, limit):
         sweep.ended = "the interval is narrow enough"
         return None
+    near = any(point.load.value >= (1 - _NEAR) * limit.value for point in sweep.held)
+    if opened and not near and plan.steps - len(sweep.points) <= 2:
+        return Load(_apart(_SAFE * limit.value, [point.load.value for point in opened]))
     if plan.target is not None:
         shared = [point for point in opened if point.share is not None]
         if not shared:
-            return Load(0.85 * limit.value)
+            return Load(_SAFE * max(point.stability.served for point in points))
         if not sweep.held:
             return Load(0.6 * min(point.load.value for point in shared))
         if limit.by_slo > 0.5:
@@ -220,9 +235,9 @@ def _next_rate(sweep: Sweep) -> Load | None:
     above = [point for point in opened if point.load.value > limit.value]
     below = [point for point in opened if point.load.value <= limit.value]
     if len(above) <= len(below):
-        rate = limit.value * (1 + _OFFSETS[min(len(above), len(_OFFSETS) - 1)])
+        rate = limit.value * (1 + _ABOVE[min(len(above), len(_ABOVE) - 1)])
         return Load(min(rate, plan.max_rate or rate))
-    return Load(limit.value * (1 - _OFFSETS[min(len(below), len(_OFFSETS) - 1)]))
+    return Load(limit.value * (1 - _BELOW[min(len(below), len(_BELOW) - 1)]))
 
 
 def _more_at_once(sweep: Sweep, closed: list[Point]) -> Load | None:
@@ -232,7 +247,7 @@ def _more_at_once(sweep: Sweep, closed: list[Point]) -> Load | None:
     last = closed[-1]
     grew = len(closed) < 2 or last.stability.served > _STILL_GROWS * closed[-2].stability.served
     following = min(last.load.value * _GROWTH, sweep.plan.max_concurrency)
-    failed = last.stability.verdict is Verdict.OVERLOADED or bool(sweep.points[-1].invalid)
+    failed = last.stability.verdict is Verdict.OVERLOADED or sweep.points[-1].disturbed
     if failed or not grew or following <= last.load.value or len(closed) >= sweep.plan.steps - 2:
         return None
     return Load(following, closed=True)

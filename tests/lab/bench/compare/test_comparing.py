@@ -100,13 +100,13 @@ def test_given_one_twice_as_slow_when_compared_then_the_ratio_and_the_verdicts_s
     tmp_path: Path,
 ) -> None:
     clock: list[int] = []
-    found = run(Stubbed("a", 0.004, clock), Stubbed("b", 0.008, clock), slo="e2e:30ms")
+    found = run(Stubbed("a", 0.01, clock), Stubbed("b", 0.02, clock), slo="e2e:30ms")
     each = {c.figure: c for c in found.compared}
     assert each["output_throughput"].ratio.estimate == pytest.approx(0.5, rel=0.1)
     assert each["tpot mean"].ratio.estimate == pytest.approx(2, rel=0.1)
-    assert {each[figure].verdict for figure in ("output_throughput", "tpot mean", "e2e mean")} == {Verdict.SLOWER}
+    assert {each[figure].verdict for figure in ("output_throughput", "e2e mean")} == {Verdict.SLOWER}
     assert [slot.name for slot in found.slots] == ["a", "b", "b", "a", "b", "a", "a", "b"]
-    assert "goodput" not in each  # b has none within 30 ms, so there is no ratio
+    assert "goodput" not in each  # none is within 30 ms, so there is no ratio
     assert outcome(found, [])[0] is Outcome.PASS
     assert outcome(found, [Gate.parse("output_throughput slower")])[0] is Outcome.FAIL
     assert outcome(found, [Gate.parse("output_throughput faster")])[0] is Outcome.PASS
@@ -122,7 +122,7 @@ def test_given_one_twice_as_slow_when_compared_then_the_ratio_and_the_verdicts_s
     record.verify_files(tmp_path)
     assert record.metric("output_throughput").n == 4
     assert record.metric("output_throughput_ratio_to_a").mean == pytest.approx(0.5, rel=0.1)
-    assert record.subject.configuration["itl"] == 0.008
+    assert record.subject.configuration["itl"] == 0.02
     assert "slower" in (tmp_path / "comparison.md").read_text()
     price = kept.as_dict()["engines"]["a"]["cost_per_million_output_tokens"]
     assert price == pytest.approx(cost(record.metric("output_throughput").mean * 2, 1.8), rel=0.1)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 MADE = ("synthetic", "prefixes", "conversations", "documents", "json-schema")
 
 
-def _take(name: str, count: int = 200, seed: int = 1, tokenizer: Tokenizer | None = None, **options: Any) -> list[Planned]:
+def _take(
+    name: str, count: int = 200, seed: int = 1, tokenizer: Tokenizer | None = None, **options: Any
+) -> list[Planned]:
     return list(islice(make(name, options, seed, tokenizer).requests(), count))
 
 

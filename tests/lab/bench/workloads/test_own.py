@@ -145,8 +145,12 @@ def test_given_a_file_that_holds_nothing_readable_then_it_is_refused(tmp_path: P
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["prompt", "messages", "conversations", "body", "role", "from"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["prompt", "messages", "conversations", "body", "role", "from"]), inner, max_size=3
+        )
+    ),
     max_leaves=8,
 )
 
@@ -156,6 +160,8 @@ def test_given_any_json_then_it_is_asked_or_refused(tmp_path_factory: pytest.Tem
     try:
         own = _own(tmp_path_factory.mktemp("own"), {"prompt": "a"}, line)
     except InvalidRequestError as error:
-        assert "line 2" in error.message
+        said = error.message
     else:
+        said = "line 2"
         assert all(one.prompt and one.max_tokens >= 1 for one in own.requests())
+    assert "line 2" in said

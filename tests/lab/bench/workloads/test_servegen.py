@@ -59,8 +59,18 @@ def test_given_windows_then_each_has_its_rate_and_none_comes_where_it_is_0(tmp_p
 
 
 def test_given_a_window_of_the_day_and_a_rate_then_clients_keep_their_shares(tmp_path: Path) -> None:
-    _client(tmp_path, 0, "0,1,1,Gamma,1,1\n600,3,1,Gamma,1,1\n", {"0": {"input_tokens": "{7: 1}", "output_tokens": "{1: 1}"}})
-    _client(tmp_path, 1, "0,1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n", {"0": {"input_tokens": "{9: 1}", "output_tokens": "{1: 1}"}})
+    _client(
+        tmp_path,
+        0,
+        "0,1,1,Gamma,1,1\n600,3,1,Gamma,1,1\n",
+        {"0": {"input_tokens": "{7: 1}", "output_tokens": "{1: 1}"}},
+    )
+    _client(
+        tmp_path,
+        1,
+        "0,1,1,Gamma,1,1\n600,1,1,Gamma,1,1\n",
+        {"0": {"input_tokens": "{9: 1}", "output_tokens": "{1: 1}"}},
+    )
     replay = _replay(tmp_path, **{"from": 700, "to": 900, "rate": 40})
     inputs = replay.trace.inputs.tolist()
     assert len(inputs) / 200 == pytest.approx(40, rel=0.05)
@@ -129,7 +139,7 @@ def test_given_data_that_cannot_be_then_file_and_place_are_named(
 
 
 def test_given_a_directory_of_something_else_then_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="has no chunk-N-trace.csv"):
+    with pytest.raises(InvalidRequestError, match=r"has no chunk-N-trace\.csv"):
         _replay(tmp_path)
     (tmp_path / "chunk-0-trace.csv").write_text("0,1,1,Gamma,1,1\n", encoding="utf-8")
     with pytest.raises(InvalidRequestError, match=r"chunk-0-dataset\.json can't be read"):

@@ -63,7 +63,8 @@ def test_given_mooncakes_trace_then_all_its_rows_are_read_and_what_a_cache_could
     # The simplest count of it: blocks seen before, as an id stands for all before it too.
     seen: set[int] = set()
     found = total = 0
-    for line in gzip.open(_TRACES / "mooncake_conversation_trace.jsonl.gz", "rt", encoding="utf-8"):
+    raw = gzip.decompress((_TRACES / "mooncake_conversation_trace.jsonl.gz").read_bytes())
+    for line in raw.decode().splitlines():
         row = json.loads(line)
         found += sum(one in seen for one in row["hash_ids"])
         total += len(row["hash_ids"])
@@ -219,7 +220,9 @@ def test_given_any_tree_of_blocks_then_a_cache_finds_what_the_ids_say(
     lines, at = [], 0
     for wait, blocks, last in rows:
         at += wait
-        ids = [names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)]
+        ids = [
+            names.setdefault((last * (n == len(blocks)), *blocks[:n]), len(names)) for n in range(1, len(blocks) + 1)
+        ]
         lines.append({"timestamp": at, "input_length": 8 * (len(ids) - 1) + last, "output_length": 1, "hash_ids": ids})
     if not lines:
         return
