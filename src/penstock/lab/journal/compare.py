@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.core.errors import InvalidRequestError, RecordError
+from penstock.core.errors import InvalidRequestError
 from penstock.core.record import SAMPLES_KEPT
 from penstock.lab.journal.fields import higher_is_better, metric_of, split_metric
 
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 HEADLINES = (
     "output_throughput", "request_throughput", "goodput", "ttft", "tpot", "itl", "inter_token", "e2e",
 )  # fmt: skip
-_VOLATILE = ("command", "seeds", "endpoint", "repeats", "rounds")  # parameters that don't make it another workload
+_VOLATILE = (
+    "command",
+    "seeds",
+    "endpoint",
+    "settings",
+    "repeats",
+    "rounds",
+)  # parameters that don't make it another workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ def repeats_of(exhibit: Exhibit, metric: str) -> tuple[float, ...]:
     for file in files:
         try:
             seen = getattr(latencies(Observations.load(exhibit.path.parent / file)), name)
-        except (OSError, RecordError):
+        except InvalidRequestError:  # changed since, which `check` tells
             return ()
         if not len(seen):
             return ()
@@ -187,10 +194,13 @@ def _change(
         return Change(workload, metric, kind.unit, a, b, b / a, None, None, Verdict.INCONCLUSIVE, basis)
     better = higher_is_better(kind.name, kind.unit)
     interval = ratio.interval
+    found_out = verdict(ratio, higher_is_better=better, margin=margin)
+    if any(each.record.flaws for each in (*first, *second)):
+        found_out, basis = Verdict.INCONCLUSIVE, f"{basis}, some of them cut or invalid"
     return Change(
         workload, metric, kind.unit, a, b, ratio.estimate,
         interval.low if interval else None, interval.high if interval else None,
-        verdict(ratio, higher_is_better=better, margin=margin), basis, ratios,
+        found_out, basis, ratios,
     )  # fmt: skip
 
 
