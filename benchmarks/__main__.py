@@ -11,6 +11,7 @@ import msgspec
 
 from benchmarks import embeddings, load_report, prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
+from benchmarks.keep import keep
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.base import Setting
@@ -69,7 +70,7 @@ def _scenario(arguments: argparse.Namespace) -> None:
         print(f"{name}:", flush=True)
         for record in SCENARIOS[name](setting):
             dtype = record.subject.configuration.get("dtype")
-            record.save(arguments.out / f"scenario-{name}{f'-{dtype}' if dtype else ''}.json")
+            keep(record, arguments.out / f"scenario-{name}{f'-{dtype}' if dtype else ''}.json")
     report.write(arguments.out)
 
 
@@ -80,7 +81,7 @@ def _roofline(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     for record in roofline.measure(model.gguf, arguments.threads, arguments.streams, arguments.contexts):
         threads = record.subject.configuration["threads"]
-        record.save(arguments.out / f"{roofline.NAME}-{threads}-threads.json")
+        keep(record, arguments.out / f"{roofline.NAME}-{threads}-threads.json")
     report.write(arguments.out)
 
 
@@ -91,7 +92,7 @@ def _prefill(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     prompts = Prompts(model.tokenizer_json, arguments.seed)
     for name, record in prefill.measure(place, model, prompts, arguments.lengths, arguments.repeats):
-        record.save(arguments.out / f"{name}.json")
+        keep(record, arguments.out / f"{name}.json")
     report.write(arguments.out)
 
 
@@ -100,14 +101,14 @@ def _quality(arguments: argparse.Namespace) -> None:
     text = quality.Text.read(arguments.text, gguf, arguments.windows)
     for record in quality.measure(gguf, text, arguments.cores):
         work = record.workload.parameters
-        record.save(arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
+        keep(record, arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
     report.write(arguments.out)
 
 
 def _embeddings(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     for record in embeddings.measure(_place(arguments).logs, arguments.repeats, arguments.seed):
-        record.save(arguments.out / f"{embeddings.NAME}-{record.workload.parameters['batch']}.json")
+        keep(record, arguments.out / f"{embeddings.NAME}-{record.workload.parameters['batch']}.json")
     report.write(arguments.out)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from penstock.cli.main import main
 from penstock.core.errors import ConfigError, InvalidRequestError
-from penstock.core.record import GitState, Metric, Subject, Workload
+from penstock.core.record import Flaw, GitState, Metric, Record, Subject, Workload
+from penstock.lab.bench.stub import Stub
 from penstock.lab.journal import rerun as rerunning
 from penstock.lab.journal.check import check
 from penstock.lab.journal.compare import Change, compare
@@ -162,6 +164,27 @@ def test_means_of_old_records_are_compared_by_their_intervals() -> None:
     assert change.low is not None
     assert change.high is not None
     assert change.low < 151 / 101 < change.high
+
+
+def test_flawed_runs_prove_nothing() -> None:
+    flawed = throughput(200.0, 201.0, 202.0, flaws=(Flaw("invalid", "The client was late."),))
+    comparison = compare([exhibit(throughput(100.0, 101.0, 102.0))], [exhibit(flawed)])
+    assert comparison.changes[0].verdict == Verdict.INCONCLUSIVE
+    assert any("The client was late" in warning for warning in comparison.warnings)
+
+
+def test_latencies_are_compared_by_what_was_seen_of_each_repeat(tmp_path: Path) -> None:
+    def measured(ttft: float, name: str) -> Exhibit:
+        with Stub(ttft=ttft, itl=0.001) as stub:
+            url = f"http://127.0.0.1:{stub.port}"
+            options = ["--requests", "4", "--repeats", "2", "--output-tokens", "4", "--out", str(tmp_path / name)]
+            main(["bench", "run", url, *options, "--quiet"])
+        [path] = (tmp_path / name).glob("*.json")
+        return Exhibit(Record.load(path), path, name)
+
+    [change] = compare([measured(0.05, "a")], [measured(0.1, "b")], ["ttft.p50"]).changes
+    assert change.basis.startswith("2 pairs of repeats")
+    assert change.ratio == pytest.approx(2, rel=0.2)
 
 
 def test_what_else_differs_is_said() -> None:

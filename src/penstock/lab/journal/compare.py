@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.core.errors import InvalidRequestError, RecordError
+from penstock.core.errors import InvalidRequestError
 from penstock.core.record import SAMPLES_KEPT
 from penstock.lab.journal.fields import higher_is_better, metric_of, split_metric
 
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 HEADLINES = (
     "output_throughput", "request_throughput", "goodput", "ttft", "tpot", "itl", "inter_token", "e2e",
 )  # fmt: skip
-_VOLATILE = ("command", "seeds", "endpoint", "repeats", "rounds")  # parameters that don't make it another workload
+_VOLATILE = (
+    "command",
+    "seeds",
+    "endpoint",
+    "settings",
+    "repeats",
+    "rounds",
+)  # parameters that don't make it another workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ def repeats_of(exhibit: Exhibit, metric: str) -> tuple[float, ...]:
     found = metric_of(exhibit.record, metric)
     if found is None:
         return ()
-    if found[0].samples and _are_repeats(exhibit.record, found[0].n):
+    if found[0].samples and are_repeats(exhibit.record, found[0].n):
         return found[0].samples
     files = [file.path for file in exhibit.record.files if file.path.endswith(".npz")]
     name, statistic = split_metric(metric)
@@ -110,7 +117,7 @@ def repeats_of(exhibit: Exhibit, metric: str) -> tuple[float, ...]:
     for file in files:
         try:
             seen = getattr(latencies(Observations.load(exhibit.path.parent / file)), name)
-        except (OSError, RecordError):
+        except InvalidRequestError:  # changed since, which `check` tells
             return ()
         if not len(seen):
             return ()
@@ -187,10 +194,13 @@ def _change(
         return Change(workload, metric, kind.unit, a, b, b / a, None, None, Verdict.INCONCLUSIVE, basis)
     better = higher_is_better(kind.name, kind.unit)
     interval = ratio.interval
+    found_out = verdict(ratio, higher_is_better=better, margin=margin)
+    if any(each.record.flaws for each in (*first, *second)):
+        found_out, basis = Verdict.INCONCLUSIVE, f"{basis}, some of them cut or invalid"
     return Change(
         workload, metric, kind.unit, a, b, ratio.estimate,
         interval.low if interval else None, interval.high if interval else None,
-        verdict(ratio, higher_is_better=better, margin=margin), basis, ratios,
+        found_out, basis, ratios,
     )  # fmt: skip
 
 
@@ -201,7 +211,7 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
     logs, squares, degrees = [], [], []
     for record in (a, b):
         found = metric_of(record, metric)
-        if found is None or found[0].ci is None or found[0].mean <= 0 or not _are_repeats(record, found[0].n):
+        if found is None or found[0].ci is None or found[0].mean <= 0 or not are_repeats(record, found[0].n):
             return None
         own = found[0]
         half = (found[0].ci.high - found[0].ci.low) / 2
@@ -214,7 +224,7 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
     return Ratio(min(degrees) + 1, logs[1] - logs[0], math.sqrt(total), freedom, None)
 
 
-def _are_repeats(record: Record, n: int) -> bool:
+def are_repeats(record: Record, n: int) -> bool:
     """Whether n samples are so many as the workload says it was repeated; of requests there are more."""
     work = record.workload.parameters
     counts = [value for name in ("repeats", "rounds") if isinstance(value := work.get(name), int)]

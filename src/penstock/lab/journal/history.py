@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import InvalidRequestError, RecordError
 from penstock.core.record import Record
 from penstock.lab.journal.chart import Chart, Line, Point
-from penstock.lab.journal.compare import workload_key
-from penstock.lab.journal.fields import machine_name, metric_of
+from penstock.lab.journal.compare import are_repeats, workload_key
+from penstock.lab.journal.fields import machine_name, metric_of, split_metric
 
 if TYPE_CHECKING:
     import datetime
@@ -147,13 +147,16 @@ def _trend(records: list[Record], metric: str, order: dict[str, int]) -> Trend:
     known = all(record.git is not None and record.git.commit in order for record in records)
     records.sort(key=lambda each: (order[each.git.commit] if known and each.git else 0, each.created))
     moments = []
+    _, statistic = split_metric(metric)
     for record in records:
         found = metric_of(record, metric)
         if found is None:
             continue
         own, value = found
-        low, high = (own.min, own.max) if value == own.p50 and own.samples else (value, value)
-        if own.ci is not None and value == own.mean:
+        low, high = value, value
+        if statistic == "p50" and are_repeats(record, own.n):
+            low, high = own.min, own.max
+        elif statistic == "mean" and own.ci is not None:
             low, high = own.ci.low, own.ci.high
         drivers = ", ".join(sorted({gpu.driver for gpu in record.machine.gpus}))
         commit, dirty = (record.git.commit, record.git.dirty) if record.git else ("", False)

@@ -78,7 +78,9 @@ def rerun(exhibit: Exhibit, folder: Path, *, out: Path | None = None, metrics: S
                 f" {exhibit.record.workload.name!r}."
             )
         compared = compare([exhibit], [again], metrics)
-        return Rerun(_outcome(compared.changes), compared, again.record, done.returncode)
+        # Nothing is proven by a run that was cut or whose client was late.
+        sound = not exhibit.record.flaws and not again.record.flaws
+        return Rerun(_outcome(compared.changes) if sound else "inconclusive", compared, again.record, done.returncode)
 
 
 def reproduced(change: Change) -> Outcome:
