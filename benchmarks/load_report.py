@@ -70,7 +70,7 @@ def made(requests: int, pieces: int, seed: int) -> Observations:
     health = dict.fromkeys(("schedule_delay", "loop_lag"), 1e-4)
     client = {f"{name}_{q}": value for name, value in health.items() for q in ("p50", "p99", "max")}
     wall = float(last_text.max())
-    meta = {
+    meta: dict[str, Any] = {
         "started": 0.0, "wall": wall, "clock_drift": 0.0, "cut": False, "duration": None, "stopped": False,
         "invalid": [], "client": client | {"cpu": 0.1 * wall, "wall": wall, "retried": 0},
     }  # fmt: skip

@@ -47,7 +47,7 @@ answers = st.lists(
 
 
 @given(st.lists(answers, min_size=1, max_size=3), st.integers(1, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_blocks_of_any_size_give_what_numpy_gives_of_all_gaps_at_once(
     runs: list[list[tuple[list[float], int, int, bool]]], block: int
 ) -> None:
