@@ -1,4 +1,4 @@
-"""The load generators: how each is started and what it says it saw. All ask for text of one length at constant times."""
+"""The load generators: how each is started and what it says it saw. All ask for texts of one length, evenly spaced."""
 
 from __future__ import annotations
 

