@@ -1,4 +1,4 @@
-"""The load generators: how each is started and what it says it saw. All ask for texts of one length, evenly spaced."""
+"""The load generators: how each is started and what it says it saw. All ask for texts of one length, evenly."""
 
 from __future__ import annotations
 

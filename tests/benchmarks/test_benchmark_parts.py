@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from penstock.lab.journal.chart import Chart, Line, Point
 from benchmarks.client import Answer
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
@@ -27,6 +26,7 @@ from penstock.core.errors import EngineDeadError
 from penstock.core.machine import fingerprint
 from penstock.core.record import Record
 from penstock.lab.bench.engines.process import Child, CpuShares, CpuWatch, Memory
+from penstock.lab.journal.chart import Chart, Line, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

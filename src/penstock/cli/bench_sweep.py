@@ -100,7 +100,7 @@ def sweep(
     burstiness = effort.pop("burstiness", 1.0)
     plan = _plan(effort, None if slo is None else slo.share)
     asks, _ = make_workload(settings)
-    found, notes = make_endpoint(settings)
+    found, notes = make_endpoint(settings, asks)
     scraper = Scraper.find(found, settings.metrics, settings.dcgm)
     with _watching(slo, quiet=quiet) as watch:
         trials = Trials(

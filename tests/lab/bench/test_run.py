@@ -183,6 +183,12 @@ def test_settings_that_make_no_sense_are_named(settings: dict[str, Any], said: s
         BenchSettings.read(None, **settings)
 
 
+@pytest.mark.parametrize(("workload", "api"), [("conversations", "chat"), ("synthetic", "completions")])
+def test_conversations_are_put_to_a_chat_unless_told_otherwise(workload: str, api: str) -> None:
+    with Stub() as stub:
+        assert set_up(BenchSettings(url=stub.url, workload=workload)).endpoint.api == api
+
+
 def test_what_can_be_wrong_is_found_before_anything_is_sent() -> None:
     nowhere = "http://127.0.0.1:1"
     for settings, said in (

@@ -57,7 +57,7 @@ def set_up(settings: BenchSettings) -> Setup:
         NotFoundError: no endpoint, or no model of that name.
     """
     load = make_load(settings)
-    endpoint, notes = make_endpoint(settings)
+    endpoint, notes = make_endpoint(settings, load.workload)
     return Setup(
         endpoint=endpoint, workload=load.workload, arrivals=load.arrivals, manner=load.manner, count=load.count,
         repeats=load.repeats, slo=load.slo, notes=notes,
@@ -91,16 +91,25 @@ def make_load(settings: BenchSettings) -> Load:
     return Load(workload=workload, arrivals=arrivals, manner=manner, count=count, repeats=repeats, slo=slo)
 
 
-def make_endpoint(settings: BenchSettings) -> tuple[Endpoint, tuple[str, ...]]:
-    """Found and probed, with what the probe had to say."""
+def make_endpoint(settings: BenchSettings, workload: Workload) -> tuple[Endpoint, tuple[str, ...]]:
+    """Found and probed, with what the probe had to say. What is said in turns can only be put to a chat."""
+    any_api = settings.api == "auto" and not _is_chat(workload)
+    api = "completions" if any_api else "chat" if settings.api == "auto" else settings.api
     found = Endpoint.open(
-        settings.url, api="completions" if settings.api == "auto" else settings.api,  # type: ignore[arg-type]
+        settings.url, api=api,  # type: ignore[arg-type]
         model=settings.model, key=settings.api_key, headers=dict(settings.header), body=settings.body,
         ignore_eos=settings.ignore_eos is not False, ca=settings.ca,
     )  # fmt: skip
     any_end = settings.ignore_eos is None
-    probed = probe(found, any_api=settings.api == "auto", any_end=any_end, timeout=min(settings.timeout, 120.0))
+    probed = probe(found, any_api=any_api, any_end=any_end, timeout=min(settings.timeout, 120.0))
     return probed.endpoint, probed.notes
+
+
+def _is_chat(workload: Workload) -> bool:
+    first = next(iter(workload.requests()), None)
+    if first is None:
+        return False
+    return bool(first.turns) or any(isinstance(part, dict) for part in first.prompt[:1])
 
 
 def make_arrivals(settings: BenchSettings, *, timed: bool = False) -> Arrivals:
