@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import embeddings, prefill, quality, report, roofline
+from benchmarks import embeddings, load_report, prefill, quality, report, roofline
 from benchmarks.errors import BenchmarkError
+from benchmarks.keep import keep
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
-from benchmarks.processes import pin
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.base import Setting
 from benchmarks.serving import Plan, measure, write_records
@@ -21,6 +21,7 @@ from benchmarks.workload import OUTPUT_TOKENS, Prompts
 from penstock.core.errors import PenstockError
 from penstock.core.machine import fingerprint, read_bandwidth
 from penstock.core.paths import cache_dir
+from penstock.lab.bench.engines.process import pin
 from penstock.models.store import DEFAULT_MODEL, resolve
 
 _HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def _scenario(arguments: argparse.Namespace) -> None:
         print(f"{name}:", flush=True)
         for record in SCENARIOS[name](setting):
             dtype = record.subject.configuration.get("dtype")
-            record.save(arguments.out / f"scenario-{name}{f'-{dtype}' if dtype else ''}.json")
+            keep(record, arguments.out / f"scenario-{name}{f'-{dtype}' if dtype else ''}.json")
     report.write(arguments.out)
 
 
@@ -80,7 +81,7 @@ def _roofline(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     for record in roofline.measure(model.gguf, arguments.threads, arguments.streams, arguments.contexts):
         threads = record.subject.configuration["threads"]
-        record.save(arguments.out / f"{roofline.NAME}-{threads}-threads.json")
+        keep(record, arguments.out / f"{roofline.NAME}-{threads}-threads.json")
     report.write(arguments.out)
 
 
@@ -91,7 +92,7 @@ def _prefill(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     prompts = Prompts(model.tokenizer_json, arguments.seed)
     for name, record in prefill.measure(place, model, prompts, arguments.lengths, arguments.repeats):
-        record.save(arguments.out / f"{name}.json")
+        keep(record, arguments.out / f"{name}.json")
     report.write(arguments.out)
 
 
@@ -100,14 +101,20 @@ def _quality(arguments: argparse.Namespace) -> None:
     text = quality.Text.read(arguments.text, gguf, arguments.windows)
     for record in quality.measure(gguf, text, arguments.cores):
         work = record.workload.parameters
-        record.save(arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
+        keep(record, arguments.out / f"{quality.NAME}-{work['products']}-kv-{work['kv']}.json")
     report.write(arguments.out)
 
 
 def _embeddings(arguments: argparse.Namespace) -> None:
     pin(arguments.cores)
     for record in embeddings.measure(_place(arguments).logs, arguments.repeats, arguments.seed):
-        record.save(arguments.out / f"{embeddings.NAME}-{record.workload.parameters['batch']}.json")
+        keep(record, arguments.out / f"{embeddings.NAME}-{record.workload.parameters['batch']}.json")
+    report.write(arguments.out)
+
+
+def _load_report(arguments: argparse.Namespace) -> None:
+    record = load_report.measure(arguments.requests, arguments.pieces, arguments.repeats, arguments.seed)
+    record.save(arguments.out / f"{load_report.NAME}.json")
     report.write(arguments.out)
 
 
@@ -174,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     embeddings_command.add_argument("--repeats", type=int, default=20, help="calls of each size")
     embeddings_command.set_defaults(run=_embeddings)
+
+    load_report_command = commands.add_parser(
+        "load-report", parents=[common], help="what reporting on a million requests costs"
+    )
+    load_report_command.add_argument("--requests", type=int, default=1_000_000)
+    load_report_command.add_argument("--pieces", type=int, default=100, help="of each answer")
+    load_report_command.add_argument("--repeats", type=int, default=5)
+    load_report_command.set_defaults(run=_load_report)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

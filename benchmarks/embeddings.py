@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.processes import Child
 from penstock import __version__
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.engines.process import Child
 from penstock.models.store import resolve
 
 if TYPE_CHECKING:

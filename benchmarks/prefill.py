@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
-from benchmarks.processes import Child
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING
 
-from benchmarks.chart import Chart, Line, Point
 from penstock.core.record import Record
+from penstock.lab.journal.chart import Chart, Line, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ def write(folder: Path) -> None:
     parts += _roofline_section(folder)
     parts += _quality_section(folder)
     parts += _embeddings_section(folder)
+    parts += _load_report_section(folder)
     (folder / "SUMMARY.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {folder / 'SUMMARY.md'}")
 
@@ -305,6 +306,21 @@ def _embeddings_section(folder: Path) -> list[str]:
             )
         )
     return [*lines, ""]
+
+
+def _load_report_section(folder: Path) -> list[str]:
+    path = folder / "load-report.json"
+    if not path.exists():
+        return []
+    record = Record.load(path)
+    work, seconds, memory = record.workload.parameters, record.metric("report"), record.metric("report_rss")
+    return [
+        "## Reporting on a load test",
+        "",
+        f"The figures and the page of {work['requests']:,} requests with {work['pieces']} pieces of text each, in a"
+        f" process of its own: {seconds.p50:.1f} s and {memory.p50 / 1e6:.0f} MB, medians of {seconds.n}.",
+        "",
+    ]  # fmt: skip
 
 
 def _interval(metric: Metric, text: Callable[[float], str]) -> str:

@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.processes import CpuShares, CpuWatch, Memory
+from benchmarks.keep import keep
 from benchmarks.workload import OUTPUT_TOKENS, PROMPT_TOKENS
 from penstock.core.record import Attachment, Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.engines.process import CpuShares, CpuWatch, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,7 @@ def write_records(
                     "pss counts what processes share once; ready is from spawning to the first answer.",
                 ),
             )
-            record.save(out / name)
+            keep(record, out / name)
             written.append(out / name)
     return written
 

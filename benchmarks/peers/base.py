@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.client import Answer, Post, burst
 from benchmarks.errors import BenchmarkError
+from penstock.lab.bench.engines.base import free_port
+from penstock.lab.bench.engines.environment import install, installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from benchmarks.processes import Child
     from benchmarks.workload import ModelFiles, Prompt
+    from penstock.lab.bench.engines.environment import Recipe
+    from penstock.lab.bench.engines.process import Child
 
 _READY_TIMEOUT_S = 900.0
 _RETRY_S = 0.01
@@ -163,15 +161,13 @@ class Peer(ABC):
     """A program to be measured."""
 
     name: ClassVar[str]
-    requirements: ClassVar[tuple[str, ...]] = ()
-    overrides: ClassVar[tuple[str, ...]] = ()  # take the place of what a requirement itself demands
-    unwanted: ClassVar[tuple[str, ...]] = ()  # uninstalled again
+    distribution: ClassVar[str]
     packed_weights: ClassVar[bool] = False  # computes from the GGUF's own blocks, not from bfloat16
     one_at_a_time: ClassVar[bool] = False
 
-    def build_environment(self) -> dict[str, str]:
-        """Variables that the installation needs."""
-        return {}
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """What its environment holds."""
 
     def home(self, place: Place) -> Path:
         return place.venvs / self.name
@@ -181,38 +177,13 @@ class Peer(ABC):
 
     def install(self, place: Place) -> None:
         """Make the environment if it isn't there as it is described here."""
-        stamp = self.home(place) / "installed.json"
-        build = self.build_environment()
-        wanted = json.dumps([self.requirements, self.overrides, self.unwanted, build, sys.version])
-        if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-            return
-        print(f"{self.name}: installing {' '.join(self.requirements)}", flush=True)
-        log = place.logs / f"install-{self.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        overrides = place.venvs / f"{self.name}.overrides.txt"
-        overrides.parent.mkdir(parents=True, exist_ok=True)
-        overrides.write_text("\n".join(self.overrides), encoding="utf-8")
-        uv, python = find_uv(), str(self.python(place))
-        fresh = ["--no-cache"] if build else []  # a cached wheel may have been built in another way
-        steps = [
-            [uv, "venv", "--clear", "--python", sys.executable, str(self.home(place))],
-            [uv, "pip", "install", "--python", python, "--override", str(overrides), *fresh, *self.requirements],
-        ]
-        if self.unwanted:
-            steps.append([uv, "pip", "uninstall", "--python", python, *self.unwanted])
-        with log.open("w", encoding="utf-8") as stream:
-            for step in steps:
-                command = [nice, "-n", "19", *step] if (nice := shutil.which("nice")) else step
-                done = subprocess.run(command, stdout=stream, stderr=stream, env={**os.environ, **build}, check=False)
-                if done.returncode:
-                    raise BenchmarkError(f"{self.name} could not be installed; see {log}.")
-        stamp.write_text(wanted, encoding="utf-8")
+        install(self.name, self.home(place), place.logs, self.recipe(), lambda line: print(line, flush=True))
 
-    def installed_version(self, place: Place, distribution: str) -> str:
-        found = sorted(self.home(place).glob(f"lib/python*/site-packages/{distribution}-*.dist-info"))
-        if not found:
+    def installed_version(self, place: Place) -> str:
+        version = installed_version(self.home(place), self.distribution)
+        if version is None:
             raise BenchmarkError(f"{self.name} is not installed in {place.venvs}; run the `install` command first.")
-        return found[0].name.removesuffix(".dist-info").removeprefix(f"{distribution}-")
+        return version
 
     @abstractmethod
     def launch(self, place: Place, model: ModelFiles) -> Engine:
@@ -229,16 +200,4 @@ class Peer(ABC):
             engine.stop()
 
 
-def find_uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if not found:
-        raise BenchmarkError("The peers are installed with uv, which is missing: pip install uv.")
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+__all__ = ["Answer", "Engine", "HttpEngine", "Peer", "PipeEngine", "Place", "free_port"]

@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.peers.base import Engine, Peer, PipeEngine, Place
-from benchmarks.processes import Child
+from penstock.lab.bench.engines.model import CONVERTER
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles
+    from penstock.lab.bench.engines.environment import Recipe
 
 DRIVER = Path(__file__).parent / "drivers" / "transformers_driver.py"
 
 
 class NaiveTransformers(Peer):
     name: ClassVar[str] = "transformers"
-    # gguf and accelerate are for making the safetensors that this peer and vLLM read.
-    requirements: ClassVar[tuple[str, ...]] = (
-        "transformers==5.23.0", "torch==2.15.0", "safetensors", "gguf==0.19.0", "accelerate",
-    )  # fmt: skip
+    distribution: ClassVar[str] = "transformers"
     one_at_a_time: ClassVar[bool] = True
+
+    def recipe(self) -> Recipe:
+        """Also what makes the safetensors that this peer and vLLM read."""
+        return CONVERTER
 
     def launch(self, place: Place, model: ModelFiles) -> Engine:
         # -P: the script's folder must not shadow the libraries it imports.

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.peers.base import Engine, Peer, PipeEngine, Place
-from benchmarks.processes import Child
+from penstock.lab.bench.engines import openvino
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles
+    from penstock.lab.bench.engines.environment import Recipe
 
 DRIVER = Path(__file__).parent / "drivers" / "openvino_driver.py"
 
 
 class OpenVinoGenAI(Peer):
     name: ClassVar[str] = "openvino-genai"
-    requirements: ClassVar[tuple[str, ...]] = ("openvino-genai==2026.4.1.0", "openvino==2026.4.1")
+    distribution: ClassVar[str] = "openvino_genai"
     packed_weights: ClassVar[bool] = True
+
+    def recipe(self) -> Recipe:
+        return openvino.OpenVinoGenAI().recipe()
 
     def launch(self, place: Place, model: ModelFiles) -> Engine:
         command = [str(self.python(place)), "-P", str(DRIVER), str(model.gguf)]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers.base import HttpEngine, Peer, Place, free_port
-from benchmarks.processes import Child
+from penstock.lab.bench.engines.environment import Recipe
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from benchmarks.workload import ModelFiles, Prompt
@@ -45,9 +46,13 @@ class Penstock(Peer):
     """`penstock serve` with its defaults, but for `options`, and for `cache` in place of the user's."""
 
     name: ClassVar[str] = "penstock"
+    distribution: ClassVar[str] = "penstock"
     packed_weights: ClassVar[bool] = True
     options: tuple[str, ...] = ("--no-enable-prefix-caching", "--speculation", "off")
     cache: Path | None = None
+
+    def recipe(self) -> Recipe:
+        return Recipe()
 
     def install(self, place: Place) -> None:
         """Nothing to do: it is imported here already."""

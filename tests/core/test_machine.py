@@ -163,3 +163,17 @@ def test_affinity_bounds_the_usable_cpus(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_read_bandwidth_is_what_some_memory_could_do(threads: int | None) -> None:
     measured = read_bandwidth(4 << 20, threads=threads, repeats=2)
     assert 1e7 < measured < 1e14
+
+
+def test_the_governors_of_all_processors_are_read(root: Path) -> None:
+    for policy, governor in (("policy0", "performance"), ("policy1", "powersave"), ("policy2", "performance")):
+        put(root, f"sys/devices/system/cpu/cpufreq/{policy}/scaling_governor", f"{governor}\n")
+    assert fingerprint(root=root).governor == "performance, powersave"
+
+
+def test_hardware_is_the_same_under_another_kernel_and_another_under_other_limits(root: Path) -> None:
+    found = fingerprint(root=root)
+    updated = msgspec.structs.replace(found, kernel="Linux 99", python="CPython 9", read_bandwidth=1e9)
+    assert updated.hardware() == found.hardware()
+    assert msgspec.structs.replace(found, cgroup_cpus=1.5).hardware() != found.hardware()
+    assert msgspec.structs.replace(found, governor="powersave").hardware() != found.hardware()

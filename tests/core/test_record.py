@@ -171,7 +171,7 @@ def test_a_setting_that_json_cannot_hold_is_refused(value: Any) -> None:
     [
         {"metrics": ()},
         {"metrics": (Metric(**GOOD), Metric(**GOOD))},
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"created": datetime.datetime(2026, 1, 1)},
     ],
 )
@@ -184,6 +184,30 @@ def test_an_impossible_record_is_refused(changes: dict[str, Any]) -> None:
 def test_a_file_outside_the_record_folder_is_refused(path: str) -> None:
     with pytest.raises(RecordError, match="folder"):
         Attachment(path, "0" * 64, 1)
+
+
+def test_a_record_of_the_first_schema_is_read_with_what_it_lacks_unknown() -> None:
+    document = json.loads(a_record().to_json())
+    for added in ("command", "packages"):
+        del document[added]
+    del document["machine"]["governor"]
+    for metric in document["metrics"]:
+        del metric["samples"]
+    record = Record.from_json(json.dumps(document | {"schema_version": 1}))
+    assert (record.schema_version, record.command, record.packages, record.machine.governor) == (2, (), {}, "")
+    assert record.metric("ttft").samples == ()
+
+
+def test_few_samples_are_kept_in_their_order_and_many_are_not() -> None:
+    assert Metric.from_samples("ttft", "s", [0.3, 0.1, 0.2]).samples == (0.3, 0.1, 0.2)
+    assert Metric.from_samples("ttft", "s", range(65)).samples == ()
+
+
+@pytest.mark.parametrize("samples", [(1.0,), (0.5, 1.0, 2.0), (1.0, 1.0, 3.0)])
+def test_samples_that_contradict_their_summary_are_refused(samples: tuple[float, ...]) -> None:
+    metric = Metric.from_samples("ttft", "s", [1.0, 1.5, 2.0])
+    with pytest.raises(RecordError, match="ttft"):
+        msgspec.structs.replace(metric, samples=samples)
 
 
 def with_json(change: Any) -> bytes:

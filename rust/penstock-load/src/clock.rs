@@ -23,6 +23,13 @@ pub fn thread_cpu() -> Nanos {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// How long the calling thread was ready to run while another ran; `None` where the system doesn't tell.
+pub fn thread_wait() -> Option<Nanos> {
+    // Linux: time on the processor, time waiting for it, slices (Documentation/scheduler/sched-stats).
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    told.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn read(clock: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writing; both clocks exist on every system this is built for.

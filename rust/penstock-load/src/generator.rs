@@ -4,14 +4,16 @@
 
 use crate::alarm::Alarm;
 use crate::clock::Nanos;
-use crate::connection::Submission;
+use crate::job::Submission;
 use crate::lag::Lag;
+use crate::limits;
 use crate::outcomes::Columns;
 use crate::tls::Tls;
 use crate::turns::Turns;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -60,6 +62,8 @@ pub struct Health {
     pub turn: Lag,
     /// Of the thread.
     pub cpu: Nanos,
+    /// Ready to run, and another ran; `None` where the system doesn't tell.
+    pub cpu_wait: Option<Nanos>,
     /// Of the clock.
     pub wall: Nanos,
 }
@@ -72,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) drained: AtomicBool,
     pub(crate) cut: AtomicBool,
+    pub(crate) eager: AtomicBool, // someone waits for each single ending
 }
 
 #[derive(Default)]
@@ -102,13 +107,15 @@ pub struct Generator {
 impl Generator {
     /// Start the thread.
     pub fn start(target: Target) -> io::Result<Self> {
+        limits::raise_open_files();
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let shared = Arc::new(Shared::default());
         let mut turns = Turns::new(target, Arc::clone(&shared), poll, alarm);
         let thread = std::thread::Builder::new().name("penstock-load".into()).spawn(move || {
-            let ended = turns.run();
+            let ended = catch_unwind(AssertUnwindSafe(|| turns.run()))
+                .unwrap_or_else(|_| Err(io::Error::other("the load generator's thread panicked")));
             let mut out = locked(&turns.shared.out);
             out.over = true;
             out.failure = ended.err().map(|error| error.to_string());
@@ -142,9 +149,11 @@ impl Generator {
         self.waker.wake()
     }
 
-    /// Wait until something has ended that wasn't taken yet, or the thread is over. Whether it is.
-    pub fn wait(&self, timeout: Duration) -> Result<bool, String> {
-        let ready = |out: &mut Out| out.columns.outcomes.is_empty() && !out.over;
+    /// Wait until the thread is over or, where that is of interest, until something has ended that wasn't taken yet.
+    /// Whether the thread is over. Being woken for every ending costs the thread more than the endings themselves.
+    pub fn wait(&self, timeout: Duration, for_endings: bool) -> Result<bool, String> {
+        self.shared.eager.store(for_endings, Relaxed);
+        let ready = |out: &mut Out| (!for_endings || out.columns.outcomes.is_empty()) && !out.over;
         let waited = self.shared.changed.wait_timeout_while(locked(&self.shared.out), timeout, ready);
         let out = waited.unwrap_or_else(PoisonError::into_inner).0;
         match &out.failure {

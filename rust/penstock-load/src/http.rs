@@ -39,6 +39,7 @@ enum State {
 }
 
 const MAX_HEAD: usize = 64 * 1024;
+const MAX_FIELDS: usize = 256;
 const MAX_CHUNK_DIGITS: u32 = 12;
 
 /// One response's reader.
@@ -65,20 +66,28 @@ impl Reader {
         matches!(self.state, State::Done)
     }
 
-    /// Take `data` in; pieces of the body go to `body` in order. Bytes after the response's end are an error, as
-    /// nothing was asked that they could answer.
+    /// Take `data` in; pieces of the body go to `body` in order. Bytes after the response's end belong to nothing that
+    /// was asked: they are dropped, and the connection with them.
     pub fn feed(&mut self, data: &[u8], mut body: impl FnMut(Head, &[u8])) -> Result<(), Malformed> {
         let mut rest = data;
         let moved;
         if matches!(self.state, State::Head) {
+            let seen = self.buffer.len();
             self.buffer.extend_from_slice(rest);
+            // A head that comes byte by byte is parsed only when a line ends, not at every byte.
+            if seen > 0 && memchr::memchr(b'\n', &self.buffer[seen..]).is_none() && self.buffer.len() <= MAX_HEAD {
+                return Ok(());
+            }
             let Some(begin) = self.read_head()? else { return Ok(()) };
             moved = std::mem::take(&mut self.buffer);
             rest = &moved[begin..];
         }
-        let head = self.head.ok_or(Malformed("no head"))?;
-        while !rest.is_empty() {
+        let Some(head) = self.head else { return Ok(()) };
+        while !rest.is_empty() && !self.done() {
             rest = self.step(rest, head, &mut body)?;
+        }
+        if let Some(head) = self.head.as_mut().filter(|_| !rest.is_empty()) {
+            head.keep_alive = false;
         }
         Ok(())
     }
@@ -93,9 +102,12 @@ impl Reader {
 
     fn read_head(&mut self) -> Result<Option<usize>, Malformed> {
         loop {
-            let mut headers = [httparse::EMPTY_HEADER; 100];
+            let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
             let mut response = httparse::Response::new(&mut headers);
-            let parsed = response.parse(&self.buffer).map_err(|_| Malformed("not an HTTP response"))?;
+            let parsed = response.parse(&self.buffer).map_err(|error| match error {
+                httparse::Error::TooManyHeaders => Malformed("a response head of over 256 fields"),
+                _ => Malformed("not an HTTP response"),
+            })?;
             let httparse::Status::Complete(length) = parsed else {
                 if self.buffer.len() > MAX_HEAD {
                     return Err(Malformed("a response head over 64 KiB"));
@@ -129,8 +141,7 @@ impl Reader {
             n
         };
         match &mut self.state {
-            State::Head => Err(Malformed("no head")),
-            State::Done => Err(Malformed("bytes after the response's end")),
+            State::Head | State::Done => Ok(&[]), // `feed` doesn't come here
             State::UntilClose => {
                 take(u64::MAX);
                 Ok(&[])
@@ -194,19 +205,34 @@ fn read_fields(response: &httparse::Response<'_, '_>, status: u16) -> Result<(He
     let (mut chunked, mut length, mut kind) = (false, None, Kind::Whole);
     for field in response.headers.iter() {
         let value = field.value.trim_ascii().to_ascii_lowercase();
+        let listed = || value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         match field.name.to_ascii_lowercase().as_str() {
-            "transfer-encoding" => chunked = value.ends_with(b"chunked"),
-            "content-length" => {
-                let text = std::str::from_utf8(&value).ok().and_then(|v| v.parse::<u64>().ok());
-                length = Some(text.ok_or(Malformed("a Content-Length that is no number"))?);
+            "transfer-encoding" => {
+                if listed().any(|coding| !matches!(coding, b"chunked" | b"identity")) {
+                    return Err(Malformed("a Transfer-Encoding that wasn't asked for"));
+                }
+                chunked |= listed().any(|coding| coding == b"chunked");
             }
-            "connection" => match value.as_slice() {
-                b"close" => keep_alive = false,
-                b"keep-alive" => keep_alive = true,
-                _ => {}
-            },
-            "content-type" if value.starts_with(b"text/event-stream") => kind = Kind::Events,
-            "content-type" if value.starts_with(b"application/x-ndjson") => kind = Kind::Lines,
+            "content-encoding" if !matches!(value.as_slice(), b"" | b"identity") => {
+                return Err(Malformed("a compressed answer, which wasn't asked for"));
+            }
+            "content-length" => {
+                let told = number(&value).ok_or(Malformed("a Content-Length that is no number"))?;
+                if length.is_some_and(|length| length != told) {
+                    return Err(Malformed("two Content-Lengths that differ"));
+                }
+                length = Some(told);
+            }
+            "connection" => {
+                for option in listed() {
+                    match option {
+                        b"close" => keep_alive = false,
+                        b"keep-alive" => keep_alive = true,
+                        _ => {}
+                    }
+                }
+            }
+            "content-type" => kind = kind_of(&value),
             _ => {}
         }
     }
@@ -221,4 +247,19 @@ fn read_fields(response: &httparse::Response<'_, '_>, status: u16) -> Result<(He
         }
     };
     Ok((Head { status, kind, keep_alive }, state))
+}
+
+fn kind_of(content_type: &[u8]) -> Kind {
+    match content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii() {
+        b"text/event-stream" => Kind::Events,
+        b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" | b"application/x-jsonlines" => {
+            Kind::Lines
+        }
+        _ => Kind::Whole,
+    }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }

@@ -5,10 +5,11 @@
 //! |---|---|
 //! | [`generator`] | the handle on it: submit, wait, take |
 //! | `turns` | the thread: due times, slots, connections, timeouts |
-//! | [`connection`], [`tls`] | one socket and the request on it, and how it is secured |
+//! | [`connection`], [`tls`], [`limits`] | one socket, how it is secured, and how many there may be |
+//! | [`job`], `heard` | the request on it, and what was answered when |
 //! | [`http`], [`sse`], [`answer`] | bytes to body, body to events, events to text and usage |
 //! | [`outcomes`] | what was observed, in columns |
-//! | [`clock`], [`alarm`] | the monotonic clock, and waking at a nanosecond of it |
+//! | [`clock`], [`alarm`], [`sched`] | the monotonic clock, and waking at a nanosecond of it |
 //! | [`stub`] | a server that answers as late, as badly and as often as it is told to |
 
 pub mod alarm;
@@ -16,11 +17,16 @@ pub mod answer;
 pub mod clock;
 pub mod connection;
 pub mod generator;
+mod heard;
 pub mod http;
+pub mod job;
 pub mod lag;
+pub mod limits;
 pub mod outcomes;
+pub mod sched;
 pub mod slots;
 pub mod sse;
 pub mod stub;
+mod timed;
 pub mod tls;
 mod turns;

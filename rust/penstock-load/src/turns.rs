@@ -2,10 +2,14 @@
 
 use crate::alarm::Alarm;
 use crate::clock::{self, MILLISECOND, Nanos};
-use crate::connection::{Connection, Job, Submission, Transport};
+use crate::connection::{Connection, Transport};
 use crate::generator::{FIRST, Health, Shared, Target, locked};
+use crate::job::{Job, Submission};
+use crate::limits;
 use crate::outcomes::{Columns, Ending};
+use crate::sched;
 use crate::slots::Slots;
+use crate::timed::Timed;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
@@ -16,23 +20,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const HEARTBEAT: Nanos = 10 * MILLISECOND; // its lateness tells whether this thread gets the processor
 
-struct Timed(Nanos, u64, Submission);
-
-impl PartialEq for Timed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Timed {}
-impl PartialOrd for Timed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Timed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
+/// The thread's clocks at its start.
+struct Began {
+    wall: Nanos,
+    cpu: Nanos,
+    cpu_wait: Option<Nanos>,
 }
 
 /// The thread's own state.
@@ -42,12 +34,13 @@ pub(crate) struct Turns {
     poll: Poll,
     alarm: Alarm,
     connections: Slots<Connection>,
-    idle: Vec<usize>,
+    idle: Vec<usize>, // may hold some that are gone or busy again; finding those on closing would cost a search
     timed: BinaryHeap<Reverse<Timed>>,
     untimed: VecDeque<Submission>,
     freed: VecDeque<Nanos>, // when each request ended that none has followed yet
     deadlines: VecDeque<(Nanos, usize, u64)>,
     in_flight: usize,
+    slot_since: Nanos, // when the last free slot became free
     text_left: usize,
     arrived: u64,
     closed: bool,
@@ -71,6 +64,7 @@ impl Turns {
             freed: VecDeque::new(),
             deadlines: VecDeque::new(),
             in_flight: 0,
+            slot_since: 0,
             arrived: 0,
             closed: false,
             health: Health::default(),
@@ -80,9 +74,10 @@ impl Turns {
     }
 
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        let (began, cpu_began) = (clock::now(), clock::thread_cpu());
+        sched::prefer_short_turns();
+        let began = Began { wall: clock::now(), cpu: clock::thread_cpu(), cpu_wait: clock::thread_wait() };
         let mut events = Events::with_capacity(1024);
-        let mut heartbeat = began + HEARTBEAT;
+        let mut heartbeat = began.wall + HEARTBEAT;
         loop {
             self.collect();
             if self.shared.drained.load(Relaxed) {
@@ -92,7 +87,7 @@ impl Turns {
                 self.cut_all();
             }
             self.start_due();
-            self.hand_over(began, cpu_began);
+            self.hand_over(&began);
             if self.over() {
                 return Ok(());
             }
@@ -140,13 +135,12 @@ impl Turns {
     fn start_due(&mut self) {
         while self.in_flight < self.target.slots {
             let now = clock::now();
+            let nothing_else = self.in_flight == 0 && self.timed.is_empty(); // that they could follow
             if self.timed.peek().is_some_and(|Reverse(first)| first.0 <= now) {
                 let Some(Reverse(Timed(due, _, submission))) = self.timed.pop() else { return };
-                self.health.schedule.add(now - due);
                 self.start(submission, due, now);
-            } else if let Some(due) = self.freed.front().copied().filter(|_| !self.untimed.is_empty()) {
+            } else if let Some(due) = self.freed.front().copied().or(nothing_else.then_some(now)) {
                 let Some(submission) = self.untimed.pop_front() else { return };
-                self.health.schedule.add(now - due);
                 self.start(submission, due, now);
             } else {
                 return;
@@ -155,6 +149,8 @@ impl Turns {
     }
 
     fn start(&mut self, submission: Submission, due: Nanos, now: Nanos) {
+        // What waits for a slot isn't late by this thread's fault.
+        self.health.schedule.add(now.saturating_sub(due.max(self.slot_since)));
         self.freed.pop_front();
         self.in_flight += 1;
         self.shared.counters.sent.fetch_add(1, Relaxed);
@@ -165,12 +161,12 @@ impl Turns {
     /// Put a request on a connection that is there, or on a new one.
     fn place(&mut self, mut job: Job) {
         while let Some(index) = self.idle.pop() {
-            if let Some(connection) = self.connections.get_mut(index) {
+            if let Some(connection) = self.connections.get_mut(index).filter(|connection| connection.job.is_none()) {
                 let sent = job.sent;
                 job.connected = sent;
                 connection.job = Some(job);
                 self.deadlines.push_back((sent + self.target.timeout, index, sent));
-                return self.progress(index, false);
+                return self.progress(index, Hint { readable: false, closed: false });
             }
         }
         self.place_anew(job);
@@ -181,7 +177,7 @@ impl Turns {
         let transport = match transport {
             Ok(transport) => transport,
             Err(error) => {
-                job.fail(Ending::Connect, error.to_string());
+                job.fail(Ending::Connect, limits::explain(&error));
                 return self.finish(job);
             }
         };
@@ -201,64 +197,69 @@ impl Turns {
         let Some(connection) = self.connections.get_mut(index) else { return };
         if connection.connecting {
             if let Err(error) = connection.transport.socket().take_error().and_then(|error| error.map_or(Ok(()), Err)) {
-                return self.fail(index, Ending::Connect, error.to_string());
+                return self.fail(index, Ending::Connect, limits::explain(&error));
             }
             match connection.transport.socket().peer_addr() {
                 Ok(_) => connection.connecting = false,
                 Err(error) if error.kind() == ErrorKind::NotConnected => return,
-                Err(error) => return self.fail(index, Ending::Connect, error.to_string()),
+                Err(error) => return self.fail(index, Ending::Connect, limits::explain(&error)),
             }
             if let Some(job) = &mut connection.job {
                 job.connected = clock::now();
             }
         }
-        self.progress(index, event.is_read_closed() || event.is_error());
+        let closed = event.is_read_closed() || event.is_error();
+        self.progress(index, Hint { readable: event.is_readable() || closed, closed });
     }
 
     /// Write what is left of the request, read what there is of the answer.
-    fn progress(&mut self, index: usize, to_the_end: bool) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        if connection.connecting {
+    fn progress(&mut self, index: usize, hint: Hint) {
+        let Some(connection) = self.connections.get_mut(index).filter(|connection| !connection.connecting) else {
+            return;
+        };
+        let written = connection.write();
+        let plain = matches!(connection.transport, Transport::Plain(_));
+        // A secure session also has to be agreed on, whichever side is to speak next.
+        if (hint.readable || !plain || written.is_err()) && !self.read(index, hint.closed) {
             return;
         }
-        if let Some(job) = &mut connection.job {
-            while job.written < job.submission.wire.len() {
-                match connection.transport.write(&job.submission.wire[job.written..]) {
-                    Ok(n) => job.written += n,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return self.broke(index, &error),
-                }
-            }
+        // A server that refuses a request before it has all of it closes, but may have answered: that counts.
+        if let Err(error) = written {
+            self.broke(index, &error);
         }
-        if let Err(error) = connection.transport.flush()
-            && error.kind() != ErrorKind::WouldBlock
-        {
-            return self.broke(index, &error);
-        }
-        self.read(index, to_the_end);
     }
 
-    fn read(&mut self, index: usize, to_the_end: bool) {
+    /// Whether the connection is still there and its answer not over.
+    fn read(&mut self, index: usize, to_the_end: bool) -> bool {
         loop {
-            let Some(connection) = self.connections.get_mut(index) else { return };
+            let Some(connection) = self.connections.get_mut(index) else { return false };
             let plain = matches!(connection.transport, Transport::Plain(_));
             match connection.transport.read(&mut self.buffer) {
-                Ok(0) => return self.hung_up(index),
+                Ok(0) => {
+                    self.hung_up(index);
+                    return false;
+                }
                 Ok(n) => {
                     let now = clock::now();
-                    let Some(job) = &mut connection.job else { return self.drop_connection(index) }; // nobody asked
+                    let Some(job) = &mut connection.job else {
+                        self.drop_connection(index); // nobody asked
+                        return false;
+                    };
                     if let Some(reusable) = job.feed(now, &self.buffer[..n]) {
-                        return self.answered(index, reusable && !to_the_end);
+                        self.answered(index, reusable && !to_the_end);
+                        return false;
                     }
                     // A short read means an empty socket, unless its end stands behind.
                     if plain && n < self.buffer.len() && !to_the_end {
-                        return;
+                        return true;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.broke(index, &error),
+                Err(error) => {
+                    self.broke(index, &error);
+                    return false;
+                }
             }
         }
     }
@@ -266,7 +267,7 @@ impl Turns {
     /// The answer is over, well or not.
     fn answered(&mut self, index: usize, reusable: bool) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let whole_request = connection.job.as_ref().is_some_and(|job| job.written == job.submission.wire.len());
+        let whole_request = connection.job.as_ref().is_some_and(Job::is_written);
         if let Some(job) = connection.job.take() {
             connection.used = true;
             if reusable && whole_request && self.target.keep_alive {
@@ -293,7 +294,8 @@ impl Turns {
         if self.retried(index, clock::now()) {
             return;
         }
-        let tls = error.kind() == ErrorKind::InvalidData; // how rustls reports its own errors
+        let handshaking = self.connections.get_mut(index).is_some_and(|found| found.transport.is_handshaking());
+        let tls = handshaking || error.kind() == ErrorKind::InvalidData; // how rustls reports its own errors
         self.fail(index, if tls { Ending::Tls } else { Ending::Broken }, error.to_string());
     }
 
@@ -326,11 +328,7 @@ impl Turns {
     }
 
     fn drop_connection(&mut self, index: usize) {
-        self.idle.retain(|&idle| idle != index);
-        if let Some(mut connection) = self.connections.remove(index) {
-            // Closing takes it off the poll anyway.
-            let _ = self.poll.registry().deregister(connection.transport.socket());
-        }
+        self.connections.remove(index); // closing takes it off the poll
     }
 
     fn finish(&mut self, job: Job) {
@@ -343,6 +341,9 @@ impl Turns {
             counters.failed.fetch_add(1, Relaxed);
         }
         self.text_left = self.text_left.saturating_sub(finished.text.as_ref().map_or(0, String::len));
+        if self.in_flight == self.target.slots {
+            self.slot_since = now;
+        }
         self.in_flight -= 1;
         self.freed.push_back(now);
         if self.freed.len() > self.target.slots {
@@ -353,12 +354,13 @@ impl Turns {
 
     fn expire(&mut self, now: Nanos) {
         while let Some(&(deadline, index, sent)) = self.deadlines.front() {
-            if deadline > now {
+            let job = self.connections.get_mut(index).and_then(|connection| connection.job.as_ref());
+            let open = job.is_some_and(|job| job.sent == sent);
+            if open && deadline > now {
                 return;
             }
             self.deadlines.pop_front();
-            let job = self.connections.get_mut(index).and_then(|connection| connection.job.as_ref());
-            if job.is_some_and(|job| job.sent == sent) {
+            if open {
                 let seconds = self.target.timeout as f64 / 1e9;
                 self.fail(index, Ending::Timeout, format!("no whole answer within {seconds} s"));
             }
@@ -378,7 +380,7 @@ impl Turns {
         }
     }
 
-    fn hand_over(&mut self, began: Nanos, cpu_began: Nanos) {
+    fn hand_over(&mut self, began: &Began) {
         let counters = &self.shared.counters;
         counters.in_flight.store(self.in_flight as u64, Relaxed);
         counters.waiting.store((self.timed.len() + self.untimed.len()) as u64, Relaxed);
@@ -386,15 +388,24 @@ impl Turns {
         if self.done.outcomes.is_empty() && !over {
             return;
         }
-        self.health.cpu = clock::thread_cpu() - cpu_began;
-        self.health.wall = clock::now() - began;
         let mut out = locked(&self.shared.out);
         let done = std::mem::take(&mut self.done);
         out.columns.append(done);
         if over {
+            self.health.cpu = clock::thread_cpu() - began.cpu;
+            self.health.cpu_wait = clock::thread_wait().zip(began.cpu_wait).map(|(now, then)| now.saturating_sub(then));
+            self.health.wall = clock::now() - began.wall;
             out.health = self.health.clone();
         }
         drop(out);
-        self.shared.changed.notify_all();
+        if over || self.shared.eager.load(Relaxed) {
+            self.shared.changed.notify_all();
+        }
     }
+}
+
+/// What an event tells of a socket.
+struct Hint {
+    readable: bool,
+    closed: bool,
 }

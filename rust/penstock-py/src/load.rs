@@ -2,8 +2,8 @@
 
 use crate::NativeError;
 use penstock_load::clock::Nanos;
-use penstock_load::connection::Submission;
 use penstock_load::generator::{Generator, Target};
+use penstock_load::job::Submission;
 use penstock_load::outcomes::{Columns, Ending, Outcome};
 use penstock_load::stub::behaviour::{Behaviour, Distribution, Fault};
 use penstock_load::stub::server::Stub;
@@ -28,9 +28,10 @@ pub(crate) struct PyGenerator(Generator);
 
 #[pymethods]
 impl PyGenerator {
-    /// `tls_name`: the name the server's certificate must be for; without it, plain HTTP.
+    /// `tls_name`: the name the server's certificate must be for; without it, plain HTTP. `tls_authorities`: PEM of
+    /// those to be trusted beside the system's.
     #[new]
-    #[pyo3(signature = (ip, port, *, slots, timeout, keep_alive = true, keep_text = 0, tls_name = None))]
+    #[pyo3(signature = (ip, port, *, slots, timeout, keep_alive = true, keep_text = 0, tls_name = None, tls_authorities = None))]
     fn new(
         ip: &str,
         port: u16,
@@ -39,8 +40,9 @@ impl PyGenerator {
         keep_alive: bool,
         keep_text: usize,
         tls_name: Option<&str>,
+        tls_authorities: Option<Vec<u8>>,
     ) -> PyResult<Self> {
-        let tls = tls_name.map(tls::for_server).transpose().map_err(raise)?;
+        let tls = tls_name.map(|name| tls::for_server(name, tls_authorities.as_deref())).transpose().map_err(raise)?;
         let timeout = (timeout * 1e9) as Nanos;
         let target = Target { address: address_of(ip, port)?, tls, slots, timeout, keep_alive, keep_text };
         Generator::start(target).map(Self).map_err(raise)
@@ -68,9 +70,12 @@ impl PyGenerator {
         self.0.cut().map_err(raise)
     }
 
-    /// Wait until there is something to take or all is over, or for `timeout` seconds. Whether all is over.
-    fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
-        py.detach(|| self.0.wait(Duration::from_secs_f64(timeout))).map_err(raise)
+    /// Wait until all is over or, `for_endings`, there is something to take, `timeout` seconds at most. Whether all is
+    /// over.
+    #[pyo3(signature = (timeout, *, for_endings = false))]
+    fn wait(&self, py: Python<'_>, timeout: f64, for_endings: bool) -> PyResult<bool> {
+        let timeout = Duration::try_from_secs_f64(timeout).map_err(raise)?;
+        py.detach(|| self.0.wait(timeout, for_endings)).map_err(raise)
     }
 
     /// What has ended since the last call, as columns.
@@ -108,6 +113,7 @@ impl PyGenerator {
             dict.set_item(format!("{name}_max"), lag.max as f64 / 1e9)?;
         }
         dict.set_item("cpu", health.cpu as f64 / 1e9)?;
+        dict.set_item("cpu_wait", health.cpu_wait.map(|wait| wait as f64 / 1e9))?;
         dict.set_item("wall", health.wall as f64 / 1e9)?;
         Ok(dict)
     }
@@ -214,10 +220,10 @@ impl PyStub {
         self.1.port()
     }
 
-    /// End it.
-    fn stop(&mut self, py: Python<'_>) {
-        let stub = self.0.take();
-        py.detach(|| drop(stub));
+    /// End it. What it died of, if it did before, is raised.
+    fn stop(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(stub) = self.0.take() else { return Ok(()) };
+        py.detach(|| stub.stop()).map_err(raise)
     }
 }
 

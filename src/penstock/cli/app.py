@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_command
 
-from penstock.cli import chat, generate, models, serve, version
+from penstock.cli import bench, chat, generate, journal, models, serve, version
 from penstock.cli.help import SETTINGS, HeadedCommand, help_alone
 from penstock.core.errors import InvalidRequestError
 from penstock.core.suggest import did_you_mean
@@ -29,6 +29,8 @@ app.command("serve", cls=HeadedCommand)(serve.serve)
 app.command("chat", cls=HeadedCommand)(chat.chat)
 app.command("generate", cls=HeadedCommand)(generate.generate)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.add_typer(journal.app, name="journal")
 app.command("version")(version.version)
 
 

@@ -5,6 +5,7 @@ Nothing in it names the machine or its owner: no host name, no address, no seria
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -80,6 +81,21 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     python: str
     gpus: tuple[Gpu, ...] = ()
     read_bandwidth: float | None = None  # bytes/s out of main memory, all usable CPUs together, if measured
+    governor: str = ""  # of the processors' frequency, as the kernel names it; several with commas
+
+    def hardware(self) -> str:
+        """12 hexadecimal digits that two fingerprints share if figures taken on them may stand in one trend.
+
+        Hardware and limits count. What is installed on it (kernel, Python, driver) doesn't, since a trend should show
+        what an update did, nor what a measurement says of it, nor memory to the last page, which the firmware's
+        version decides.
+        """
+        parts = (
+            self.cpu_model, self.architecture, self.logical_cpus, self.usable_cpus, self.cpu_flags,
+            self.last_level_cache_bytes, round(self.memory_bytes / 2**28), self.cgroup_cpus, self.cgroup_memory_bytes,
+            self.governor, [(gpu.name, gpu.memory_bytes) for gpu in self.gpus],
+        )  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
 
 def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> Machine:
@@ -105,6 +121,7 @@ def fingerprint(*, measure_bandwidth: bool = False, root: Path = Path("/")) -> M
         python=f"{platform.python_implementation()} {platform.python_version()}",
         gpus=(*_nvidia_gpus(), *_amd_gpus(root)),
         read_bandwidth=read_bandwidth() if measure_bandwidth else None,
+        governor=_governor(root),
     )
 
 
@@ -152,6 +169,11 @@ def _last_level_cache(root: Path) -> int:
         if (match := re.fullmatch(r"(\d+)([KMG]?)", read_text(path)))
     ]
     return max(sizes, default=0)
+
+
+def _governor(root: Path) -> str:
+    names = {read_text(path) for path in root.glob("sys/devices/system/cpu/cpufreq/policy*/scaling_governor")}
+    return ", ".join(sorted(names - {""}))
 
 
 def _memory_bytes(root: Path) -> int:

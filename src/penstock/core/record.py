@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no intervals of percentiles, samples, flaws, command, packages or governor; it is still read
+_READABLE = (1, SCHEMA_VERSION)
+SAMPLES_KEPT = 64  # of a metric: repeats and rounds are kept one by one, requests are not
 CONFIDENCE = 0.95
 
 # Below the first size Student's t is the honest interval; above the second it and the bootstrap agree to
@@ -50,16 +52,19 @@ _RESAMPLES = 2000
 
 
 class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A two-sided confidence interval of a metric's mean.
+    """A two-sided confidence interval of a metric's mean, or of one of its percentiles.
 
     `method` is "t" (Student's t) or "bootstrap" (percentile bootstrap with a fixed seed; Efron and
-    Tibshirani, An Introduction to the Bootstrap, chapter 13). Both take the samples as independent.
+    Tibshirani, An Introduction to the Bootstrap, chapter 13), which both take the samples as independent, "sections"
+    (of a mean: Student's t over consecutive parts of the run, so that requests that waited for each other count for
+    less), "ranks" (of a percentile: order statistics, by ranks that allow for the same) or "posterior" (of a limit:
+    what is believed of it after all of a sweep's points).
     """
 
     low: float
     high: float
     level: float
-    method: Literal["t", "bootstrap"]
+    method: Literal["t", "bootstrap", "sections", "ranks", "posterior"]
 
     def __post_init__(self) -> None:
         _require_finite("confidence interval", low=self.low, high=self.high, level=self.level)
@@ -83,6 +88,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min: float
     max: float
     ci: Interval | None = None  # of the mean; None with a single sample
+    intervals: dict[str, Interval] = {}  # of percentiles, by field: "p99"; those that so few samples can't tell lack
+    samples: tuple[float, ...] = ()  # all of them in the order they came, if `SAMPLES_KEPT` or fewer; pairs need them
 
     def __post_init__(self) -> None:
         where = f"metric {self.name!r}"
@@ -99,6 +106,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecordError(f"In {where}, the mean ({self.mean}) lies outside {self.min} to {self.max}.")
         if self.n == 1 and self.min != self.max:
             raise RecordError(f"In {where}, a single sample can't have a smallest and a largest value that differ.")
+        for name in self.intervals:
+            if name not in ("p50", "p90", "p95", "p99"):
+                raise RecordError(f"{where.capitalize()} has an interval of {name!r}, which is no percentile of it.")
+        if self.samples and (len(self.samples), min(self.samples), max(self.samples)) != (self.n, self.min, self.max):
+            raise RecordError(f"The samples of {where} are not the {self.n} from {self.min} to {self.max} it sums up.")
 
     @classmethod
     def from_samples(cls, name: str, unit: str, samples: Iterable[float], *, seed: int = 0) -> Self:
@@ -126,6 +138,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return cls(
             name=name, unit=unit, n=len(values), mean=mean, p50=p50, p90=p90, p95=p95, p99=p99,
             min=ordered[0], max=ordered[-1], ci=_interval_of_mean(values, mean, seed),
+            samples=tuple(values) if len(values) <= SAMPLES_KEPT else (),
         )  # fmt: skip
 
 
@@ -197,6 +210,16 @@ class Attachment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(relative.as_posix(), digest, file.stat().st_size)
 
 
+class Flaw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the figures of a record are not to be quoted: the run was ended early, or can't be believed."""
+
+    kind: Literal["cut", "invalid"]
+    reason: str
+
+    def __post_init__(self) -> None:
+        _require_text("The reason of a flaw", self.reason)
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement, complete enough to be judged and repeated by someone else."""
 
@@ -207,6 +230,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics: tuple[Metric, ...]
     files: tuple[Attachment, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know to read the figures rightly
+    flaws: tuple[Flaw, ...] = ()  # empty: the figures may be quoted
+    command: tuple[str, ...] = ()  # that made it, without secrets and without where results go; () if none can
+    packages: dict[str, str] = {}  # distributions that took part -> their versions
     created: datetime.datetime = msgspec.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     schema_version: int = SCHEMA_VERSION
 
@@ -238,7 +264,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Raises RecordError, naming `source` and the field, if anything is missing, unknown or impossible."""
         try:
             _require_schema(msgspec.json.decode(data, type=_Header).schema_version)
-            return msgspec.json.decode(data, type=cls)
+            return msgspec.structs.replace(msgspec.json.decode(data, type=cls), schema_version=SCHEMA_VERSION)
         except (msgspec.DecodeError, UnicodeDecodeError, RecordError) as error:
             raise RecordError(f"{source} is not a record that can be used: {error}") from error
 
@@ -315,7 +341,7 @@ def _interval_of_mean(values: list[float], mean: float, seed: int) -> Interval |
         low, high = _bootstrap(values, seed)
         return Interval(low, high, CONFIDENCE, "bootstrap")
     deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(n - 1)
-    half = _t_quantile(n - 1) * deviation / math.sqrt(n)
+    half = t_quantile(n - 1) * deviation / math.sqrt(n)
     return Interval(mean - half, mean + half, CONFIDENCE, "t")
 
 
@@ -325,7 +351,7 @@ def _bootstrap(values: list[float], seed: int) -> tuple[float, float]:
     return _percentile(means, 50 * (1 - CONFIDENCE)), _percentile(means, 50 * (1 + CONFIDENCE))
 
 
-def _t_quantile(degrees: int) -> float:
+def t_quantile(degrees: int) -> float:
     """Two-sided critical value of Student's t for CONFIDENCE; the normal one where they agree to 1e-3."""
     if degrees >= _BOOTSTRAP_TO:
         return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -350,8 +376,10 @@ def _t_within(t: float, degrees: int) -> float:
 
 
 def _require_schema(version: int) -> None:
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"It follows schema {version} and this Penstock reads schema {SCHEMA_VERSION}.")
+    if version not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
+        advice = " Update Penstock to read it." if version > SCHEMA_VERSION else ""
+        raise RecordError(f"It follows schema {version} and this Penstock reads schemas {readable}.{advice}")
 
 
 def _require_text(what: str, value: str) -> None:

@@ -2,6 +2,7 @@
 //! from the [`behaviour::Behaviour`] and the request's number alone.
 
 pub mod behaviour;
+mod client;
 pub mod random;
 pub mod request;
 pub mod server;

@@ -1,17 +1,20 @@
 //! The stub's event loop: one thread, one timer for all pieces of all answers.
 
-use super::behaviour::{Behaviour, Fate, Fault};
-use super::request::{self, Generate, Request, Route};
+use super::behaviour::{Behaviour, Fault};
+use super::client::{Answer, Client};
+use super::request::{self, Request, Route};
 use super::truth::{Seen, Truth};
 use super::wire;
 use crate::alarm::Alarm;
-use crate::clock::{self, Nanos, SECOND};
+use crate::clock::{self, MILLISECOND, Nanos, SECOND};
+use crate::limits;
+use crate::sched;
 use crate::slots::Slots;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,6 +25,7 @@ const WAKER: Token = Token(0);
 const ALARM: Token = Token(1);
 const LISTENER: Token = Token(2);
 const FIRST: usize = 3;
+const ACCEPT_AGAIN: Nanos = 10 * MILLISECOND; // after the process ran out of files
 
 /// A running stub.
 pub struct Stub {
@@ -35,6 +39,7 @@ pub struct Stub {
 impl Stub {
     /// Listen on `address` (port 0: any free one) and serve in a thread.
     pub fn start(address: SocketAddr, behaviour: Behaviour) -> io::Result<Self> {
+        limits::raise_open_files();
         let mut listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let poll = Poll::new()?;
@@ -53,6 +58,7 @@ impl Stub {
             truth: Truth::default(),
             began: None,
             stalls_over: 0,
+            accept_at: None,
             received: 0,
             buffer: vec![0; 64 * 1024],
         };
@@ -62,33 +68,25 @@ impl Stub {
     }
 }
 
-impl Drop for Stub {
-    fn drop(&mut self) {
+impl Stub {
+    /// End it; connections break. What it died of, if it did before.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
         self.stop.store(true, Relaxed);
-        if let Some(thread) = self.thread.take()
-            && self.waker.wake().is_ok()
-        {
-            let _ = thread.join();
-        }
+        self.waker.wake()?;
+        thread.thread().unpark(); // out of a stall
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the stub's thread panicked")))
     }
 }
 
-/// A connection.
-struct Client {
-    socket: TcpStream,
-    inbox: Vec<u8>,
-    outbox: Vec<u8>,
-    answer: Option<Answer>,
-    serial: u64, // of its current answer, so that a timer of an earlier one finds nothing
-    close: bool, // after the answer
-}
-
-struct Answer {
-    to: Generate,
-    fate: Fate,
-    started: Option<Nanos>,
-    next: usize,
-    seen: Seen,
+impl Drop for Stub {
+    fn drop(&mut self) {
+        let _ = self.end(); // whoever wants to know calls `stop`
+    }
 }
 
 struct Server {
@@ -102,27 +100,33 @@ struct Server {
     truth: Truth,
     began: Option<Nanos>,
     stalls_over: usize,
+    accept_at: Option<Nanos>,
     received: u64,
     buffer: Vec<u8>,
 }
 
 impl Server {
     fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        sched::prefer_short_turns();
         let mut events = Events::with_capacity(1024);
         while !stop.load(Relaxed) {
-            self.alarm.set(self.timers.peek().map(|Reverse(first)| first.0))?;
+            let first = self.timers.peek().map(|Reverse(first)| first.0);
+            self.alarm.set(first.into_iter().chain(self.accept_at).min())?;
             match self.poll.poll(&mut events, self.alarm.timeout()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
             self.alarm.rang(clock::now());
-            self.stall();
+            self.stall(stop);
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept()?,
+                    LISTENER => self.accept_at = Some(0),
                     Token(n) if n >= FIRST => self.on_client(n - FIRST),
                     _ => {}
                 }
+            }
+            if self.accept_at.is_some_and(|at| at <= clock::now()) {
+                self.accept()?;
             }
             self.ring();
         }
@@ -130,7 +134,7 @@ impl Server {
     }
 
     /// Stand still, if it is time for that.
-    fn stall(&mut self) {
+    fn stall(&mut self, stop: &AtomicBool) {
         let Some(began) = self.began else { return };
         while let Some(&(at, length)) = self.behaviour.stalls.get(self.stalls_over) {
             let from = began + (at * SECOND as f64) as Nanos;
@@ -140,18 +144,19 @@ impl Server {
                 return;
             }
             self.stalls_over += 1;
-            std::thread::sleep(Duration::from_nanos(until.saturating_sub(now)));
+            while !stop.load(Relaxed) && clock::now() < until {
+                std::thread::park_timeout(Duration::from_nanos(until.saturating_sub(clock::now())));
+            }
         }
     }
 
     fn accept(&mut self) -> io::Result<()> {
+        self.accept_at = None;
         loop {
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     let _ = socket.set_nodelay(true); // fails on a client that is gone, which reading tells
-                    let client =
-                        Client { socket, inbox: Vec::new(), outbox: Vec::new(), answer: None, serial: 0, close: false };
-                    let index = self.clients.insert(client);
+                    let index = self.clients.insert(Client::new(socket));
                     if let Some(client) = self.clients.get_mut(index) {
                         let interest = Interest::READABLE | Interest::WRITABLE;
                         self.poll.registry().register(&mut client.socket, Token(index + FIRST), interest)?;
@@ -160,6 +165,10 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error)
                     if error.kind() == ErrorKind::Interrupted || error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) if limits::is_out_of_files(&error) => {
+                    self.accept_at = Some(clock::now() + ACCEPT_AGAIN);
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -177,13 +186,16 @@ impl Server {
             }
         }
         self.send(index, &[]);
+        if self.clients.get_mut(index).is_some_and(|client| client.close && client.is_quiet()) {
+            return self.hung_up(index);
+        }
         self.next_request(index);
     }
 
     /// Begin with what the client sent, unless an answer is under way.
     fn next_request(&mut self, index: usize) {
         while let Some(client) = self.clients.get_mut(index) {
-            if client.answer.is_some() || client.inbox.is_empty() {
+            if client.answer.is_some() || client.inbox.is_empty() || client.close {
                 return;
             }
             match request::take(&client.inbox) {
@@ -193,8 +205,7 @@ impl Server {
                     self.answer(index, request);
                 }
                 Err(malformed) => {
-                    self.send(index, &wire::error(400, malformed.0));
-                    return self.hung_up(index);
+                    self.reply(index, &wire::error(400, malformed.0), true);
                 }
             }
         }
@@ -205,12 +216,11 @@ impl Server {
         match request.route {
             Route::Page(page) => {
                 let answer = self.page(&page);
-                self.send(index, &answer);
-                if request.close {
-                    self.hung_up(index);
-                }
+                self.reply(index, &answer, request.close);
             }
-            Route::Unknown => self.send(index, &wire::error(404, "no such page, or a body that can't be read")),
+            Route::Unknown => {
+                self.reply(index, &wire::error(404, "no such page, or a body that can't be read"), request.close);
+            }
             Route::Generate(to) => {
                 self.began.get_or_insert(now);
                 let fate = self.behaviour.fate(self.received, to.max_tokens);
@@ -229,6 +239,15 @@ impl Server {
                     self.waiting.push_back((index, serial));
                 }
             }
+        }
+    }
+
+    fn reply(&mut self, index: usize, answer: &[u8], close: bool) {
+        self.send(index, answer);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.close = close;
+        if close && client.is_quiet() {
+            self.hung_up(index);
         }
     }
 
@@ -251,14 +270,12 @@ impl Server {
         let Some(answer) = self.clients.get_mut(index).and_then(|client| client.answer.as_mut()) else { return };
         answer.started = Some(now);
         answer.seen.started = now;
-        match answer.fate.fault {
-            Some(Fault::Status(status)) => {
-                self.send(index, &wire::error(status, "as told"));
-                self.over(index, false);
-            }
-            Some(Fault::Hang) => {}
-            _ => self.timers.push(Reverse((now + answer.fate.pieces[0], index, serial))),
-        }
+        let first = match answer.fate.fault {
+            Some(Fault::Hang) => return,
+            Some(Fault::Status(_)) => now, // not from here: thousands that wait would be refused one within another
+            _ => now + answer.fate.pieces[0],
+        };
+        self.timers.push(Reverse((first, index, serial)));
     }
 
     /// Write all that is due.
@@ -277,6 +294,10 @@ impl Server {
     fn piece(&mut self, index: usize, serial: u64) {
         let (per_piece, usage) = (self.behaviour.tokens_per_piece.max(1), self.behaviour.usage);
         let Some(answer) = self.clients.get_mut(index).and_then(|client| client.answer.as_mut()) else { return };
+        if let Some(Fault::Status(status)) = answer.fate.fault {
+            self.send(index, &wire::error(status, "as told"));
+            return self.over(index, false);
+        }
         let (i, count, to) = (answer.next, answer.fate.pieces.len(), &answer.to);
         let tokens = per_piece.min(answer.fate.tokens - i as u32 * per_piece);
         let last = i + 1 == count;
@@ -295,7 +316,7 @@ impl Server {
                 _ => {}
             }
             out.extend_from_slice(wire::piece(to, tokens, None).as_bytes());
-            if last {
+            if last && half_way != Some(Fault::Cut) {
                 out.extend_from_slice(wire::piece(to, 0, Some(finish)).as_bytes());
                 if to.usage && usage {
                     out.extend_from_slice(wire::usage(to, answer.fate.tokens).as_bytes());
@@ -303,7 +324,11 @@ impl Server {
                 out.extend_from_slice(wire::done().as_bytes());
             }
         } else if last {
-            out = wire::whole(to, answer.fate.tokens, finish, usage);
+            out = match answer.fate.fault {
+                Some(Fault::Malformed) => wire::page(200, "application/json", "{\"choices\":[{\"tex"),
+                Some(Fault::InStream) => wire::page(200, "application/json", r#"{"error":{"message":"as told"}}"#),
+                _ => wire::whole(to, answer.fate.tokens, finish, usage),
+            };
         }
         let next = answer.fate.pieces.get(i + 1).map(|at| answer.started.unwrap_or(0) + at);
         answer.next += 1;
@@ -330,7 +355,7 @@ impl Server {
         self.truth.running -= 1;
         self.truth.add(Seen { whole, ..answer.seen });
         self.next_waiting();
-        if close && self.clients.get_mut(index).is_some_and(|client| client.outbox.is_empty()) {
+        if close && self.clients.get_mut(index).is_some_and(|client| client.is_quiet()) {
             return self.hung_up(index);
         }
         self.next_request(index);
@@ -347,22 +372,8 @@ impl Server {
     }
 
     fn send(&mut self, index: usize, data: &[u8]) {
-        let Some(client) = self.clients.get_mut(index) else { return };
-        if client.outbox.is_empty() && !data.is_empty() {
-            match client.socket.write(data) {
-                Ok(n) => client.outbox.extend_from_slice(&data[n..]),
-                Err(_) => client.outbox.extend_from_slice(data), // a broken socket tells itself when it is read
-            }
-        } else {
-            client.outbox.extend_from_slice(data);
-        }
-        while !client.outbox.is_empty() {
-            match client.socket.write(&client.outbox) {
-                Ok(n) => {
-                    client.outbox.drain(..n);
-                }
-                Err(_) => return,
-            }
+        if let Some(client) = self.clients.get_mut(index) {
+            client.send(data);
         }
     }
 

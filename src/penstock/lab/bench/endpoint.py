@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from penstock.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Self
 
     from penstock.lab.bench.planned import Planned
@@ -39,10 +41,12 @@ class Endpoint:
     ip: str
     port: int
     tls_name: str | None
+    authorities: bytes | None = None  # certificates in PEM, trusted beside the system's
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys are in here
     body: Mapping[str, Any] = field(default_factory=dict)
     ignore_eos: bool = True  # the server knows the field; OpenAI's own refuses it
     stream: bool = True
+    numbered: bool = True  # requests have an X-Request-Id; some servers want nothing but UUIDs there
 
     @classmethod
     def open(
@@ -56,36 +60,40 @@ class Endpoint:
         body: Mapping[str, Any] | None = None,
         ignore_eos: bool = True,
         stream: bool = True,
+        ca: Path | None = None,
     ) -> Self:
-        """Look the server up and ask for its models.
+        """Look the server up and ask for its models. `ca`: a file of certificates in PEM, for https.
 
         Raises:
-            InvalidRequestError: the URL is none, or what answers there is no such API.
+            InvalidRequestError: the URL is none, what answers there is no such API, or `ca` can't be used.
             NotFoundError: nothing answers there, or it has no model of that name.
         """
         base, parts = _split(url)
         given = dict(headers or {}) | ({"authorization": f"Bearer {key}"} if key else {})
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            ip = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
-        except OSError as error:
-            raise NotFoundError(f"The host {host!r} of {url} can't be found: {error.strerror}.") from error
-        found = model if api == "generate" and model else _find_model(base, given, model)
+        authorities, context = (None, ssl.create_default_context()) if ca is None else _trust(ca)
+        ip = _reach(host, port, url)
+        found = model if api == "generate" and model else _find_model(base, given, model, context)
         return cls(
-            base=base, api=api, model=found, ip=str(ip), port=port, tls_name=host if parts.scheme == "https" else None,
-            headers=given, body=dict(body or {}), ignore_eos=ignore_eos, stream=stream,
+            base=base, api=api, model=found, ip=ip, port=port, tls_name=host if parts.scheme == "https" else None,
+            authorities=authorities, headers=given, body=dict(body or {}), ignore_eos=ignore_eos, stream=stream,
         )  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return self.base + self._path()
 
     def encode(self, planned: Planned, number: int) -> bytes:
         """The whole HTTP request. Raises InvalidRequestError if this API can't ask for that."""
         body = json.dumps(self._body(planned)).encode()
-        target = urlsplit(self.base + self._path())
+        target = urlsplit(self.url)
         lines = [
             f"POST {target.path} HTTP/1.1",
             f"Host: {target.netloc}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
-            f"X-Request-Id: bench-{number}",
+            *([f"X-Request-Id: bench-{number}"] if self.numbered else []),
             *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -129,9 +137,41 @@ def _split(url: str) -> tuple[str, Any]:
     return base, parts
 
 
-def _find_model(base: str, headers: Mapping[str, str], model: str | None) -> str:
+def _trust(ca: Path) -> tuple[bytes, ssl.SSLContext]:
+    """What is in the file, and the system's authorities with it."""
+    context = ssl.create_default_context()
     try:
-        answer = httpx.get(f"{base}/v1/models", headers=dict(headers), timeout=_PROBE_TIMEOUT_S)
+        pem = ca.read_bytes()
+        context.load_verify_locations(cadata=pem.decode())
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise InvalidRequestError(
+            f"{ca} holds no certificates in PEM that can be read: {error}.", param="ca"
+        ) from error
+    return pem, context
+
+
+def _reach(host: str, port: int, url: str) -> str:
+    """The first of the host's addresses that takes a connection: "localhost" is two, and a server may have only one."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NotFoundError(f"The host {host!r} of {url} can't be found: {error}.", param="url") from error
+    failed: OSError | None = None
+    for family, _, _, _, address in found:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_PROBE_TIMEOUT_S)
+                probe.connect(address)
+        except OSError as error:
+            failed = failed or error
+        else:
+            return str(address[0])
+    raise NotFoundError(f"Nothing answers at {url}: {failed}. Is the server up?", param="url") from failed
+
+
+def _find_model(base: str, headers: Mapping[str, str], model: str | None, context: ssl.SSLContext) -> str:
+    try:
+        answer = httpx.get(f"{base}/v1/models", headers=dict(headers), timeout=_PROBE_TIMEOUT_S, verify=context)
     except httpx.HTTPError as error:
         raise NotFoundError(f"Nothing answers at {base}: {error}. Is the server up?", param="url") from error
     if answer.status_code in (401, 403):

@@ -7,6 +7,8 @@ an ordinary `.npz`, which numpy reads anywhere; `meta` in it is JSON.
 from __future__ import annotations
 
 import json
+import mmap
+import zipfile
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -92,6 +94,13 @@ class Observations:
                 columns[name] = {key: value for key, value in column.items() if key in kept}
         return type(self)(**columns)
 
+    def forget_pieces(self) -> None:
+        """Let go of what was read of the pieces of a file, which is read again when it is wanted."""
+        for name in _PIECES:
+            mapped = getattr(self, name)
+            if isinstance(mapped, np.memmap) and mapped._mmap is not None:  # type: ignore[attr-defined]
+                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
     @classmethod
     def from_native(
         cls, parts: Sequence[Mapping[str, Any]], start_ns: int, wanted: Mapping[str, NDArray[Any]], meta: dict[str, Any]
@@ -120,24 +129,64 @@ class Observations:
         return cls(**columns, texts=texts, details=details, meta=meta)
 
     def save(self, path: Path) -> None:
-        """Write all of it; text and details as JSON beside the columns."""
+        """Write all of it, whole or not at all; text and details as JSON beside the columns."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("texts", "details", "meta")}
         spoken = {"format": FORMAT, "meta": self.meta, "texts": self.texts, "details": self.details}
-        with path.open("wb") as stream:
-            np.savez(stream, **arrays, meta=np.frombuffer(json.dumps(spoken).encode(), np.uint8))
+        unfinished = path.with_name(f".{path.name}.unfinished")  # another may have the old one mapped into its memory
+        try:
+            with unfinished.open("wb") as stream:
+                np.savez(stream, **arrays, meta=np.frombuffer(json.dumps(spoken).encode(), np.uint8))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises InvalidRequestError if it isn't such a file."""
+        """The columns of the pieces stay in the file until they are read.
+
+        Raises:
+            InvalidRequestError: it isn't such a file.
+        """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                spoken = json.loads(stored["meta"].tobytes())
-                if spoken["format"] != FORMAT:
-                    raise InvalidRequestError(
-                        f"{path} holds observations of format {spoken['format']}, and this Penstock reads {FORMAT}."
-                    )
-                texts, details = ({int(k): v for k, v in spoken[name].items()} for name in ("texts", "details"))
-                arrays = {name: stored[name] for name in stored.files if name != "meta"}
-            return cls(**arrays, texts=texts, details=details, meta=spoken["meta"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            loaded = cls(**_read(path))
+            loaded._check()
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InvalidRequestError(f"{path} holds no observations that can be read: {error}") from error
+        return loaded
+
+    def _check(self) -> None:
+        """Raises ValueError if columns don't belong together."""
+        pieces = int(self.piece_counts.sum(dtype=np.int64))
+        for f in fields(self):
+            column = getattr(self, f.name)
+            if isinstance(column, np.ndarray) and len(column) != (pieces if f.name in _PIECES else len(self.id)):
+                raise ValueError(f"the column {f.name} has {len(column)} entries, which is not as many as the others")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The fields."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        spoken = json.loads(stored["meta"].tobytes())
+        if spoken["format"] != FORMAT:
+            raise ValueError(f"they are of format {spoken['format']}, and this Penstock reads {FORMAT}.")
+        columns: dict[str, Any] = {name: stored[name] for name in stored.files if name not in ("meta", *_PIECES)}
+        columns |= {name: _mapped(path, stored.zip, name) for name in _PIECES}
+    spoken_of = {name: {int(key): text for key, text in spoken[name].items()} for name in ("texts", "details")}
+    return columns | spoken_of | {"meta": spoken["meta"]}
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """A column that lies in the file uncompressed, as `np.savez` writes it; else it is read."""
+    entry = archive.getinfo(f"{name}.npy")
+    with archive.open(entry) as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype != _PIECES[name] or len(shape) != 1:
+            raise ValueError(f"the column {name} is of {dtype}, in {len(shape)} dimensions")
+        if entry.compress_type != zipfile.ZIP_STORED or not shape[0]:
+            return np.frombuffer(stream.read(), dtype)
+        head = stream.tell()
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # the entry's own header: the lengths of its two last fields
+        lengths = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
+    return np.memmap(path, dtype, "r", entry.header_offset + 30 + lengths + head, shape)

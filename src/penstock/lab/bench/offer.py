@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _LEAD_S = 0.2  # from the last preparation to the first request
 _AHEAD_BYTES = 128 << 20  # of encoded requests that wait in memory
 _AHEAD_REQUESTS = 50_000
-_TICK_S = 0.25
+_TICK_S = 0.1
+_TOLD_S = 0.1  # between two tellings of progress
+_LATEST = 1000
 _ALL_TEXT = 1 << 40  # a conversation's next turn needs the answer before
 _EVERYTHING = 1 << 30  # more slots than sockets
 
@@ -36,6 +38,8 @@ class Manner:
     keep_alive: bool = True
     keep_text: int = 16 << 20  # bytes of answers kept
     warm_up: int = 0  # requests at the beginning that don't count
+    give_up: int | None = None  # requests on their way from which on no more is sent, as the server has fallen behind
+    drain: float | None = None  # s for what is under way when no more is sent, then it is cut; None: until it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class Progress:
     finished: int
     failed: int
     in_flight: int
-    pieces: int  # of text received
+    tokens: int  # of the answers that have ended
+    ttft: float | None  # s, median of the latest thousand answers
 
 
 class _Feed:
@@ -60,6 +65,8 @@ class _Feed:
         self.wanted: list[tuple[int, int]] = []  # prompt and output tokens by id
         self.conversations: dict[int, tuple[Planned, list[Message], deque[Turn]]] = {}
         self.exhausted = False
+        self.stopped = False  # by the duration
+        self.gave_up: float | None = None  # s after the start
 
     def encode(self, planned: Planned) -> tuple[int, bytes]:
         number = len(self.wanted)
@@ -78,6 +85,7 @@ class _Feed:
             past = planned is not None and self._duration is not None and (planned.due or 0.0) >= self._duration
             if planned is None or past:
                 self.exhausted = True
+                self.stopped = past
                 break
             number, wire = self.encode(planned)
             due = None if planned.due is None else start_ns + int(planned.due * 1e9)
@@ -121,7 +129,7 @@ def offer(
     generator = LoadGenerator(
         endpoint.ip, endpoint.port, slots=manner.slots or _EVERYTHING, timeout=manner.timeout,
         keep_alive=manner.keep_alive, keep_text=_ALL_TEXT if feed.conversations else manner.keep_text,
-        tls_name=endpoint.tls_name,
+        tls_name=endpoint.tls_name, tls_authorities=endpoint.authorities,
     )  # fmt: skip
     start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
     started = time.time() + _LEAD_S
@@ -152,10 +160,14 @@ def offer(
     wall = (ended_ns - start_ns) / 1e9
     meta = {
         "started": started,
+        "started_monotonic": start_ns / 1e9,
         "wall": wall,
         "clock_drift": time.time() - started - wall,  # the wall clock was set meanwhile, or the machine slept
         "client": generator.health() | {"retried": generator.counters()["retried"]},
         "cut": cut,
+        "duration": manner.duration if feed.gave_up is None else feed.gave_up,
+        "stopped": feed.stopped,  # by the duration, with more to send
+        "gave_up": feed.gave_up is not None,
     }
     return Observations.from_native([part for part in parts if part["id"]], start_ns, columns, meta)
 
@@ -170,34 +182,73 @@ def _run(
 ) -> None:
     """Until all is over. Answers go to `parts`."""
     stop_ns = None if manner.duration is None else start_ns + int(manner.duration * 1e9)
-    closed = False
+    closed = drained = False
+    cut_ns: int | None = None
+    told = _Told(start_ns, on_progress)
     while True:
         if not closed and feed.exhausted and not feed.conversations:
             generator.close()
             closed = True
-        over = generator.wait(_TICK_S)
+        to_stop = _TICK_S if stop_ns is None or closed else (stop_ns - time.monotonic_ns()) / 1e9
+        # Only a conversation's next turn depends on an ending; to be woken by each takes the generator's processor.
+        over = generator.wait(min(max(to_stop, 0.0), _TICK_S), for_endings=bool(feed.conversations))
         part = generator.take()
         parts.append(part)
         now = time.monotonic_ns()
         counts = generator.counters()
-        if on_progress:
-            on_progress(
-                Progress(
-                    (now - start_ns) / 1e9, counts["sent"], counts["finished"], counts["failed"],
-                    counts["in_flight"], counts["pieces"],
-                )
-            )  # fmt: skip
+        told.tell(now, counts, part, last=over)
         if over:
             return
-        if stop_ns is not None and now >= stop_ns and not closed:
+        behind = manner.give_up is not None and counts["in_flight"] >= manner.give_up
+        over_time = stop_ns is not None and now >= stop_ns and (not closed or counts["waiting"] > 0)
+        if not drained and (behind or over_time):
             generator.drain()
-            closed = True
+            closed = drained = feed.stopped = True
+            feed.gave_up = (now - start_ns) / 1e9 if behind else None
+        if manner.drain is not None and closed and (drained or counts["waiting"] == 0):
+            cut_ns = cut_ns or now + int(manner.drain * 1e9)
+            if now >= cut_ns:
+                generator.cut()
         if closed:
             continue
         if turns := _turns(feed, part):
             generator.submit(turns)
         if not feed.exhausted and counts["waiting"] < _AHEAD_REQUESTS // 2:
             generator.submit(feed.more(start_ns, _AHEAD_REQUESTS // 2, _AHEAD_BYTES // 2))
+
+
+class _Told:
+    """Tells progress now and then."""
+
+    def __init__(self, start_ns: int, on_progress: Callable[[Progress], None] | None) -> None:
+        self._start_ns = start_ns
+        self._on_progress = on_progress
+        self._next_ns = 0
+        self._tokens = 0
+        self._ttft: deque[float] = deque(maxlen=_LATEST)
+
+    def tell(self, now: int, counts: Mapping[str, int], part: Mapping[str, Any], *, last: bool) -> None:
+        """`part` is what has ended since the last call."""
+        if self._on_progress is None:
+            return
+        due, first = (np.frombuffer(part[name], np.uint64).astype(np.int64) for name in ("due", "first_text"))
+        answered = first > 0
+        self._ttft.extend(((first - due)[answered][-_LATEST:] / 1e9).tolist())
+        counted, pieces = (
+            np.frombuffer(part["completion_tokens"], np.int32),
+            np.frombuffer(part["piece_counts"], np.uint32),
+        )
+        self._tokens += int(np.where(counted > 0, counted, pieces).sum())
+        if now < self._next_ns and not last:
+            return
+        self._next_ns = now + int(_TOLD_S * 1e9)
+        ttft = float(np.median(self._ttft)) if self._ttft else None
+        self._on_progress(
+            Progress(
+                (now - self._start_ns) / 1e9, counts["sent"], counts["finished"], counts["failed"],
+                counts["in_flight"], self._tokens, ttft,
+            )
+        )  # fmt: skip
 
 
 def _turns(feed: _Feed, part: Mapping[str, Any]) -> list[tuple[int, int | None, bytes]]:

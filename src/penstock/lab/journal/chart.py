@@ -1,4 +1,8 @@
-"""A line chart in plain SVG: both axes logarithmic, whiskers from the smallest to the largest value."""
+"""A line chart in plain SVG that a page of Markdown can show: whiskers from the smallest to the largest value.
+
+The pages of `lab.pages` draw in the browser; what lies in a repository beside its text must be a picture already, and
+the same for the same figures.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over a common pair of axes; all values are above zero."""
+    """Lines over a common pair of axes, each logarithmic if it is told so and all its values are over zero."""
 
     title: str
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
+    log_x: bool = True
+    log_y: bool = True
+    x_names: tuple[str, ...] = ()  # instead of numbers, of 0, 1, 2, ...
+    marks: tuple[float, ...] = ()  # upright lines: where something changed
 
     def svg(self) -> str:
         parts = [
@@ -54,21 +62,36 @@ class Chart:
     def _xs(self) -> list[float]:
         return sorted({point.x for line in self.lines for point in line.points})
 
+    def _labelled_xs(self) -> list[float]:
+        """So many that they don't overlap."""
+        xs = self._xs()
+        widest = max((len(name) for name in self.x_names), default=4)
+        room = max(int((_WIDTH - _RIGHT - _LEFT) / (8 * widest)), 2)
+        return xs[:: -(-len(xs) // room)] if self.x_names else xs
+
     def _y_range(self) -> tuple[float, float]:
         points = [point for line in self.lines for point in line.points]
-        return min(p.low for p in points) / 1.2, max(p.high for p in points) * 1.2
+        low, high = min(p.low for p in points), max(p.high for p in points)
+        if self.log_y:
+            return low / 1.2, high * 1.2
+        room = (high - low or abs(high) or 1.0) * 0.15
+        return low - room, high + room
 
     def _x(self, value: float) -> float:
-        return _scaled(value, self._xs()[0], self._xs()[-1], _LEFT + 15, _WIDTH - _RIGHT)
+        return _scaled(value, self._xs()[0], self._xs()[-1], _LEFT + 15, _WIDTH - _RIGHT, log=self.log_x)
 
     def _y(self, value: float) -> float:
-        return _scaled(value, *self._y_range(), _HEIGHT - _BOTTOM, _TOP)
+        return _scaled(value, *self._y_range(), _HEIGHT - _BOTTOM, _TOP, log=self.log_y)
 
     def _axes(self) -> list[str]:
         right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         parts = [f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#444"/>']
-        parts += [f'<text x="{self._x(x):.1f}" y="{bottom + 18}" text-anchor="middle">{x:g}</text>' for x in self._xs()]
-        for y in _ticks(*self._y_range()):
+        for x in self._labelled_xs():
+            name = escape(self.x_names[int(x)]) if self.x_names else f"{x:g}"
+            parts.append(f'<text x="{self._x(x):.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
+        marks = (f"M{self._x(mark):.1f} {_TOP}V{bottom}" for mark in self.marks)
+        parts += [f'<path d="{mark}" stroke="#d1495b" stroke-dasharray="2 3"/>' for mark in marks]
+        for y in _ticks(*self._y_range()) if self.log_y else _even_ticks(*self._y_range()):
             at = self._y(y)
             parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="#ddd"/>')
             parts.append(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y:g}</text>')
@@ -114,13 +137,22 @@ class Chart:
         return parts
 
 
-def _scaled(value: float, low: float, high: float, start: float, end: float) -> float:
+def _scaled(value: float, low: float, high: float, start: float, end: float, *, log: bool) -> float:
     if low == high:
         return (start + end) / 2
-    return start + (end - start) * math.log(value / low) / math.log(high / low)
+    share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    return start + (end - start) * share
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """1, 2, 5, 10, ... within the range."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [tick for power in exponents for digit in (1, 2, 5) if low <= (tick := digit * 10.0**power) <= high]
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """About five round values within the range."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough)
+    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

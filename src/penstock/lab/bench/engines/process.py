@@ -1,4 +1,4 @@
-"""A peer's processes: start them, weigh them, watch what else the machine does, and leave none behind."""
+"""An engine's processes: start them, weigh them, watch what else the machine does, and leave none behind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
-from benchmarks.errors import BenchmarkError
+from penstock.core.errors import ConfigError, EngineDeadError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,10 +62,10 @@ class Child:
             return []
 
     def check_alive(self) -> None:
-        """Raises BenchmarkError, with the log's end, if the process has ended."""
+        """Raises EngineDeadError, with the log's end, if the process has ended."""
         if (code := self._process.poll()) is not None:
             tail = self.log.read_text(errors="replace")[-3000:]
-            raise BenchmarkError(f"The process ended with status {code}; the end of {self.log}:\n{tail}")
+            raise EngineDeadError(f"The process ended with status {code}; the end of {self.log}:\n{tail}")
 
     def memory(self) -> Memory:
         """Now, over all processes of the tree."""
@@ -123,7 +123,7 @@ def _pss(pid: int) -> int:
 
 
 class CpuWatch:
-    """Who used the processors between `start` and `stop`: the peer, this client, others, the hypervisor."""
+    """Who used the processors between `start` and `stop`: the engine, this client, others, the hypervisor."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -154,9 +154,9 @@ class CpuShares:
 def pin(cores: int) -> list[int]:
     """Keep this process, and all it will start, on the first `cores` processors; their numbers."""
     if not hasattr(os, "sched_setaffinity"):
-        raise BenchmarkError("Pinning to cores needs Linux.")
+        raise ConfigError("Pinning to cores needs Linux.")
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < cores:
-        raise BenchmarkError(f"{cores} cores were asked for, and this process may use {len(usable)}.")
+        raise ConfigError(f"{cores} cores were asked for, and this process may use {len(usable)}.")
     os.sched_setaffinity(0, usable[:cores])
     return usable[:cores]

@@ -1,0 +1,189 @@
+"""What each load generator adds: the stub on one processor, the client on another, one after the other in turn."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.load.clients import CLIENTS, Asked, Client, Said, pinned
+from penstock.core.machine import fingerprint
+from penstock.core.record import Metric, Record, Subject, Workload, git_state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_TTFT_S, _ITL_S = 0.1, 0.1
+_SLACK_S = 180.0  # for a client to start and to sum up
+_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One run, as the client and the stub saw it."""
+
+    said: Said
+    stub_ttft_mean: float
+    stub_ttft_p99: float
+    tokens_per_s: float  # by the stub, between the first request received and the last piece written
+    streams: int  # at once, at most
+    requests: int
+
+
+def measure(
+    names: Sequence[str], rates: Sequence[float], seconds: float, rounds: int, tokens: int, venvs: Path,
+    tokenizer: Path, out: Path,
+) -> None:  # fmt: skip
+    """Every client at every rate, `rounds` times, the order turned round each time; a record each."""
+    for rate in rates:
+        runs: dict[str, list[Seen]] = {name: [] for name in names}
+        failed: dict[str, str] = {}
+        for number in range(rounds):
+            for name in names if number % 2 == 0 else reversed(names):
+                folder = out / "raw" / f"load-{name}-{rate:g}-{number}-{int(time.time())}"
+                folder.mkdir(parents=True)
+                try:
+                    seen = _once(CLIENTS[name], rate, max(1, round(rate * seconds)), tokens, venvs, tokenizer, folder)
+                except (BenchmarkError, subprocess.SubprocessError) as error:
+                    failed[name] = str(error)
+                    print(f"{name} at {rate:g} requests/s: {error}", flush=True)
+                    continue
+                runs[name].append(seen)
+                _tell(name, rate, seen)
+        for name in names:
+            if runs[name]:
+                record = _record(CLIENTS[name], rate, tokens, seconds, runs[name], venvs, failed.get(name))
+                record.save(out / f"load-{name}-{rate:g}.json")
+
+
+def _once(
+    client: Client, rate: float, count: int, tokens: int, venvs: Path, tokenizer: Path, folder: Path
+) -> Seen:  # fmt: skip
+    stub = [
+        sys.executable, "-m", "penstock.cli", "bench", "stub", "--port", "0", "--json",
+        "--ttft", str(_TTFT_S), "--itl", str(_ITL_S),
+    ]  # fmt: skip
+    with subprocess.Popen(pinned(stub, 1), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as serving:
+        try:
+            assert serving.stdout is not None
+            url = json.loads(serving.stdout.readline())["url"]
+            asked = Asked(url, "stub", tokenizer, rate, count, tokens)
+            command = pinned(client.command(asked, venvs, folder), 0)
+            limit = count / rate + tokens * _ITL_S + _SLACK_S
+            with (folder / "client.log").open("w") as log:
+                subprocess.run(
+                    ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
+                    stdout=log, stderr=log, timeout=limit, check=False,
+                )  # fmt: skip
+            with urllib.request.urlopen(url + "/truth", timeout=60) as page:
+                truth = [json.loads(line) for line in page.read().splitlines()]
+        finally:
+            serving.terminate()
+            serving.wait(30)
+    return _seen(client.read(folder), truth, count)
+
+
+def _seen(said: Said, truth: list[dict[str, Any]], count: int) -> Seen:
+    # A client may try the server first; the load itself comes last.
+    rows = sorted((row for row in truth if row["whole"]), key=lambda row: row["received"])[-count:]
+    if not rows:
+        raise BenchmarkError("The stub answered nothing whole.")
+    received, first, last = (
+        np.array([row[name] for row in rows], float) / 1e9 for name in ("received", "first", "last")
+    )
+    steps = np.concatenate([np.stack([received, np.ones(len(rows))]), np.stack([last, -np.ones(len(rows))])], axis=1)
+    streams = int(np.cumsum(steps[1][np.argsort(steps[0], kind="stable")]).max())
+    ttft = first - received
+    produced = sum(row["tokens"] for row in rows)
+    return Seen(
+        said, float(ttft.mean()), float(np.percentile(ttft, 99)), produced / float(last.max() - received.min()),
+        streams, len(rows),
+    )  # fmt: skip
+
+
+def _tell(name: str, rate: float, seen: Seen) -> None:
+    print(
+        f"{name} at {rate:g} requests/s: {seen.tokens_per_s:.0f} tokens/s, {seen.streams} streams at once, TTFT p99"
+        f" {seen.said.ttft_p99 * 1e3:.2f} ms where the stub took {seen.stub_ttft_p99 * 1e3:.2f} ms,"
+        f" {seen.said.whole} of {seen.requests} whole",
+        flush=True,
+    )
+
+
+def _record(
+    client: Client, rate: float, tokens: int, seconds: float, runs: list[Seen], venvs: Path, failed: str | None
+) -> Record:
+    figures = {
+        "added_ttft_p99": ("s", [run.said.ttft_p99 - run.stub_ttft_p99 for run in runs]),
+        "added_ttft_mean": ("s", [run.said.ttft_mean - run.stub_ttft_mean for run in runs]),
+        "ttft_p99": ("s", [run.said.ttft_p99 for run in runs]),
+        "output_throughput": ("tokens/s", [run.tokens_per_s for run in runs]),
+        "streams": ("requests", [float(run.streams) for run in runs]),
+    }
+    asked = {"rate": rate, "tokens": tokens, "seconds": seconds, "ttft": _TTFT_S, "itl": _ITL_S}
+    return Record(
+        subject=Subject(client.name, _version(client, venvs), {"processors": 1}),
+        workload=Workload("load", _SEED, asked),
+        machine=fingerprint(),
+        git=git_state(),
+        metrics=tuple(Metric.from_samples(name, unit, values) for name, (unit, values) in figures.items()),
+        notes=(
+            "The client has processor 0, the stub processor 1. TTFT as the client reports it, less the stub's own time"
+            " from a request's receipt to its first piece; the difference is of the percentiles.",
+            "The throughput and the streams at once are as the stub saw them.",
+            *([f"A run failed: {failed}"] if failed else []),
+        ),
+    )
+
+
+def _version(client: Client, venvs: Path) -> str:
+    code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+    distribution = client.requirements[0].partition("==")[0] if client.requirements else client.home or "penstock"
+    done = subprocess.run(
+        [str(client.python(venvs)), "-c", code, distribution], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: int, venvs: Path, tokenizer: Path,
+          out: Path) -> bool:  # fmt: skip
+    """Penstock's and guidellm's mean TTFT and inter-token latency of the same load on the server at `url`, in turn
+    (ABBA). Prints and keeps the ratios; whether both are within 3 %."""
+    runs: dict[str, list[Said]] = {"penstock": [], "guidellm": []}
+    for number in range(rounds):
+        for name in ("penstock", "guidellm") if number % 2 == 0 else ("guidellm", "penstock"):
+            folder = out / "raw" / f"agree-{name}-{number}-{int(time.time())}"
+            folder.mkdir(parents=True)
+            client = CLIENTS[name]
+            command = client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder)
+            with (folder / "client.log").open("w") as log:
+                subprocess.run(
+                    ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
+                    stdout=log, stderr=log, timeout=count / rate + _SLACK_S, check=False,
+                )  # fmt: skip
+            runs[name].append(client.read(folder))
+    ratios = {}
+    for figure in ("ttft_mean", "itl_mean"):
+        pairs = zip(runs["penstock"], runs["guidellm"], strict=True)
+        ratios[figure] = [getattr(ours, figure) / getattr(theirs, figure) for ours, theirs in pairs]
+        print(f"{figure}: {math.exp(np.mean(np.log(ratios[figure]))):.4f} of guidellm's {ratios[figure]}", flush=True)
+    Record(
+        subject=Subject("penstock", _version(CLIENTS["penstock"], venvs)),
+        workload=Workload("load-agreement", _SEED, {"rate": rate, "requests": count, "tokens": tokens}),
+        machine=fingerprint(),
+        git=git_state(),
+        metrics=tuple(Metric.from_samples(f"{name}_ratio", "1", values) for name, values in ratios.items()),
+        notes=(
+            f"Penstock's figure over that of guidellm {_version(CLIENTS['guidellm'], venvs)}, same engine, in turn.",
+        ),
+    ).save(out / "load-agreement.json")
+    return all(abs(math.log(float(np.exp(np.mean(np.log(values)))))) < math.log(1.03) for values in ratios.values())

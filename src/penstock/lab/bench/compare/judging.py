@@ -1,0 +1,173 @@
+"""From runs to figures, ratios and an outcome."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.core.errors import InvalidRequestError
+from penstock.core.suggest import did_you_mean
+from penstock.lab import exits
+from penstock.lab.bench.metrics import latencies, totals
+from penstock.lab.statistics import Verdict, paired_ratio, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from penstock.lab.bench.compare.running import Comparison, Slot
+    from penstock.lab.bench.observations import Observations
+    from penstock.lab.bench.slo import Slo
+    from penstock.lab.statistics import Ratio
+
+MOST_ERRORS = 0.01  # share of a run's requests that may fail; of those that fail nothing is known, and they cost less
+
+# Figure -> unit, and whether more of it is better.
+FIGURES: Mapping[str, tuple[str, bool]] = {
+    "output_throughput": ("tokens/s", True),
+    "request_throughput": ("requests/s", True),
+    "goodput": ("requests/s", True),
+    "ttft mean": ("s", False),
+    "ttft p50": ("s", False),
+    "ttft p95": ("s", False),
+    "tpot mean": ("s", False),
+    "tpot p95": ("s", False),
+    "e2e mean": ("s", False),
+    "e2e p95": ("s", False),
+}
+
+
+class Outcome(StrEnum):
+    """Of a comparison, for CI."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+    @property
+    def exit_code(self) -> int:
+        return {"pass": 0, "fail": exits.FAILED, "inconclusive": exits.INCONCLUSIVE, "invalid": exits.INVALID}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Fails a comparison in which any contender's figure is `word`, beside the baseline."""
+
+    figure: str
+    word: Verdict
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """ "ttft p95 slower". Raises InvalidRequestError."""
+        figure, _, word = " ".join(text.split()).rpartition(" ")
+        if word not in list(Verdict):
+            raise InvalidRequestError(
+                f"{text!r} is no gate: write a figure and faster, slower, equivalent or inconclusive, as in"
+                ' "ttft p95 slower".',
+                param="fail_if",
+            )
+        if figure not in FIGURES:
+            raise InvalidRequestError(
+                f"There is no figure {figure!r}.{did_you_mean(figure, list(FIGURES))} There are {', '.join(FIGURES)}.",
+                param="fail_if",
+            )
+        return cls(figure, Verdict(word))
+
+    def __str__(self) -> str:
+        return f"{self.figure} {self.word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of one contender beside the baseline."""
+
+    name: str
+    baseline: str
+    figure: str
+    ratio: Ratio
+    verdict: Verdict
+    pairs: tuple[float, ...]  # a ratio a round
+
+
+def figures_of(run: Observations, slo: Slo | None) -> dict[str, float]:
+    """Of one run; only those that are over zero."""
+    found = latencies(run)
+    sums = totals(run, found, slo)
+    values = {
+        "output_throughput": sums.output_throughput,
+        "request_throughput": sums.request_throughput,
+        "goodput": sums.goodput,
+    }
+    tpot = found.tpot[~np.isnan(found.tpot)]
+    for name, samples in (("ttft", found.ttft), ("tpot", tpot), ("e2e", found.e2e)):
+        if len(samples):
+            values[f"{name} mean"] = float(samples.mean())
+            values |= {f"{name} p{p}": float(np.percentile(samples, p)) for p in (50, 95)}
+    return {name: value for name in FIGURES if (value := values.get(name)) and math.isfinite(value)}
+
+
+def reasons_against(run: Observations, slo: Slo | None) -> tuple[str, ...]:
+    """Why a run can't be compared."""
+    sums = totals(run, latencies(run), slo)
+    failed = sum(sums.errors.values())
+    reasons = list(run.meta["invalid"])
+    if failed > MOST_ERRORS * sums.requests or not sums.requests:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sums.errors.items())
+        detail = next(iter(run.details.values()), "")
+        said = f", which said: {' '.join(detail.split())[:200]}" if detail else ""
+        reasons.append(f"{failed} of {sums.requests} requests failed ({kinds}){said}")
+    return tuple(reasons)
+
+
+def compared(slots: Sequence[Slot], names: Sequence[str], baseline: str, margin: float) -> list[Compared]:
+    """Every contender beside the baseline, in every figure that both have; rounds that lack a run are left out."""
+    by_round: dict[str, dict[int, Slot]] = {name: {} for name in names}
+    for slot in slots:
+        if not slot.reasons:
+            by_round[slot.name][slot.round] = slot
+    result = []
+    for name in names:
+        if name == baseline:
+            continue
+        rounds = sorted(by_round[name].keys() & by_round[baseline].keys())
+        for figure, (_, higher) in FIGURES.items():
+            pairs = [(by_round[name][number], by_round[baseline][number]) for number in rounds]
+            pairs = [(a, b) for a, b in pairs if figure in a.figures and figure in b.figures]
+            if not pairs:
+                continue
+            mine, theirs = [a.figures[figure] for a, _ in pairs], [b.figures[figure] for _, b in pairs]
+            ratio = paired_ratio(mine, theirs, lag=[a.place - b.place for a, b in pairs])
+            each = tuple(a / b for a, b in zip(mine, theirs, strict=True))
+            said = verdict(ratio, higher_is_better=higher, margin=margin)
+            result.append(Compared(name, baseline, figure, ratio, said, each))
+    return result
+
+
+def outcome(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Outcome, tuple[str, ...]]:
+    """What CI is told, and why: invalid before fail before inconclusive before pass."""
+    if against := comparison.invalid:
+        return Outcome.INVALID, against
+    failed, unsure = [], []
+    for gate in gates:
+        for each in comparison.compared:
+            if each.figure != gate.figure:
+                continue
+            sentence = f"{each.name} is {each.verdict} in {each.figure} beside {each.baseline}"
+            if each.verdict is gate.word:
+                failed.append(f"{sentence}, which --fail-if forbids.")
+            elif each.verdict is Verdict.INCONCLUSIVE:
+                unsure.append(f"{sentence}: more --rounds may tell.")
+        if not any(each.figure == gate.figure for each in comparison.compared):
+            unsure.append(f"There is no {gate.figure} to judge by.")
+    if failed:
+        return Outcome.FAIL, tuple(failed)
+    return (Outcome.INCONCLUSIVE, tuple(unsure)) if unsure else (Outcome.PASS, ())
+
+
+def cost(throughput: float, price_per_hour: float) -> float:
+    """Of a million output tokens, in the price's own currency."""
+    return price_per_hour / (throughput * 3600) * 1e6

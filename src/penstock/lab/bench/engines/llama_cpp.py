@@ -1,0 +1,80 @@
+"""llama.cpp by the server of its Python package, which answers one request at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from penstock.core.limits import usable_cpus
+from penstock.core.machine import fingerprint
+from penstock.lab.bench.engines.base import SERVED, Common, Launch, Place, PythonEngine
+from penstock.lab.bench.engines.environment import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.lab.bench.engines.model import ModelForms
+
+# CMake option -> the flag of the processor that it needs. AMX stays off: with it on, this version dies of an
+# illegal instruction on virtual machines whose processor does offer AMX.
+_OPTIONS = {
+    "GGML_AVX2": "avx2",
+    "GGML_FMA": "fma",
+    "GGML_F16C": "f16c",
+    "GGML_AVX512": "avx512f",
+    "GGML_AVX512_VNNI": "avx512_vnni",
+    "GGML_AVX512_BF16": "avx512_bf16",
+}
+
+
+class LlamaCppPython(PythonEngine):
+    name: ClassVar[str] = "llama-cpp-python"
+    summary: ClassVar[str] = "llama.cpp by the server of its Python package; built here"
+    distribution: ClassVar[str] = "llama_cpp_python"
+    packed_weights: ClassVar[bool] = True
+    one_at_a_time: ClassVar[bool] = True
+    build_options: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)  # as far as the processor has them
+
+    def recipe(self) -> Recipe:
+        flags = fingerprint().cpu_flags
+        on = {option: option in self.build_options and flag in flags for option, flag in _OPTIONS.items()}
+        options = {"GGML_NATIVE": False, **on}
+        options |= dict.fromkeys(("GGML_AMX_TILE", "GGML_AMX_INT8", "GGML_AMX_BF16"), False)
+        arguments = " ".join(f"-D{option}={'ON' if on else 'OFF'}" for option, on in options.items())
+        return Recipe(requirements=("llama-cpp-python[server]==0.3.36",), build={"CMAKE_ARGS": arguments})
+
+    def plan(self, place: Place, model: ModelForms, common: Common, options: Mapping[str, str], port: int) -> Launch:
+        # By itself it takes half of the processors that it sees.
+        threads = str(common.threads or usable_cpus())
+        chosen = {"n_ctx": str(common.context), "n_threads": threads, "n_threads_batch": threads}
+        chosen |= {"n_batch": str(min(common.batch_tokens, common.context)), **options}
+        differs = [
+            "Its server can't ignore the end of text: special tokens are banned by logit_bias, so that answers have"
+            " the length asked for, and sampling pays for it."
+        ]
+        if common.parallel > 1:
+            differs.append(f"It answers one request at a time, not {common.parallel}.")
+        if not common.prefix_cache:
+            differs.append("It keeps the last prompt's keys and values: one that begins like it is quicker.")
+        return Launch(
+            command=(
+                str(self.python(place)), "-m", "llama_cpp.server", "--model", str(model.gguf),
+                "--model_alias", SERVED, "--host", "127.0.0.1", "--port", str(port), "--verbose", "false",
+                # By default a new request cuts the running one short.
+                "--interrupt_requests", "false",
+                *(part for name, value in chosen.items() for part in (f"--{name}", value)),
+            ),
+            port=port,
+            configuration={
+                "weights": "GGUF blocks", "options": chosen, "parallel": 1, "build": self.recipe().build["CMAKE_ARGS"],
+            },
+            differs=tuple(differs), ignore_eos=False, takes_ids=False, takes_numbers=False,
+            body={"logit_bias": dict.fromkeys(map(str, model.control_tokens), -100.0)},
+        )  # fmt: skip
+
+
+class LlamaCppPythonAvx2(LlamaCppPython):
+    """The same as a processor without AVX-512 would run it; for comparisons of kernels, not of servers."""
+
+    name: ClassVar[str] = "llama-cpp-python-avx2"
+    summary: ClassVar[str] = "the same, built for AVX2 alone"
+    build_options: ClassVar[tuple[str, ...]] = ("GGML_AVX2", "GGML_FMA", "GGML_F16C")
