@@ -16,7 +16,7 @@ pub fn raise_open_files() -> Option<u64> {
             limit = raised;
         }
     }
-    Some(limit.rlim_cur as u64)
+    Some(limit.rlim_cur)
 }
 
 /// No more files can be opened, by this process or on this machine.
