@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 ONLY_OF_AN_EXTRA = (
     "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.engine.encoders.session",
     "penstock.engine.encoders.bert", "penstock.server.kserve.grpc_", "penstock.server.kserve.inference_pb2",
-    "penstock.server.kserve.health_pb2",
+    "penstock.server.kserve.health_pb2", "penstock.lab.", "penstock.cli.bench_report",
 )  # fmt: skip
-HIDDEN = ("numpy", "onnxruntime", "torch", "grpc", "google.protobuf")
+HIDDEN = ("numpy", "onnxruntime", "torch", "grpc", "google.protobuf", "optuna", "markdown_it")
 HIDING = f"import sys\nfor name in {HIDDEN}:\n    sys.modules[name] = None\n"
 
 
@@ -127,3 +127,15 @@ def test_an_encoder_says_what_it_needs(python: Python, tmp_path: Path) -> None:
     assert "pip install 'penstock[encoders]'" in ran.stderr
     spec = json.loads(fine(python("-m", "penstock.cli", "models", "show", path, "--json")))["spec"]
     assert (spec["kind"], spec["architecture"]) == ("embedder", "bert")
+
+
+@pytest.mark.parametrize("command", [("run",), ("sweep",), ("compare",), ("report", "kept.json")])
+def test_a_measurement_says_which_extra_to_install(python: Python, command: tuple[str, ...]) -> None:
+    ran = python("-m", "penstock.cli", "bench", *command)
+    assert ran.returncode == ConfigError.exit_code
+    assert ran.stderr.endswith("pip install 'penstock[lab]'.\n")
+
+
+@pytest.mark.parametrize("command", [("bench", "workloads"), ("bench", "engines", "list"), ("journal", "--help")])
+def test_what_measures_nothing_needs_no_extra(python: Python, command: tuple[str, ...]) -> None:
+    assert fine(python("-m", "penstock.cli", *command))
