@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.bench.sweep import Load, Point, Sweep
+    from penstock.lab.bench.sweep import Sweep
+    from penstock.lab.bench.tried import Load, Point
 
 _BELIEVED = 0.1  # half the interval, as a share: a wider one is no answer
 _HEADINGS = ["LOAD", "VERDICT", "SERVED/S", "WITHIN SLO", "TTFT P50", "TTFT P99", "TPOT P50", "BOUND BY"]

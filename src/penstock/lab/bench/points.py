@@ -15,7 +15,7 @@ from penstock.lab.bench.observations import Ending
 from penstock.lab.bench.offer import Manner
 from penstock.lab.bench.run import for_repeat, measure
 from penstock.lab.bench.stability import judge, judge_closed, steady_share
-from penstock.lab.bench.sweep import Load, Point
+from penstock.lab.bench.tried import Load, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ from penstock.core.setting_kinds import integer, number, path, setting, switch, 
 from penstock.core.settings import PenstockSettings
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.compare.contenders import Contender
-from penstock.lab.bench.compare.judging import Gate
+from penstock.lab.bench.compare.outcome import Gate
 from penstock.lab.bench.engines import Common
 from penstock.lab.bench.settings import BenchSettings
 from penstock.lab.statistics import MARGIN
