@@ -61,6 +61,7 @@ def test_the_record_is_printed_and_kept_with_all_that_was_asked(
     (path,) = (alone / "kept").glob("*.json")
     assert Record.load(path) == record
     record.verify_files(path.parent)
+    assert "Time to first token" in path.with_suffix(".html").read_text(encoding="utf-8")
     assert [len(Observations.load(path.parent / file.path)) for file in record.files] == [6, 6]
     assert record.metric("ttft").n == 8  # without the first round of each repeat
     assert record.metric("server_finished").mean == 6

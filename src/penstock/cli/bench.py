@@ -9,7 +9,7 @@ import typer
 
 from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
-from penstock.cli.bench_pages import report
+from penstock.cli.bench_pages import report, write_beside
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
@@ -27,7 +27,7 @@ def run(
         str | None, typer.Argument(help="Where the server is. [default: http://127.0.0.1:8000]", show_default=False)
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file; its table [bench] is read.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to keep the record in.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to keep the record and its page in.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     *,
@@ -54,7 +54,7 @@ def run(
 
     from penstock.core.lab_extra import require
 
-    require("The laboratory", "numpy")
+    require("The laboratory", "numpy", "markdown_it")
     from penstock.cli.bench_report import exit_code, show
     from penstock.cli.bench_watch import watching
     from penstock.lab.bench.kept import keep
@@ -78,7 +78,7 @@ def run(
     else:
         show(measured, record)
     if path is not None:
-        note(f"Kept: {path}")
+        note(f"Kept: {path}, page: {write_beside(path)}")
     if code := exit_code(measured, record):
         raise typer.Exit(code)
 

@@ -54,12 +54,14 @@ def compare(
     a: Annotated[list[str], typer.Argument(help="Two Records or folders of them: before, and after.", metavar="A B")],
     metrics: Metrics = None,
     margin: Annotated[float, typer.Option("--margin", help="Changes within it make no difference.", min=0.0001)] = 0.03,
+    add: Annotated[bool, typer.Option("--add", help="Keep it as a Record of the journal's.")] = False,
     where: Where = None,
     as_json: Json = False,
 ) -> None:
     """Say how much changed from A to B, with intervals, and whether the change is real.
 
-    Folders are compared workload by workload, run by run. The exit code is 0 whatever changed.
+    Folders are compared workload by workload, run by run. With --add the ratios become a Record under compare/ in the
+    journal's folder of Records, so that logs can quote them. The exit code is 0 whatever changed.
     """
     from penstock.core.errors import InvalidRequestError
     from penstock.core.lab_extra import require
@@ -69,7 +71,21 @@ def compare(
     if len(a) != 2:
         raise InvalidRequestError(f"A comparison is of two Records or folders; got {len(a)}.", param="A B")
     first, second = (_exhibits(each, where) for each in a)
-    _show(hold(first, second, metrics or (), margin), as_json)
+    found = hold(first, second, metrics or (), margin)
+    kept: list[str] = []
+    if add:
+        from penstock.lab.journal.compared import keep
+        from penstock.lab.journal.layout import Journal
+
+        journal = Journal.find(where)
+        asked = ("penstock", "journal", "compare", *a, *(part for each in metrics or () for part in ("--metric", each)))
+        kept = [journal.shown(path) for path in keep(journal, (a[0], a[1]), found, asked)]
+    if as_json:
+        say_json({**_comparison(found), "kept": kept})
+        return
+    _show(found)
+    if kept:
+        note(f"Kept: {', '.join(kept)}")
 
 
 def history(
@@ -141,7 +157,7 @@ def rerun(
     if as_json:
         say_json({"outcome": done.outcome, **_comparison(done.comparison)})
     else:
-        _show(done.comparison, as_json=False)
+        _show(done.comparison)
         say(done.outcome)
     if code := {"changed": exits.FAILED, "inconclusive": exits.INCONCLUSIVE}.get(done.outcome, 0):
         raise typer.Exit(code)
@@ -169,10 +185,7 @@ def _exhibits(name: str, where: Path | None) -> list[Exhibit]:
     return found
 
 
-def _show(comparison: Comparison, as_json: bool) -> None:
-    if as_json:
-        say_json(_comparison(comparison))
-        return
+def _show(comparison: Comparison) -> None:
     from penstock.lab.journal.fields import written
 
     rows = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, RecordError
 from penstock.core.record import Record
 from penstock.lab.journal.begin import TEMPLATE_RESULT
+from penstock.lab.journal.compared import KEY, changed_since, checksum
 from penstock.lab.journal.entries import Metrics
 from penstock.lab.journal.evidence import Evidence, Exhibit, Problem
 from penstock.lab.journal.figures import figures_in
@@ -143,6 +144,7 @@ def _stale(evidence: Evidence) -> Iterator[Problem]:
         except PenstockError as error:
             where, _, what = error.message.partition(": ")
             yield Problem(where, what, "stale")
+    yield from _compared(evidence)
     for plot in journal.settings.plot:
         path = plot_path(journal, plot)
         try:
@@ -150,6 +152,20 @@ def _stale(evidence: Evidence) -> Iterator[Problem]:
                 yield Problem(journal.shown(path), "It is out of date: penstock journal plot", "stale")
         except PenstockError as error:
             yield Problem(journal.shown(journal.root / "journal.toml"), error.message, "stale")
+
+
+def _compared(evidence: Evidence) -> Iterator[Problem]:
+    """Comparisons that were kept, of Records that have been taken again since."""
+    journal = evidence.journal
+    kept = [each for each in evidence.all if KEY in each.record.workload.parameters]
+    there = {each.label(journal): checksum(each.record) for each in evidence.all} if kept else {}
+    for exhibit in kept:
+        try:
+            for name in changed_since(exhibit.record, there):
+                what = f"{name}, which it compares, is another Record now: penstock journal compare --add"
+                yield Problem(exhibit.label(journal), what, "stale")
+        except RecordError as error:
+            yield Problem(exhibit.label(journal), error.message, "record")
 
 
 def _reminders(journal: Journal) -> Iterator[Problem]:

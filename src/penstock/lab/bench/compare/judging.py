@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from penstock.lab.bench.metrics import latencies, totals
+from penstock.lab.bench.records import metrics_of
 from penstock.lab.statistics import paired_ratio, verdict
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ FIGURES: Mapping[str, tuple[str, bool]] = {
     "ttft p95": ("s", False),
     "tpot mean": ("s", False),
     "tpot p95": ("s", False),
+    "itl mean": ("s", False),
+    "itl p99": ("s", False),
     "e2e mean": ("s", False),
     "e2e p95": ("s", False),
 }
@@ -60,20 +60,17 @@ class Compared:
 
 
 def figures_of(run: Observations, slo: Slo | None) -> dict[str, float]:
-    """Of one run; only those that are over zero."""
-    found = latencies(run)
-    sums = totals(run, found, slo)
-    values = {
-        "output_throughput": sums.output_throughput,
-        "request_throughput": sums.request_throughput,
-        "goodput": sums.goodput,
-    }
-    tpot = found.tpot[~np.isnan(found.tpot)]
-    for name, samples in (("ttft", found.ttft), ("tpot", tpot), ("e2e", found.e2e)):
-        if len(samples):
-            values[f"{name} mean"] = float(samples.mean())
-            values |= {f"{name} p{p}": float(np.percentile(samples, p)) for p in (50, 95)}
-    return {name: value for name in FIGURES if (value := values.get(name)) and math.isfinite(value)}
+    """Of one run, as its Record would have them; only those that are over zero.
+
+    Inter-token latency is of all tokens of the run: a request's own mean is its TPOT, and says nothing of long gaps.
+    """
+    there = {metric.name: metric for metric in metrics_of([run], slo)}
+    values = {}
+    for figure in FIGURES:
+        name, _, statistic = figure.partition(" ")
+        if name in there and (value := getattr(there[name], statistic or "mean")) > 0:
+            values[figure] = float(value)
+    return values
 
 
 def reasons_against(run: Observations, slo: Slo | None) -> tuple[str, ...]:
