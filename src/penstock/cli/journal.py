@@ -10,7 +10,7 @@ import typer
 from penstock.cli import journal_questions
 from penstock.cli.help import help_alone
 from penstock.cli.journal_questions import Json, Where  # noqa: TC001 (Typer reads annotations when it runs)
-from penstock.cli.output import note, say, say_json
+from penstock.cli.output import counted, note, say, say_json
 
 app = typer.Typer(
     callback=help_alone, invoke_without_command=True, help="Keep a notebook whose figures can't contradict its Records."
@@ -78,7 +78,7 @@ def check(where: Where = None, as_json: Json = False) -> None:
     else:
         for problem in problems:
             say(f"{'reminder: ' if problem.kind == 'reminder' else ''}{problem}")
-        note(f"{len(wrong)} problems." if wrong else "Nothing contradicts the Records.")
+        note(f"{counted(len(wrong), 'problem')}." if wrong else "Nothing contradicts the Records.")
     if wrong:
         raise typer.Exit(RecordError.exit_code)
 
@@ -140,26 +140,26 @@ def plot(where: Where = None, as_json: Json = False) -> None:
 
 @app.command()
 def promote(
-    day: Annotated[str | None, typer.Argument(help="A day. [default: all that haven't been]")] = None,
+    day: Annotated[str | None, typer.Argument(help="A day. [default: all with a result that haven't been]")] = None,
     topic: Annotated[str, typer.Option("--topic", help="The topic it belongs to. [default: the day's own]")] = "",
     where: Where = None,
     as_json: Json = False,
 ) -> None:
     """Lift what days taught: lessons into topics, Records into the folder of Records, code into examples."""
-    from penstock.lab.journal.entries import Metrics
     from penstock.lab.journal.layout import Journal
     from penstock.lab.journal.promote import promote as lift
+    from penstock.lab.journal.promote import waiting
 
     journal = Journal.find(where)
-    days = [journal.day(day)] if day else [d for d in journal.days if Metrics.load(d.metrics).promoted is None]
+    days = [journal.day(day)] if day else waiting(journal)
     done = [lift(journal, each, topic) for each in days]
     if as_json:
         say_json({"promoted": [{"day": d.day, "topic": d.topic, "records": d.records, "pages": d.pages} for d in done]})
         return
     for each in done:
-        say(f"{each.day}: {len(each.records)} Records; {', '.join(each.pages) or 'no lesson written yet'}")
+        say(f"{each.day}: {counted(len(each.records), 'Record')}; {', '.join(each.pages) or 'no lesson'}")
     if not done:
-        note("Every day has been promoted.")
+        note("Every day with a result has been promoted.")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.output import note, say, say_json, table
+from penstock.cli.output import counted, note, say, say_json, table
 
 if TYPE_CHECKING:
     from penstock.lab.journal.compare import Comparison
@@ -47,7 +47,7 @@ def matrix(
         return
     headings, rows = made.table()
     table(headings, rows)
-    note(f"{metric} in {made.unit}; columns are batch x length. {len(made.holes)} holes.")
+    note(f"{metric} in {made.unit}; columns are batch x length. {counted(len(made.holes), 'hole')}.")
 
 
 def compare(
@@ -159,13 +159,15 @@ def rerun(
     else:
         _show(done.comparison)
         say(done.outcome)
+        if out is None:
+            note("The new Record isn't kept: --out DIR keeps it.")
     if code := {"changed": exits.FAILED, "inconclusive": exits.INCONCLUSIVE}.get(done.outcome, 0):
         raise typer.Exit(code)
 
 
 def _exhibits(name: str, where: Path | None) -> list[Exhibit]:
     """Of a file, of a folder, or of a day: DAY, or DAY#NAME. Raises NotFoundError if it is none of these."""
-    from penstock.core.errors import NotFoundError
+    from penstock.core.errors import NotFoundError, RecordError
     from penstock.core.record import Record
     from penstock.lab.journal.evidence import Evidence, Exhibit, records_below
     from penstock.lab.journal.layout import Journal
@@ -177,11 +179,16 @@ def _exhibits(name: str, where: Path | None) -> list[Exhibit]:
         return records_below(path)
     journal = Journal.find(where)
     day, _, one = name.partition("#")
-    exhibits = Evidence(journal).of_days[journal.day(day)]
+    evidence = Evidence(journal)
+    exhibits = evidence.of_days[journal.day(day)]
+    for problem in evidence.problems:
+        if problem.where.startswith(journal.shown(journal.day(day).folder)):
+            raise RecordError(str(problem))
     found = [exhibit for exhibit in exhibits if not one or exhibit.name == one]
     if not found:
         names = ", ".join(exhibit.name for exhibit in exhibits) or "none"
-        raise NotFoundError(f"{day} has no Record {one!r}; it has {names}.", param="record")
+        what = f"no Record {one!r}; it has {names}" if one else "no Records: penstock journal add"
+        raise NotFoundError(f"{day} has {what}.", param="record")
     return found
 
 

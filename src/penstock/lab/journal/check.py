@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError, RecordError
 from penstock.core.record import Record
-from penstock.lab.journal.begin import TEMPLATE_RESULT
+from penstock.lab.journal.begin import has_result
 from penstock.lab.journal.compared import KEY, changed_since, checksum
 from penstock.lab.journal.entries import Metrics
 from penstock.lab.journal.evidence import Evidence, Exhibit, Problem
@@ -185,16 +185,8 @@ def _reminders(journal: Journal) -> Iterator[Problem]:
             "reminder",
         )
     for day in journal.days[:-1]:  # the newest is at work
-        if _untouched(day):
+        if day.log.is_file() and not has_result(day):
             yield Problem(journal.shown(day.log), "Its result is still to be written.", "reminder")
-
-
-def _untouched(day: Day) -> bool:
-    """Whether the template still stands where the result should."""
-    try:
-        return TEMPLATE_RESULT in day.log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _at(shown: str, text: str, position: int) -> str:

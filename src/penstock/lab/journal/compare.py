@@ -204,7 +204,7 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
 
 def _differences(a: Record, b: Record) -> list[str]:
     """What differs beside the figures, in words."""
-    found = []
+    found = ["Both sides are the same Record."] if a == b else []
     if a.machine.hardware() != b.machine.hardware():
         found.append("The machines differ, so a change may be theirs.")
     elif a.machine.kernel != b.machine.kernel:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.core.errors import RecordError
+from penstock.core.errors import InvalidRequestError, RecordError
 from penstock.core.record import Attachment
-from penstock.lab.journal.begin import TEMPLATE_LESSON, TEMPLATE_TROUBLE
+from penstock.lab.journal.begin import TEMPLATE_LESSON, TEMPLATE_TROUBLE, has_result
 from penstock.lab.journal.entries import Entry, Metrics, record_of, write_whole
 from penstock.lab.journal.index import sections_of
 from penstock.lab.journal.layout import topic_slug
@@ -38,8 +38,12 @@ class Promoted:
 def promote(journal: Journal, day: Day, topic: str = "") -> Promoted:
     """Lift a day. Done twice it changes nothing the second time; a lesson edited in its topic stays as edited.
 
-    Raises RecordError if the day's Records can't be read, or something can't be written.
+    Raises InvalidRequestError if nothing is written of the day yet; RecordError if its Records can't be read, or
+    something can't be written.
     """
+    if not has_result(day):
+        what = "Its result is still to be written." if day.log.is_file() else "It has no LOG.md."
+        raise InvalidRequestError(f"{day.name} can't be promoted: {what}", param="day")
     metrics = Metrics.load(day.metrics)
     slug = topic_slug(topic or day.topic)
     folder = journal.root / "topics" / slug
@@ -63,6 +67,19 @@ def promote(journal: Journal, day: Day, topic: str = "") -> Promoted:
     msgspec.structs.replace(metrics, promoted=today, records=tuple(entries)).save(day.metrics)
     shutil.rmtree(day.folder / "files", ignore_errors=True)
     return Promoted(day.name, slug, tuple(records), tuple(page for page in pages if page))
+
+
+def waiting(journal: Journal) -> list[Day]:
+    """Days with a result that haven't been promoted, or have been given Records since.
+
+    Raises RecordError if a day's Records can't be read.
+    """
+    found = []
+    for day in journal.days:
+        metrics = Metrics.load(day.metrics)
+        if has_result(day) and (metrics.promoted is None or any(entry.promoted is None for entry in metrics.records)):
+            found.append(day)
+    return found
 
 
 def _lifted(journal: Journal, day: Day, entry: Entry) -> tuple[Entry, Path]:

@@ -61,7 +61,10 @@ def write(journal: Journal, out: Path) -> int:
         raise InvalidRequestError(f"{out} holds something that isn't a journal's site.", param="out")
     evidence = Evidence(journal)
     site = _Site(journal)
-    for path in [*(day.log for day in journal.days), *(p for t in journal.topics for p in sorted(t.rglob("*.md")))]:
+    for path in [
+        *(day.log for day in journal.days if day.log.is_file()),
+        *(p for t in journal.topics for p in sorted(t.rglob("*.md"))),
+    ]:
         _prose(site, path)
     for exhibit in evidence.all:
         _record(site, exhibit)
