@@ -168,6 +168,17 @@ def test_a_merge_conflict_left_in_a_log_is_named(journal: Journal) -> None:
     assert [each.rpartition(": ")[2] for each in problems(journal)] == ["A merge conflict is left in it."]
 
 
+def test_a_link_to_nothing_is_named_but_not_one_in_code(journal: Journal) -> None:
+    a_day(
+        journal,
+        "```\n[a](gone.py)\n```\n`[b](gone.md)` [c](https://x.example/gone) [d](#result) [e](LOG.md#x)\n[f](gone.md)",
+    )
+    [problem] = problems(journal)
+    assert problem.endswith("There is no gone.md that it links.")
+    lines = journal.days[0].log.read_text().splitlines()
+    assert "[f]" in lines[int(problem.split(":")[1]) - 1]
+
+
 def test_the_index_is_the_same_each_time_and_stale_when_something_came(journal: Journal, tmp_path: Path) -> None:
     a_day(journal, learned="- Pages matter. And more.")
     text = index(Evidence(journal))

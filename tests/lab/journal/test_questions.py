@@ -198,8 +198,8 @@ def test_a_kept_comparison_can_be_quoted_until_what_it_compares_is_taken_again(j
         path = journal.benchmarks / f"{name}.json"
         record.save(path)
         sides.append([Exhibit(record, path, name)])
-    [path] = keep(journal, ("benchmarks/before.json", "1#after"), compare(*sides))
-    assert path == journal.benchmarks / "compare" / "benchmarks-before-to-1-after.json"
+    [path] = keep(journal, ("kept/before.json", "kept/after.json"), compare(*sides))
+    assert path == journal.benchmarks / "compare" / "kept-before-to-after.json"
     record = Record.load(path)
     [metric] = record.metrics
     assert (metric.name, metric.n, metric.ci is not None) == ("output_throughput_ratio", 3, True)

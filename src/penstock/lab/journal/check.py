@@ -11,7 +11,7 @@ from penstock.lab.journal.begin import has_result
 from penstock.lab.journal.compared import KEY, changed_since, checksum
 from penstock.lab.journal.entries import Metrics
 from penstock.lab.journal.evidence import Evidence, Exhibit, Problem
-from penstock.lab.journal.figures import figures_in
+from penstock.lab.journal.figures import figures_in, without_code
 from penstock.lab.journal.index import index
 from penstock.lab.journal.layout import INDEX
 from penstock.lab.journal.plots import drawn, plot_path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from penstock.lab.journal.layout import Day, Journal
 
 WEEK = 7  # days of the journal without lessons lifted, before a reminder
-_LINK = re.compile(r"\]\(([^)\s]+\.json)(?:#([\w.-]+))?\)")
+_LINK = re.compile(r"\]\((?![a-zA-Z][a-zA-Z0-9+.-]*:|/|#)([^)\s#]+)(?:#([^)\s]*))?[^)]*\)")  # within the checkout
 
 
 def check(journal: Journal) -> list[Problem]:
@@ -86,23 +86,20 @@ def _sources(page: Path, text: str, day: Day | None, evidence: Evidence) -> tupl
     """The Records a page may quote: a day's own, and those it links. A topic that links none may quote all."""
     found = list(evidence.of_days.get(day, ())) if day else []
     problems = []
-    for match in _LINK.finditer(text):
-        if "://" in match[1]:
-            continue
-        path = (page.parent / match[1]).resolve()
-        name = match[2]
-        linked = [each for each in evidence.all if each.path.resolve() == path and (not name or each.name == name)]
-        if not linked and path.is_file() and not path.is_relative_to(evidence.journal.root):
-            try:
-                linked = [Exhibit(Record.load(path), path, path.stem)]
-            except PenstockError as error:
-                problems.append(
-                    Problem(_at(evidence.journal.shown(page), text, match.start()), error.message, "record")
-                )
-        if not linked and not path.is_file():
-            what = f"There is no {match[1]} that it links."
-            problems.append(Problem(_at(evidence.journal.shown(page), text, match.start()), what, "layout"))
-        found += linked
+    plain = without_code(text)
+    for match in _LINK.finditer(plain):
+        path, name = (page.parent / match[1]).resolve(), match[2]
+        where = _at(evidence.journal.shown(page), plain, match.start())
+        if not path.exists():
+            problems.append(Problem(where, f"There is no {match[1]} that it links.", "layout"))
+        elif path.suffix == ".json":
+            linked = [each for each in evidence.all if each.path.resolve() == path and (not name or each.name == name)]
+            if not linked and not path.is_relative_to(evidence.journal.root):
+                try:
+                    linked = [Exhibit(Record.load(path), path, path.stem)]
+                except PenstockError as error:
+                    problems.append(Problem(where, error.message, "record"))
+            found += linked
     return found, problems
 
 

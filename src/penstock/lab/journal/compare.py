@@ -168,6 +168,8 @@ def _change(
         ratio = _of_means(first[0].record, second[0].record, metric)
         basis = basis if ratio is None else f"means of {sides[0][0][0].n} and {sides[1][0][0].n} repeats"
     a, b = (math.fsum(value for _, value in side) / len(side) for side in sides)
+    if basis.startswith("means"):
+        a, b = (side[0][0].mean for side in sides)
     if ratio is None:
         return Change(workload, metric, kind.unit, a, b, b / a, None, None, Verdict.INCONCLUSIVE, basis)
     better = higher_is_better(kind.name, kind.unit)

@@ -31,7 +31,7 @@ def keep(journal: Journal, names: tuple[str, str], found: Comparison, command: S
 
     Raises RecordError if it can't be written.
     """
-    stem = "-to-".join(_slug(name) for name in names)
+    stem = _stem(*names)
     written = []
     for workload, (a, b) in found.sides.items():
         changes = [change for change in found.changes if change.workload == workload]
@@ -106,7 +106,13 @@ def changed_since(record: Record, there: dict[str, str]) -> list[str]:
         raise RecordError(f"What it compared can't be read: {error}.") from error
 
 
-def _slug(name: str) -> str:
-    """ "zen/serving.json" -> "zen-serving": a folder tells more than a file that both sides have."""
-    parts = [part for part in name.removesuffix(".json").replace("#", "/").split("/") if part not in ("", ".", "..")]
-    return topic_slug("-".join(parts[-2:]))
+def _stem(a: str, b: str) -> str:
+    """ "zen/before.json", "zen/after.json" -> "zen-before-to-after": a folder tells more than a file of both sides'."""
+    sides = []
+    for name in (a, b):
+        path = name.removesuffix(".json").replace("#", "/")
+        sides.append([part for part in path.split("/") if part not in ("", ".", "..")][-2:])
+    first, second = sides
+    if len(first) == len(second) == 2 and first[0] == second[0]:
+        second = second[1:]
+    return f"{topic_slug('-'.join(first))}-to-{topic_slug('-'.join(second))}"

@@ -162,7 +162,7 @@ class Journal:
 
 def topic_slug(text: str) -> str:
     """ "Huge pages (again)" -> "huge-pages-again". Raises InvalidRequestError if nothing is left."""
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub("['’]", "", text.lower())).strip("-")[:60].strip("-")
     if not slug:
         raise InvalidRequestError(f"A topic needs letters or digits; got {text!r}.", param="topic")
     return slug

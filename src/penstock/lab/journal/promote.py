@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import posixpath
 import re
 import shutil
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -138,8 +140,11 @@ def _relative(journal: Journal, page: Path, record: str) -> str:
 
 
 def _relinked(text: str, day: Day) -> str:
-    """Links that were relative to the day's folder, from a topic's."""
-    return re.sub(r"\]\((?![a-z]+:|/|#)([^)\s]+)", lambda m: f"](../../days/{day.name}/{m[1]}", text)
+    """Links that were relative to the day's folder, from a topic's: both are two folders below the journal's."""
+    days = PurePosixPath("days", day.name)
+    return re.sub(
+        r"\]\((?![a-z]+:|/|#)([^)\s]+)", lambda m: f"](../../{posixpath.normpath((days / m[1]).as_posix())}", text
+    )
 
 
 def _examples(journal: Journal, day: Day, folder: Path) -> list[str]:
