@@ -62,6 +62,7 @@ def test_a_first_day_makes_a_journal_at_the_top_of_the_checkout(
     assert day.name == "day-001-does-it-spin"
     assert all(f"## {name}" in day.log.read_text() for name in ("Hypothesis", "Method", "Prediction", "Result"))
     assert (day.folder / "code").is_dir()
+    assert journal.day("Does it spin?") == day
     assert begin("Again")[1].number == 2
     assert Journal.find() == journal
     assert problems(journal) == ["journal/days/day-001-does-it-spin/LOG.md: Its result is still to be written."]

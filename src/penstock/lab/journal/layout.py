@@ -131,7 +131,8 @@ class Journal:
         days = self.days
         bare = name.rstrip("/").rpartition("/")[2]
         number = int(match[1]) if (match := re.fullmatch(r"(?:day-)?(\d+)", bare)) else None
-        found = [day for day in days if number == day.number or bare in (day.name, day.topic)]
+        topic = topic_slug(bare) if re.search(r"[A-Za-z0-9]", bare) else bare
+        found = [day for day in days if number == day.number or bare == day.name or topic == day.topic]
         if len(found) > 1:
             raise InvalidRequestError(f"{name!r} may be {' or '.join(day.name for day in found)}.", param="day")
         if not found:
