@@ -28,6 +28,7 @@ const LISTENER: Token = Token(2);
 const FIRST: usize = 3;
 const BACKLOG: libc::c_int = 4096;
 const WRITING: Nanos = MILLISECOND / 20; // at a stretch: what comes meanwhile is received when it is read
+const NEAR: Nanos = MILLISECOND / 50; // sooner than a timer is set and rings, in a virtual machine above all
 const ACCEPT_AGAIN: Nanos = 10 * MILLISECOND; // after the process ran out of files
 
 /// A running stub.
@@ -118,9 +119,13 @@ impl Server {
         let mut events = Events::with_capacity(1024);
         while !stop.load(Relaxed) {
             let first = self.timers.peek().map(|Reverse(first)| first.0);
-            self.alarm.set(first.into_iter().chain(self.accept_at).min())?;
-            let overdue = first.is_some_and(|first| first <= clock::now());
-            match self.poll.poll(&mut events, if overdue { Some(Duration::ZERO) } else { self.alarm.timeout() }) {
+            let timeout = if first.is_some_and(|first| first <= clock::now() + NEAR) {
+                Some(Duration::ZERO)
+            } else {
+                self.alarm.set(first.into_iter().chain(self.accept_at).min())?;
+                self.alarm.timeout()
+            };
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
