@@ -129,6 +129,10 @@ class GuideLlm(Client):
             "--output", f"kind=json,path={out / 'result.json'}", "--disable-console",
         ]  # fmt: skip
 
+    def environment(self) -> Mapping[str, str]:
+        # Ten, its default, come to fewer tokens and a greater delay on one processor.
+        return {**super().environment(), "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
+
     def read(self, out: Path) -> Said:
         metrics = _json(out / "result.json")["benchmarks"][0]["metrics"]
         ttft = metrics["time_to_first_token_ms"]["successful"]

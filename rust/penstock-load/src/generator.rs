@@ -32,7 +32,7 @@ impl Generator {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let shared = Arc::new(Shared::default());
-        let mut turns = Turns::new(target, Arc::clone(&shared), poll, alarm);
+        let mut turns = Turns::new(target, limits::highest_file(open_files), Arc::clone(&shared), poll, alarm);
         let thread = std::thread::Builder::new().name("penstock-load".into()).spawn(move || {
             let ended = catch_unwind(AssertUnwindSafe(|| turns.run()))
                 .unwrap_or_else(|_| Err(io::Error::other("the load generator's thread panicked")));

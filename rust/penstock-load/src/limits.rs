@@ -1,7 +1,7 @@
 //! How many sockets this process may have.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 const ROOM: libc::c_int = 32_768; // connections from one address to one port, of which there are some 28,000
 
@@ -20,6 +20,13 @@ pub fn raise_open_files() -> Option<u64> {
         }
     }
     Some(limit.rlim_cur)
+}
+
+/// The highest number that a connection's file may have: a few are left to the rest of the process, which otherwise
+/// couldn't even tell what is wrong.
+pub fn highest_file(open_files: Option<u64>) -> RawFd {
+    const LEFT: u64 = 32;
+    open_files.map_or(RawFd::MAX, |limit| (limit - LEFT.min(limit / 4)).min(RawFd::MAX as u64) as RawFd)
 }
 
 /// Have the table of this process's files made for as many as one load may need, now. It grows by doubling, and in a

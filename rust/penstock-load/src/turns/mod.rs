@@ -15,6 +15,7 @@ use mio::{Events, Poll};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,6 +31,7 @@ struct Began {
 /// The thread's own state.
 pub(crate) struct Turns {
     target: Target,
+    highest_file: RawFd,
     pub(crate) shared: Arc<Shared>,
     poll: Poll,
     alarm: Alarm,
@@ -50,10 +52,11 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    pub(crate) fn new(target: Target, shared: Arc<Shared>, poll: Poll, alarm: Alarm) -> Self {
+    pub(crate) fn new(target: Target, highest_file: RawFd, shared: Arc<Shared>, poll: Poll, alarm: Alarm) -> Self {
         Self {
             text_left: target.keep_text,
             target,
+            highest_file,
             shared,
             poll,
             alarm,

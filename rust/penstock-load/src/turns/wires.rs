@@ -10,6 +10,7 @@ use crate::shared::FIRST;
 use mio::event::Event;
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Turns {
@@ -28,7 +29,10 @@ impl Turns {
     }
 
     fn place_anew(&mut self, mut job: Job) {
-        let transport = Transport::connect(self.target.address, self.target.tls.as_ref());
+        let transport = Transport::connect(self.target.address, self.target.tls.as_ref()).and_then(|mut transport| {
+            let spare = transport.socket().as_raw_fd() <= self.highest_file; // files take the lowest number that is free
+            if spare { Ok(transport) } else { Err(io::Error::from_raw_os_error(libc::EMFILE)) }
+        });
         let transport = match transport {
             Ok(transport) => transport,
             Err(error) => {
