@@ -100,7 +100,7 @@ class VllmBench(Client):
             "--endpoint", "/v1/completions", "--model", asked.model, "--tokenizer", str(asked.tokenizer),
             "--dataset-name", "random", "--random-input-len", str(_PROMPT_TOKENS),
             "--random-output-len", str(asked.tokens), "--num-prompts", str(asked.count),
-            "--request-rate", str(asked.rate), "--burstiness", "1e6", "--ignore-eos", "--disable-tqdm",
+            "--request-rate", str(asked.rate), "--burstiness", "inf", "--ignore-eos", "--disable-tqdm",
             "--percentile-metrics", "ttft,itl", "--metric-percentiles", "99", "--ready-check-timeout-sec", "0",
             "--save-result", "--result-dir", str(out), "--result-filename", "result.json",
         ]  # fmt: skip
@@ -129,6 +129,10 @@ class GuideLlm(Client):
             "--output", f"kind=json,path={out / 'result.json'}", "--disable-console",
         ]  # fmt: skip
 
+    def environment(self) -> Mapping[str, str]:
+        # Ten, its default, come to fewer tokens and a greater delay on one processor.
+        return {**super().environment(), "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
+
     def read(self, out: Path) -> Said:
         metrics = _json(out / "result.json")["benchmarks"][0]["metrics"]
         ttft = metrics["time_to_first_token_ms"]["successful"]
@@ -147,10 +151,14 @@ class AiPerf(Client):
         return [
             str(self.python(venvs).with_name("aiperf")), "profile", "-m", asked.model, "--url", asked.url,
             "--endpoint-type", "completions", "--streaming", "--request-rate", str(asked.rate),
-            "--request-rate-mode", "constant", "--request-count", str(asked.count), "--tokenizer", "builtin",
+            "--request-rate-mode", "constant", "--request-count", str(asked.count), "--tokenizer", str(asked.tokenizer),
             "--synthetic-input-tokens-mean", str(_PROMPT_TOKENS), "--output-tokens-mean", str(asked.tokens),
             "--extra-inputs", "ignore_eos:true", "--artifact-dir", str(out), "--ui", "none",
+            "--workers-max", "1", "--record-processor-service-count", "1", "--no-gpu-telemetry", "--no-server-metrics",
         ]  # fmt: skip
+
+    def environment(self) -> Mapping[str, str]:
+        return {}  # told to stay offline, it takes a folder for a name in the hub's cache
 
     def read(self, out: Path) -> Said:
         found = list(out.rglob("profile_export_aiperf.json"))
