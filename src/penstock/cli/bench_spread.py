@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 from penstock.cli.output import note
@@ -36,7 +37,8 @@ def offered_by(settings: BenchSettings, *, quiet: bool, columns: bool | None = N
 
     if not quiet:
         note(f"Starting {settings.workers} workers on Ray{f' at {settings.ray}' if settings.ray else ''} ...")
-    with workers(settings.workers, settings.ray) as members:
+    # Threads of Ray print what happens to its processes; standard output is for results.
+    with redirect_stdout(sys.stderr), workers(settings.workers, settings.ray) as members:
         from penstock.lab.bench.spread.ray_workers import Spread
 
         if not quiet:

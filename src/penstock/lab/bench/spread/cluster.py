@@ -122,8 +122,10 @@ def _joined(address: str | None, count: int) -> Iterator[None]:
             ray.init(address=address or "local", **quiet)
         except (ConnectionError, ValueError) as error:
             raise NotFoundError(
-                f"There is no Ray cluster at {address}: {first_line(error)} Start one with `ray start --head`, and join"
-                " it on other machines with `ray start --address=HOST:6379`.",
+                f"There is no Ray cluster at {address}, or it lets this process not in: {first_line(error)} Start one"
+                " with `ray start --head`, and join it on other machines with `ray start --address=HOST:6379`; where it"
+                " asks for a token, all of them and this process need RAY_AUTH_MODE=token and the same"
+                " ~/.ray/auth_token.",
                 param="ray",
             ) from error
         except RuntimeError as error:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.lab.bench.metrics import window_between
@@ -40,6 +40,7 @@ _T = TypeVar("_T")
 _LEAD_S = 0.5  # from telling the start to it
 _TURN_S = 0.1
 _POLL_S = 0.2  # between two questions how far a worker is
+_SILENT_S = 20.0  # without an answer: a worker whose network is gone, which Ray notices after a minute
 _COLUMNS_BYTES = 256 << 20  # of all workers' columns: fetched without being asked for
 
 
@@ -174,6 +175,7 @@ class _Run:
     started: float = 0.0  # Unix time
     _asked: dict[Any, tuple[str, int]] = field(default_factory=dict)  # references of what was asked: what, and of whom
     _progress: dict[int, Progress] = field(default_factory=dict)
+    _heard: dict[int, float] = field(default_factory=dict)  # by worker: when it last said how far it is
     _next_poll: float = 0.0
 
     def offer(self, endpoint: Endpoint, manners: Sequence[Manner]) -> None:
@@ -237,6 +239,10 @@ class _Run:
             busy = {number for what, number in self._asked.values() if what == "progress"}
             for number in {number for what, number in self._asked.values() if what == "offer"} - busy:
                 self._asked[self.members[number].actor.progress.remote()] = "progress", number
+                self._heard[number] = now
+            for number in busy:
+                if now - self._heard[number] > _SILENT_S:
+                    self.lose(number, f"It gave no answer for {_SILENT_S:.0f} s.")
         done, _ = ray.wait(list(self._asked), num_returns=1, timeout=_TURN_S)
         for ref in done:
             what, number = self._asked.pop(ref)
@@ -247,7 +253,7 @@ class _Run:
                     raise error.cause from None
                 raise
             except RayActorError as error:
-                self.lose(number, error)
+                self.lose(number, first_line(error))
 
     def _take(self, what: str, number: int, answer: Any) -> None:
         if what == "offer" and answer is not None:
@@ -257,11 +263,11 @@ class _Run:
         elif what == "progress" and answer is not None:
             self._progress[number] = answer
 
-    def lose(self, number: int, error: RayError) -> None:
+    def lose(self, number: int, reason: str) -> None:
         """A worker is gone: the run is over for all."""
         if number in self.lost:
             return
-        self.lost[number] = first_line(error)
+        self.lost[number] = reason
         self.briefs.pop(number, None)
         self._asked = {ref: asked for ref, asked in self._asked.items() if asked[1] != number}
         self._cut()
@@ -275,7 +281,7 @@ class _Run:
         self._tell(time.monotonic())
 
     def _tell(self, now: float) -> None:
-        if self.on_progress is None or not self._progress:
+        if self.on_progress is None or self.interrupted or not self._progress:
             return
         each = list(self._progress.values())
         ttfts = sorted(progress.ttft for progress in each if progress.ttft is not None)
@@ -315,5 +321,5 @@ def _ask(run: _Run, number: int, question: Callable[[int], _T]) -> _T | None:
     try:
         return question(number)
     except RayActorError as error:
-        run.lose(number, error)
+        run.lose(number, first_line(error))
         return None

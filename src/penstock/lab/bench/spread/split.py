@@ -56,7 +56,7 @@ class Parts:
         return taken
 
     def _read(self, part: int) -> bool:
-        """Read on until there is one for `part`. Whether there is."""
+        """Read on until there is one for `part`; whether there is."""
         while not self._over:
             number, planned = next(self._requests, (-1, None))
             if planned is None:
