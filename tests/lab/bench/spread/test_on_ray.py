@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from penstock.cli.main import main
 from penstock.core.errors import ConfigError, InvalidRequestError
+from penstock.core.record import Record
+from penstock.lab import exits
 from penstock.lab.bench.arrivals import schedule
 from penstock.lab.bench.records import flaws_of, metrics_of, record_of, subject_of
 from penstock.lab.bench.run import Measured, measure
 from penstock.lab.bench.scrape import Scraper
 from penstock.lab.bench.settings import BenchSettings
 from penstock.lab.bench.setup import Setup, set_up
-from penstock.lab.bench.spread.cluster import Member, workers
+from penstock.lab.bench.spread.cluster import Member, joined, workers
 from penstock.lab.bench.stub import Stub
+from penstock.lab.pages import run_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from penstock.lab.bench.offer import Progress
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Ray on two processors, which the tests' own workers then find."""
-    import ray
-
+    """Ray with four processors on this machine, which has them or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # Ray's many processes would compile all they import
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the user's home
-        handler = signal.getsignal(signal.SIGTERM)
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                 object_store_memory=128 << 20)  # fmt: skip
-        signal.signal(signal.SIGTERM, handler)
-        yield
-        ray.shutdown()
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with joined(None, 4):
+            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +76,8 @@ def test_workers_offer_exactly_the_plan_and_no_request_twice(stub: Stub, members
     assert sorted(str(each.id) for each in truth) == sorted(f"bench-{number}" for number in range(60))
     arrived = {str(each.id): each.received for each in truth}
     late = np.array([arrived[f"bench-{number}"] / 1e9 for number in run.id]) - run.due - run.meta["started_monotonic"]
-    assert np.median(late) < 0.02  # one start for both: the stub is on this machine, and its clock the same
+    for part in range(2):  # one start for both; the stub's clock is this machine's
+        assert -0.001 < late[run.id % 2 == part].min() < 0.05
     told = run.meta["spread"]["workers"]
     assert [worker["requests"] for worker in told] == [30, 30]
     assert all(abs(worker["clock_ahead"]) <= worker["clock_uncertainty"] for worker in told)
@@ -93,23 +92,37 @@ def test_a_closed_loop_keeps_its_concurrency_and_the_server_agrees(stub: Stub, m
     moments = np.arange(0.05, 0.45, 0.01)
     under_way = [(run.sent <= at).sum() - (run.end <= at).sum() for at in moments]
     assert max(under_way) <= 5
-    assert np.median(under_way) == 5
+    assert np.median(under_way) >= 4
     assert run.meta["server"]["increases"]["finished"] == len(run) == told[-1].finished
     assert run.meta["stopped"]
 
 
-def test_without_columns_a_record_has_the_same_figures_and_says_where_from(stub: Stub, members: list[Member]) -> None:
-    setup = quick(stub, rate=100, requests=40, repeats=2, slo="ttft:1s")
-    both = [measured(setup, members, raw=raw) for raw in (True, False)]
-    assert [len(run) for found in both for run in found.runs] == [40, 40, 0, 0]
-    names = [{metric.name: metric.n for metric in metrics_of(found.runs, found.slo)} for found in both]
-    assert names[0] == names[1]
-    record = record_of(both[1], subject=subject_of(setup.endpoint))
-    assert record.metric("ttft").p50 == pytest.approx(0.02, rel=0.3)
+def test_without_columns_a_record_has_figures_and_says_where_from(stub: Stub, members: list[Member]) -> None:
+    setup = quick(stub, rate=100, requests=40, repeats=2, slo="e2e:60s")
+    found = measured(setup, members, raw=False)
+    assert [len(run) for run in found.runs] == [0, 0]
+    record = record_of(found, subject=subject_of(setup.endpoint))
+    assert record.metric("ttft").min >= 0.02
+    assert record.metric("ttft").n == record.metric("requests").mean * 2 == 72  # a tenth warms up
+    assert record.metric("goodput").mean == record.metric("request_throughput").mean
     assert record.workload.parameters["percentiles"] == "merged HDR histograms"
     assert [len(repeat) for repeat in record.workload.parameters["workers"]] == [2, 2]
     assert any("2 workers on" in note and "aligned to within" in note for note in record.notes)
-    assert record.metric("requests").mean == 36  # a tenth warms up
+
+
+def test_the_command_measures_with_workers_and_prints_nothing_but_the_record(
+    stub: Stub, cluster: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = ("--rate", "100", "--requests", "20", "--repeats", "1", "--input-tokens", "4", "--output-tokens", "4")
+    code = main(["bench", "run", stub.url, *asked, "--workers", "2", "--json", "--out", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert code in (0, exits.INVALID), err
+    record = Record.from_json(out)
+    assert record.command[-2:] == ("--workers", "2")
+    assert record.workload.parameters["settings"]["workers"] == 2
+    assert "Workers: 2 on" in err
+    ((_, page),) = run_files.read(list(tmp_path.glob("*.json")))
+    assert set(metrics_of(page.runs)) <= set(page.metrics)  # read again from what was kept
 
 
 def test_an_interrupt_ends_all_workers_and_keeps_what_was_seen(stub: Stub, members: list[Member]) -> None:
@@ -138,7 +151,7 @@ def vars_of(setup: Setup) -> dict[str, Any]:
 
 
 def test_more_workers_than_processors_are_refused(cluster: None) -> None:
-    with pytest.raises(ConfigError, match="3 workers need a processor each"), workers(3, None):
+    with pytest.raises(ConfigError, match="5 workers need a processor each"), workers(5, None):
         pass
 
 

@@ -57,7 +57,7 @@ def workers(count: int, address: str | None) -> Iterator[list[Member]]:
 
     with ExitStack() as stack:
         if not ray.is_initialized():
-            stack.enter_context(_joined(address, count))
+            stack.enter_context(joined(address, count))
         free = int(ray.available_resources().get("CPU", 0))
         if free < count:
             raise ConfigError(
@@ -100,8 +100,13 @@ def _up(actors: list[Any]) -> list[Member]:
 
 
 @contextmanager
-def _joined(address: str | None, count: int) -> Iterator[None]:
-    """Connected to a cluster: that of `address`, or a new one, whose files are gone afterwards."""
+def joined(address: str | None, count: int) -> Iterator[None]:
+    """Connected to a cluster: that of `address`, or a new one with `count` processors, whose files are gone afterwards.
+
+    Raises:
+        ConfigError: Ray can't be used.
+        NotFoundError: there is no such cluster.
+    """
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -128,7 +133,7 @@ def _joined(address: str | None, count: int) -> Iterator[None]:
                 " ~/.ray/auth_token.",
                 param="ray",
             ) from error
-        except RuntimeError as error:
+        except Exception as error:  # what it raises if its own processes are slow to start is no narrower
             raise ConfigError(f"Ray can't be used: {first_line(error)}", param="ray") from error
         finally:
             for number, handler in handlers.items():  # Ray has put its own in their place

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from penstock.lab.bench.spread.merge import Brief
 
 _T = TypeVar("_T")
-_LEAD_S = 0.5  # from telling the start to it
+_LEAD_S = 0.3  # from telling the start to it
 _TURN_S = 0.1
 _POLL_S = 0.2  # between two questions how far a worker is
 _SILENT_S = 20.0  # without an answer: a worker whose network is gone, which Ray notices after a minute
