@@ -14,6 +14,8 @@ from penstock.core.errors import ConfigError, InvalidRequestError
 from penstock.core.record import Record
 from penstock.lab import exits
 from penstock.lab.bench.arrivals import schedule
+from penstock.lab.bench.observations import Ending
+from penstock.lab.bench.points import Trials
 from penstock.lab.bench.records import flaws_of, metrics_of, record_of, subject_of
 from penstock.lab.bench.run import Measured, measure
 from penstock.lab.bench.scrape import Scraper
@@ -21,6 +23,7 @@ from penstock.lab.bench.settings import BenchSettings
 from penstock.lab.bench.setup import Setup, set_up
 from penstock.lab.bench.spread.cluster import Member, joined, workers
 from penstock.lab.bench.stub import Stub
+from penstock.lab.bench.sweep import Load
 from penstock.lab.pages import run_files
 
 if TYPE_CHECKING:
@@ -123,6 +126,25 @@ def test_the_command_measures_with_workers_and_prints_nothing_but_the_record(
     assert "Workers: 2 on" in err
     ((_, page),) = run_files.read(list(tmp_path.glob("*.json")))
     assert all(metric in page.metrics for metric in metrics_of(page.runs))  # read again from what was kept
+
+
+def test_conversations_stay_whole_with_one_worker(stub: Stub, members: list[Member]) -> None:
+    setup = quick(stub, workload="conversations?turns=3&think=0.001", api="chat", concurrency=2, requests=4, repeats=1)
+    (run,) = measured(setup, members).runs
+    assert len(run) == 12
+    assert [(run.id % 2 == part).sum() for part in range(2)] == [6, 6]
+    assert (run.ending == Ending.WHOLE).all()
+
+
+def test_a_sweep_s_point_can_be_offered_by_workers(stub: Stub, members: list[Member]) -> None:
+    from penstock.lab.bench.spread.ray_workers import Spread
+
+    setup = quick(stub)
+    trials = Trials(endpoint=setup.endpoint, workload=setup.workload, offering=Spread(members, raw=True))
+    point = trials(Load(4, closed=True), 200, 5.0)
+    assert point.requests == 200
+    assert point.stability.served > 0
+    assert not point.cut
 
 
 def test_an_interrupt_ends_all_workers_and_keeps_what_was_seen(stub: Stub, members: list[Member]) -> None:
