@@ -152,3 +152,18 @@ def test_a_client_that_was_starved_makes_the_run_invalid(stub: Stub) -> None:
     assert process.returncode == exits.INVALID, err
     assert "INVALID: The client" in err
     assert "TTFT" in out  # shown all the same
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--ray", "auto"), 9, "--ray is of several --workers"),
+        (("--workers", "2", "--ray", "ray://there:1"), 2, "join it with `ray start --address=HOST:6379`"),
+    ],
+)
+def test_workers_that_cant_be_are_refused(
+    penstock: Callable[..., Any], stub: Stub, options: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = penstock("bench", "run", stub.url, *SHORT, *options)
+    assert ran.code == code
+    assert said in ran.err

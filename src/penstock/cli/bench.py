@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
-from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
+from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, SPREAD, WORKLOAD
 from penstock.cli.bench_pages import report, write_beside
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
@@ -21,7 +21,7 @@ app.command("compare", cls=HeadedCommand)(bench_compare.compare)
 app.add_typer(bench_engines.app, name="engines")
 
 
-@takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, judgement=JUDGEMENT)
+@takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, spread=SPREAD, judgement=JUDGEMENT)
 def run(
     url: Annotated[
         str | None, typer.Argument(help="Where the server is. [default: http://127.0.0.1:8000]", show_default=False)
@@ -34,6 +34,7 @@ def run(
     endpoint: dict[str, Any],
     workload: dict[str, Any],
     load: dict[str, Any],
+    spread: dict[str, Any],
     judgement: dict[str, Any],
 ) -> None:
     """Offer load to an endpoint and show what came back.
@@ -49,6 +50,7 @@ def run(
       penstock bench run
       penstock bench run http://gpu-box:8000 --rate 8 --duration 60 --slo ttft:500ms,tpot:50ms
       penstock bench run --concurrency 32 --requests 500 --out measured/
+      penstock bench run http://gpu-box:8000 --rate 400 --workers 4 --ray auto
     """
     import json
 
@@ -56,6 +58,7 @@ def run(
 
     require("The laboratory", "numpy", "markdown_it")
     from penstock.cli.bench_report import exit_code, show
+    from penstock.cli.bench_spread import offered_by
     from penstock.cli.bench_watch import watching
     from penstock.lab.bench.kept import keep
     from penstock.lab.bench.run import measure
@@ -63,14 +66,14 @@ def run(
     from penstock.lab.bench.settings import BenchSettings
     from penstock.lab.bench.setup import set_up
 
-    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **judgement)
+    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **spread, **judgement)
     setup = set_up(settings)
     scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
-    with watching(setup.repeats, quiet=quiet) as watch:
+    with offered_by(settings, quiet=quiet) as offering, watching(setup.repeats, quiet=quiet) as watch:
         measured = measure(
             setup.endpoint, setup.workload, setup.arrivals, setup.manner,
             count=setup.count, repeats=setup.repeats, slo=setup.slo,
-            scraper=scraper, on_progress=watch,
+            scraper=scraper, on_progress=watch, offering=offering,
         )  # fmt: skip
     path, record = keep(measured, settings, setup, scraper, settings.out)
     if as_json:
