@@ -34,7 +34,7 @@ SEARCH = Flags(
         Flag("budget", float, "Seconds it may take in all.", "600"),
         Flag("steps", int, "Points it may try.", "12"),
         Flag("requests", int, "Requests of a point; four times as many where lengths vary much.", "3000"),
-        Flag("tolerance", float, "Half the interval to aim at, as a share of the limit.", "0.02"),
+        Flag("tolerance", float, "Half the interval to aim at, as a share of the limit.", "0.015"),
         Flag("burstiness", float, "Of arrivals: 0 constant, 1 Poisson, more in bursts.", "1"),
         Flag("max_rate", float, "The highest rate to try, requests/s."),
         Flag("max_concurrency", int, "The most requests at once to try.", "512"),
