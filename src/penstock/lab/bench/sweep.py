@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import log
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from penstock.lab.bench.capacity import Evidence, limit_of
-from penstock.lab.bench.knee import crossing
+from penstock.lab.bench.knee import crossing, knee
 from penstock.lab.bench.stability import Verdict
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _BELOW = (0.15, 0.08, 0.06, 0.045, 0.035, 0.03)
 _SAFE = 0.83  # of the limit: where even a short run shows that a load holds
 _NEAR = 0.2  # from the limit: how close points that held and points that didn't must be
 _INVALID_IN_TURN = 3
+_FEW = 8  # at once
+_KNEE_POINTS = 6  # at least: fewer may lie on a line by chance
+_AROUND = (1.6, 1.3, 1.15, 1.07, 1.03)  # times the knee
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +161,14 @@ def _requests(sweep: Sweep, load: Load) -> int:
     the limit say little of where it is, so they get no more than a verdict takes.
     """
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
-    if load.closed:  # on the way to a rate a first guess will do
-        return plan.requests if plan.axis == "concurrency" else min(int(_ROUNDS * load.value), plan.requests)
     error = _OF_TOLERANCE * plan.tolerance
+    if load.closed:  # on the way to a rate a first guess will do
+        if plan.axis == "rate":
+            return min(int(_ROUNDS * load.value), plan.requests)
+        if plan.target is not None or load.value <= _FEW:  # few at once take long for as many
+            return plan.requests
+        each = [(point.stability.served_error / point.stability.served) ** 2 * point.requests for point in points]
+        return int(min(max(plan.requests, sum(each) / len(each) / error**2), _MOST * plan.requests))
     needed = [
         (point.stability.served_error / point.stability.served / error) ** 2 * point.requests / 2
         for point in points
@@ -190,9 +199,14 @@ def _limit(sweep: Sweep) -> Limit | None:
     plan = sweep.plan
     usable = [point for point in sweep.points if point.usable]
     if plan.axis == "concurrency":
-        return crossing(
-            [(point.load.value, point.stability.served, point.stability.served_error, point.share) for point in usable],
-            plan.target,
+        if plan.target is not None:
+            return crossing([(point.load.value, point.share) for point in usable], plan.target)
+        return knee(
+            [
+                (point.load.value, point.stability.served, point.stability.served_error, point.requests)
+                for point in usable
+                if point.stability.served > 0
+            ]
         )
     return limit_of(
         [
@@ -259,8 +273,8 @@ def _beyond(sweep: Sweep) -> float:
     ]
     if not by_chance:
         return _ABOVE
-    share = _SURELY * median(by_chance) / _requests(sweep, Load(1.0)) ** 0.5
-    return min(max(share, _ABOVE_LEAST), _ABOVE_MOST)
+    share = _SURELY * median(by_chance) / float(_requests(sweep, Load(float("inf")))) ** 0.5
+    return float(min(max(share, _ABOVE_LEAST), _ABOVE_MOST))
 
 
 def _more_at_once(sweep: Sweep, closed: list[Point]) -> Load | None:
@@ -315,10 +329,25 @@ def _next_concurrency(sweep: Sweep) -> Load | None:
             sweep.ended = "even one request at a time misses the SLO"
             return None
         return Load(min(loads[-1] * 4, plan.max_concurrency), closed=True)
-    low = max((load for load in loads if load < limit.value), default=1)
-    high = min((load for load in loads if load >= limit.value), default=loads[-1])
-    middle = round((low * high) ** 0.5)
-    if middle in loads or high / low <= 1 + 2 * plan.tolerance:
+    if plan.target is None:
+        wanted = _around_the_knee(limit, loads)
+        done = limit.half_width <= plan.tolerance and len(loads) >= _KNEE_POINTS
+    else:
+        low = max((load for load in loads if load < limit.value), default=1)
+        high = min((load for load in loads if load >= limit.value), default=loads[-1])
+        wanted = round((low * high) ** 0.5)
+        done = high / low <= 1 + 2 * plan.tolerance
+    if done or wanted is None or wanted in loads:
         sweep.ended = "the interval is narrow enough"
         return None
-    return Load(middle, closed=True)
+    return Load(wanted, closed=True)
+
+
+def _around_the_knee(limit: Limit, loads: list[float]) -> int | None:
+    """Below, above and at the knee in turn, where the line bends and its asymptotes are told; None: all were tried."""
+    for spread in _AROUND:
+        for share in (1 / spread, spread, 1.0):
+            load = max(1, round(limit.value * share))
+            if load <= loads[-1] and all(abs(log(load / each)) > log(spread) / 2 for each in loads):
+                return load
+    return None
