@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
+    from penstock.core.errors import PenstockError
+    from penstock.core.record import Record
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.sweep import Load, Point, Sweep
@@ -81,9 +83,11 @@ def sweep(
       penstock bench sweep http://gpu-box:8000 --slo ttft:500ms,tpot:50ms --page sweep.html
       penstock bench sweep --axis concurrency --budget 120
     """
+    from penstock.cli.bench_watch import finished_first
     from penstock.core.lab_extra import require
 
     require("The laboratory", "numpy")
+    from penstock.lab.bench.folder import prepare
     from penstock.lab.bench.offer import Manner
     from penstock.lab.bench.points import Trials
     from penstock.lab.bench.records import subject_of
@@ -92,13 +96,16 @@ def sweep(
     from penstock.lab.bench.setup import make_endpoint, make_workload
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.sweep import search
-    from penstock.lab.bench.sweep_report import keep, page_of, record_of
+    from penstock.lab.bench.sweep_report import page_of
 
     asked = {name: target[name] for name in ("slo", "metrics", "dcgm") if name in target}
     settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **asked)
     slo = None if settings.slo is None else Slo.parse(settings.slo, _share(target.get("share", 0.99)))
     burstiness = effort.pop("burstiness", 1.0)
     plan = _plan(effort, None if slo is None else slo.share)
+    prepare(settings.out)
+    for file, flag in ((page, "page"), (markdown, "markdown")):
+        prepare(None if file is None else file.parent, flag)
     asks, _ = make_workload(settings)
     found, notes = make_endpoint(settings, asks)
     scraper = Scraper.find(found, settings.metrics, settings.dcgm)
@@ -117,23 +124,39 @@ def sweep(
         "subject": subject_of(found, *told), "workload": asks, "slo": slo, "command": ["penstock", *sys.argv[1:]],
         "parameters": {"settings": settings.describe(), "burstiness": burstiness},
     }  # fmt: skip
-    path, record = (None, record_of(swept, **about)) if settings.out is None else keep(swept, settings.out, **about)
-    if as_json:
-        say_json(json.loads(record.to_json()))
-    else:
-        _show(swept, slo)
-    if page is not None or markdown is not None:
-        from penstock.lab.pages import render_html, render_markdown
-        from penstock.lab.pages.sweep_page import sweep_page
+    with finished_first():
+        path, record, unkept = _kept(swept, settings.out, about)
+        if as_json:
+            say_json(json.loads(record.to_json()))
+        else:
+            _show(swept, slo)
+        if page is not None or markdown is not None:
+            from penstock.lab.pages import render_html, render_markdown
+            from penstock.lab.pages.sweep_page import sweep_page
 
-        document = sweep_page(page_of(swept, record, title=f"Sweep of {found.model}", slo=slo))
-        for file, text in ((page, render_html.render), (markdown, render_markdown.render)):
-            if file is not None:
-                _write(file, text(document))
-    if path is not None:
-        note(f"Kept: {path}")
+            document = sweep_page(page_of(swept, record, title=f"Sweep of {found.model}", slo=slo))
+            for file, text in ((page, render_html.render), (markdown, render_markdown.render)):
+                if file is not None:
+                    _write(file, text(document))
+        if path is not None:
+            note(f"Kept: {path}")
+        if unkept is not None:
+            raise unkept
     if code := _exit_code(swept):
         raise typer.Exit(code)
+
+
+def _kept(swept: Sweep, folder: Path | None, about: dict[str, Any]) -> tuple[Path | None, Record, PenstockError | None]:
+    """Its path and the record; where the disk is full, what was measured is shown all the same, and the error last."""
+    from penstock.core.errors import RecordError
+    from penstock.lab.bench.sweep_report import keep, record_of
+
+    if folder is None:
+        return None, record_of(swept, **about), None
+    try:
+        return *keep(swept, folder, **about), None
+    except RecordError as error:
+        return None, record_of(swept, **about), error
 
 
 def _share(value: float) -> float:
