@@ -189,9 +189,10 @@ def _models(base: str, headers: Mapping[str, str], context: ssl.SSLContext) -> l
     """The names at `base`/v1/models."""
     try:
         answer = httpx.get(f"{base}/v1/models", headers=dict(headers), timeout=_PROBE_TIMEOUT_S, verify=context)
-    except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.DecodingError) as error:
+        what = str(error).rstrip(".") or "it broke the connection"
         raise InvalidRequestError(
-            f"What answers at {base} doesn't speak HTTP as a server should: {str(error).rstrip('.')}. Check the URL.",
+            f"What answers at {base} doesn't speak HTTP as a server should: {what}. Check the URL.",
             param="url",
         ) from error
     except httpx.HTTPError as error:

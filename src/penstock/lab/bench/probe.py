@@ -43,6 +43,7 @@ def probe(endpoint: Endpoint, *, any_api: bool = False, any_end: bool = False, t
         NotFoundError: nothing answers, or not under this API's path.
         OverloadedError: it turns requests away.
         InvalidRequestError: what answers isn't this API, or refuses the request.
+        KeyboardInterrupt: Ctrl-C.
     """
     notes: list[str] = []
     seen = _ask(endpoint, timeout)
@@ -70,7 +71,10 @@ def probe(endpoint: Endpoint, *, any_api: bool = False, any_end: bool = False, t
 
 def _ask(endpoint: Endpoint, timeout: float) -> Observations:
     body = {name: value for name, value in endpoint.body.items() if name != "min_tokens"}  # may be over what is asked
-    return offer(replace(endpoint, body=body), [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
+    seen = offer(replace(endpoint, body=body), [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
+    if seen.meta["cut"]:  # by Ctrl-C, even if the answer was whole by then
+        raise KeyboardInterrupt
+    return seen
 
 
 def _status(seen: Observations) -> int:
@@ -92,7 +96,6 @@ def _explained(endpoint: Endpoint, seen: Observations, timeout: float) -> Pensto
         Ending.MALFORMED: f"{url} doesn't answer as the {endpoint.api} API does: {detail}. {_hint(detail)}",
         Ending.IN_STREAM: f"{url} failed in the middle of an answer: {detail}",
         Ending.EMPTY: f"{url} answered a short prompt with no text at all.",
-        Ending.CUT: "The probe was interrupted.",
     }[ending]
     return InvalidRequestError(sentence, param="url", code=ending.name.lower())
 
