@@ -189,7 +189,7 @@ def _exit_code(swept: Sweep) -> int:
         return 0
     if swept.points and (swept.points[-1].disturbed or swept.ended == "the client is the limit"):
         return exits.INVALID
-    if not swept.held and limit is not None:
+    if not swept.held and limit is not None and not swept.inconclusive:
         return exits.FAILED
     return exits.INCONCLUSIVE
 

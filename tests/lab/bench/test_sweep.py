@@ -184,3 +184,14 @@ def test_points_that_all_hold_bound_nothing() -> None:
 def test_a_sweep_without_points_says_that_nothing_is_known() -> None:
     assert said(Sweep(PLAN)).startswith("Nothing is known")
     assert bound_of(Sweep(PLAN)) == ("", "")
+
+
+def test_points_of_too_few_requests_are_no_proof_that_no_load_holds() -> None:
+    def hasty(load: Load, requests: int, _seconds: float) -> Point:
+        found = replace(steady(min(load.value, 4.0), 0.5, Verdict.INCONCLUSIVE), reason="14 requests are few.")
+        return Point(load=load, stability=found, requests=14)
+
+    found = search(replace(PLAN, axis="concurrency", steps=5), hasty)
+    assert found.limit is not None
+    assert found.inconclusive
+    assert "No load was shown to hold, nor to be too much. (14 requests are few.)" in said(found)

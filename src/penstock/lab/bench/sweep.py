@@ -111,6 +111,11 @@ class Sweep:
         closed = self.plan.axis == "concurrency"
         return [point for point in self.points if point.load.closed == closed and point.usable]
 
+    @property
+    def inconclusive(self) -> bool:
+        """Whether no point of the axis had a verdict, as each was too short, too few or too disturbed."""
+        return all(point.stability.verdict is Verdict.INCONCLUSIVE for point in self.of_axis)
+
     def meets(self, point: Point) -> bool:
         return self.plan.target is None or (point.share is not None and point.share[0] >= self.plan.target)
 
