@@ -59,7 +59,9 @@ def run(
     require("The laboratory", "numpy", "markdown_it")
     from penstock.cli.bench_report import exit_code, show
     from penstock.cli.bench_spread import offered_by
-    from penstock.cli.bench_watch import watching
+    from penstock.cli.bench_watch import finished_first, watching
+    from penstock.core.errors import RecordError
+    from penstock.lab.bench.folder import prepare
     from penstock.lab.bench.kept import keep
     from penstock.lab.bench.run import measure
     from penstock.lab.bench.scrape import Scraper
@@ -67,6 +69,7 @@ def run(
     from penstock.lab.bench.setup import set_up
 
     settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **spread, **judgement)
+    prepare(settings.out)
     setup = set_up(settings)
     scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
     with offered_by(settings, quiet=quiet) as offering, watching(setup.repeats, quiet=quiet) as watch:
@@ -75,13 +78,21 @@ def run(
             count=setup.count, repeats=setup.repeats, slo=setup.slo,
             scraper=scraper, on_progress=watch, offering=offering,
         )  # fmt: skip
-    path, record = keep(measured, settings, setup, scraper, settings.out)
-    if as_json:
-        say_json(json.loads(record.to_json()))
-    else:
-        show(measured, record)
-    if path is not None:
-        note(f"Kept: {path}, page: {write_beside(path)}")
+    with finished_first():
+        unkept: RecordError | None = None
+        try:
+            path, record = keep(measured, settings, setup, scraper, settings.out)
+        except RecordError as error:  # the disk is full: what was measured is shown all the same
+            unkept = error
+            path, record = keep(measured, settings, setup, scraper, None)
+        if as_json:
+            say_json(json.loads(record.to_json()))
+        else:
+            show(measured, record)
+        if path is not None:
+            note(f"Kept: {path}, page: {write_beside(path)}")
+        if unkept is not None:
+            raise unkept
     if code := exit_code(measured, record):
         raise typer.Exit(code)
 

@@ -19,6 +19,7 @@ from penstock.core.machine import fingerprint
 from penstock.core.provenance import command_of, package_versions
 from penstock.core.record import Attachment, Flaw, Metric, Record, Subject, git_state
 from penstock.core.record import Workload as RecordedWorkload
+from penstock.lab.bench.folder import writing
 from penstock.lab.bench.gaps import Run, gap_metrics
 from penstock.lab.bench.metrics import counted, latencies, totals
 from penstock.lab.bench.spread.figures import counts_of, latency_metrics, tally_of, totals_of
@@ -140,11 +141,12 @@ def save(
     """
     moment = datetime.datetime.now(datetime.UTC)
     name = name or f"{re.sub(r'[^A-Za-z0-9_-]+', '-', measured.workload.name)}-{moment:%Y%m%d-%H%M%S}"
-    folder.mkdir(parents=True, exist_ok=True)
     seen = []
     for repeat, run in enumerate(measured.runs):
         path = folder / f"{name}-{repeat}.npz"
-        run.save(path)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            run.save(path)
         seen.append(Attachment.of(path, folder))
     record = record_of(
         measured, subject=subject, command=command, parameters=parameters, metrics=metrics,

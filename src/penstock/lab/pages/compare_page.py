@@ -123,6 +123,11 @@ def words(name: str) -> str:
 def _figure_table(compared: ComparePage) -> Table:
     names = _names(compared)
     rows: list[tuple[Cell | str, ...]] = []
+    if not names:
+        for engine in compared.engines:
+            outcome = f"not run: {engine.not_run}" if engine.not_run else "no figures"
+            rows.append((f"{engine.name} {engine.version}".strip(), outcome))
+        return Table(("engine", "outcome"), tuple(rows), caption="Nothing was measured that can be believed")
     for engine in compared.engines:
         title = f"{engine.name} {engine.version}".strip()
         if engine.not_run:

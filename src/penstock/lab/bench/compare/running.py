@@ -54,8 +54,15 @@ def compare(
 
     An engine is started for each of its runs, so that what a start decides by luck (addresses, plans, clocks) is part
     of the spread. One that fails takes no further part. Ctrl-C ends it; rounds that are complete are kept.
+
+    Raises:
+        PenstockError: a server that should be up already isn't, or isn't what it should be, before anything is started.
     """
     sides = {each.name: Side(each) for each in contenders}
+    for side in sides.values():
+        if side.contender.engine is None:
+            with side.contender.up(place, model, common) as up:  # which has nothing to bring down
+                side.up = up
     slots: list[Slot] = []
     cut = False
     plan = [(number, name) for number, names in enumerate(order_of(list(sides), rounds)) for name in names]
@@ -83,7 +90,6 @@ def _slot(
 ) -> None:
     number, _ = where
     name = side.contender.name
-    first = side.up is None
     with ExitStack() as stack:
         try:
             if side.up is not None and side.up.child is None:
@@ -92,7 +98,7 @@ def _slot(
                 up = side.up = stack.enter_context(side.contender.up(place, model, common))
             if up.ready_s is not None:
                 side.ready_s.append(up.ready_s)
-            if first or up.child is not None:
+            if not side.measured or up.child is not None:
                 _warm_up(up.endpoint, load)
             for _ in range(_TRIES):
                 slot, measured = _run(name, up.endpoint, load, where, told)
