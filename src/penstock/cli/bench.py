@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
+from penstock.cli import bench_compare, bench_compile_study, bench_engines, bench_stub, bench_sweep, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, SPREAD, WORKLOAD
 from penstock.cli.bench_pages import report, write_beside
 from penstock.cli.help import HeadedCommand, help_alone
@@ -18,6 +18,7 @@ app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measur
 app.command("workloads", cls=HeadedCommand)(bench_workloads.workloads)
 app.add_typer(bench_workloads.app, name="workload")
 app.command("compare", cls=HeadedCommand)(bench_compare.compare)
+app.command("compile-study", cls=HeadedCommand)(bench_compile_study.compile_study)
 app.add_typer(bench_engines.app, name="engines")
 
 
