@@ -133,10 +133,9 @@ def tune(
 
 def _identity(asked: Asked) -> dict[str, Any]:
     """What must be the same for a study to go on."""
-    load = {name: value for name, value in asked.bench.describe().items() if name != "out"}
     tune = asked.tune
     return {
-        "model": tune.model, "objective": tune.objective, "price": tune.price_per_hour, "load": load,
+        "model": tune.model, "objective": tune.objective, "price": tune.price_per_hour, "load": asked.load,
         "space": asked.space.describe(),
     }  # fmt: skip
 

@@ -208,8 +208,7 @@ class Kept:
             gain=None if gain is None else Estimate(gain[0], "share", gain[1], gain[2]),
             pairs=found.pairs, sides=found.figures, margin=found.plan.margin,
             invalid=found.invalid, cut=found.cut, ended=found.ended, seconds=found.seconds,
-            settings=[(name, str(value)) for name, value in self._asked.bench.describe().items()
-                      if value not in (None, "")],
+            settings=[(name, str(value)) for name, value in self._asked.load.items() if value not in (None, "")],
             space=[(each.name, ", ".join(_plain(shown(each.name, value)) for value in each.values))
                    for each in search.space.searched],
             toml=self.toml(made[0]) if made else "", records=made,

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
+from random import Random
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,10 @@ REPEATS = 2  # of a trial that isn't dropped
 _MOST_REPEATS = 4  # of one that is proposed again
 _NEAREST = 3  # runs of the defaults that a score is against
 _PRIOR_NOISE, _PRIOR_RUNS = 0.03, 4  # what is believed of the spread before there are runs to tell it
-_SURE = 0.9995  # that a trial which is dropped is worse
+_SURE = 0.995  # that a trial which is dropped is worse
 _PENALTY = 1.0  # below the worst score, for what can't be served
-_PROPOSALS = 16  # of the sampler, in search of one that tells anything new
+_PROPOSALS = 8  # of the sampler, in search of one that tells anything new
+_LISTED, _DRAWN = 4096, 64  # combinations of a space that can all be looked at; else so many by chance
 
 
 @dataclass(slots=True, eq=False)
@@ -206,14 +208,39 @@ class Search:
             places = study.ask(_distributions(self.space)).params
             settings = self.space.settings(places)
             known = next((trial for trial in self.trials if trial.settings == settings), None)
-            if known is None:
-                return self.trial(settings)
-            if known is not self.defaults and not known.failed and known.tries < _MOST_REPEATS:
-                return known
-        return None
+            if known is None or self._near_the_best(known):
+                return known or self.trial(settings)
+        return self._untried()
 
-    def study(self, seed: int = 0) -> optuna.Study:
-        """All trials as Optuna has them; a parameter is a setting's place among its values."""
+    def _near_the_best(self, trial: Trial) -> bool:
+        """Whether another run of it may decide something."""
+        score, best = self.score(trial), self.score(self.best()) or 0.0
+        if trial is self.defaults or trial.failed or trial.tries >= _MOST_REPEATS:
+            return False
+        return score is None or score > best - self.noise()[0]
+
+    def _untried(self) -> Trial | None:
+        """A combination that is in no trial, by chance; None if there is none, or hardly any among very many."""
+        random = Random(self._seed * 1_000_003 + self._place)
+        known = {tuple(self.space.places(trial.settings).values()) for trial in self.trials}
+        if self.space.size <= _LISTED:
+            ranges = [range(len(each.values)) for each in self.space.searched]
+            others = [places for places in product(*ranges) if places not in known]
+        else:
+            drawn = [tuple(random.randrange(len(each.values)) for each in self.space.searched) for _ in range(_DRAWN)]
+            others = [places for places in drawn if places not in known]
+        if not others:
+            return None
+        places = random.choice(others)
+        return self.trial(
+            self.space.settings({each.name: at for each, at in zip(self.space.searched, places, strict=True)})
+        )
+
+    def study(self, seed: int = 0, *, failed: bool = True) -> optuna.Study:
+        """All trials as Optuna has them; a parameter is a setting's place among its values.
+
+        With `failed`, what can't be served stands far below all others, so that its like isn't proposed.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -225,7 +252,7 @@ class Search:
         worst = min((score for score in scores.values() if score is not None), default=0.0) - _PENALTY
         for trial in self.trials:
             value = worst if trial.failed else scores[trial.number]
-            if value is not None:
+            if value is not None and (failed or not trial.failed):
                 study.add_trial(
                     optuna.trial.create_trial(
                         params=self.space.places(trial.settings), distributions=_distributions(self.space), value=value
@@ -242,7 +269,7 @@ class Search:
         """
         import optuna
 
-        study = self.study()
+        study = self.study(failed=False)
         values = [trial.value for trial in study.trials if trial.value is not None]
         if len(values) < 2 * len(self.space.searched) or max(values) == min(values):
             return {}

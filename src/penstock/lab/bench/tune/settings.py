@@ -51,6 +51,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 _WRITTEN = {"preset": "for", "fixed": "set"}  # settings whose names Python has other uses for
 _LOADS = ("concurrency", "rate", "ramp", "steps")
+_OF_A_SERVER = ("url", "model", "ca", "metrics", "dcgm", "keep_alive", "repeats", "out")
 _ENDS = ("requests", "duration")
 
 
@@ -92,6 +93,11 @@ class Asked:
     @property
     def load_name(self) -> str:
         return self.tune.preset or self.bench.workload
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """What is asked and when, as JSON values; without what is of a server that is up already."""
+        return {name: value for name, value in self.bench.describe().items() if name not in _OF_A_SERVER}
 
 
 def read(file: Path | None, flags: Mapping[str, Any], bench_flags: Mapping[str, Any]) -> Asked:

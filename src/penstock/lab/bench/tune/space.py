@@ -38,9 +38,16 @@ class Searched:
 
     @property
     def singles(self) -> tuple[Any, ...]:
-        """The values that show best what it does by itself: all others, or of an ordered one the two ends."""
-        others = [value for at, value in enumerate(self.values) if at != self.default]
-        return tuple(dict.fromkeys((others[0], others[-1]))) if self.ordered else tuple(others)
+        """The values that show best what it does by itself: all others, or of an ordered one the ends and those next
+        to the default; where that is no number, the middle.
+        """
+        others = [at for at in range(len(self.values)) if at != self.default]
+        if self.ordered:
+            next_to = [self.default - 1, self.default + 1]
+            if self.values[self.default] is None:
+                next_to = [others[len(others) // 2]]
+            others = [at for at in others if at in (others[0], others[-1], *next_to)]
+        return tuple(self.values[at] for at in others)
 
 
 @dataclass(frozen=True, slots=True)

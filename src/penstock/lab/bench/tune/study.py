@@ -172,6 +172,8 @@ class Study:
                 return
             if search.defaults.tries >= 2 * _FIRST:
                 break
+        if self._journal.runs:  # the trial that was under way
+            self._finish(search.trial(self._journal.runs[-1].settings))
         while not (why := self._over()):
             since = search.place - max((place for place, _ in search.defaults.runs), default=0)
             if since >= _BETWEEN:
@@ -181,11 +183,15 @@ class Study:
                 why = "there is nothing else to try"
                 break
             self._once(trial)
-            while search.wants(trial):
-                self._once(trial)
+            self._finish(trial)
             self._tell(trial)
         found.ended = why
-        self._once(search.defaults)  # so that the last trials have runs of the defaults on both sides
+        if search.place - max((place for place, _ in search.defaults.runs), default=0) > _BETWEEN / 2:
+            self._once(search.defaults)  # so that the last trials have runs of the defaults on both sides
+
+    def _finish(self, trial: Trial) -> None:
+        while self._search.wants(trial):
+            self._once(trial)
 
     def _over(self) -> str:
         search = self._search

@@ -148,10 +148,15 @@ class Tuned(Penstock):
 
 
 def toml(settings: Mapping[str, Any]) -> str:
-    """The table [engine] of a settings file. `named_paths` and their like are not among what is tuned."""
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()
-             if value is not None]  # fmt: skip
+    """The table [engine] of a settings file."""
+    lines = [f"{name} = {_written(value)}" for name, value in settings.items() if value is not None]
     return "\n".join(["[engine]", *lines]) + "\n"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):  # names and paths
+        value = ["=".join(pair) for pair in value]
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _unset() -> dict[str, str]:
