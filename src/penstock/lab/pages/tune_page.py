@@ -172,8 +172,7 @@ def _search_plots(page: TunePage) -> list[Plot]:
                     Series(name="importance", kind="bars", x=list(range(len(names_))),
                            y=[page.importance[name] for name in names_]),
                 ),
-                caption="Share in what tells the better half of the trials from the others (PED-ANOVA); of few trials,"
-                " so a hint",
+                caption="Share of the trials' variance that goes with the setting taken by itself; a hint",
             )
         )  # fmt: skip
     return plots
