@@ -94,17 +94,17 @@ def tune(
     from penstock.cli.bench_watch import once_interruptible
     from penstock.lab.bench.engines import Place
     from penstock.lab.bench.engines.model import ModelForms
-    from penstock.lab.bench.setup import is_chat, make_load
+    from penstock.lab.bench.setup import is_chat
     from penstock.lab.bench.tune.evidence import Kept
     from penstock.lab.bench.tune.journal import Journal
     from penstock.lab.bench.tune.objective import Objective
-    from penstock.lab.bench.tune.settings import read
+    from penstock.lab.bench.tune.settings import read, with_tokenizer
     from penstock.lab.bench.tune.study import Plan, Study
     from penstock.lab.bench.tune.trying import Trier, Tuned
 
     asked = read(config, {**own, "model": model, "out": out}, {**asking, **workload, **load})
     folder = asked.tune.out or Path("tuned")
-    load_ = make_load(asked.bench)
+    asked, load_ = with_tokenizer(asked)
     objective = Objective.find(asked.tune.objective, slo=load_.slo, price=asked.tune.price_per_hour)
     place = Place.default()
     forms = ModelForms.find(asked.tune.model, place, note)

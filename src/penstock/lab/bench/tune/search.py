@@ -267,12 +267,15 @@ class Search:
 
         Epsilon squared of a one-way analysis of variance (Kelley, An Unbiased Correlation Ratio Measure, 1935), which
         doesn't grow with the number of values. Settings that were tried together share what they did: a hint, no proof.
+        Empty where trials are few.
         """
         known = [(trial, score) for trial in self.trials
                  if not trial.failed and (score := self.score(trial)) is not None]  # fmt: skip
         middle = fmean(score for _, score in known) if known else 0.0
         total = sum((score - middle) ** 2 for _, score in known)
-        shares = {}
+        shares: dict[str, float] = {}
+        if len(known) < 2 * len(self.space.searched):
+            return shares
         for each in self.space.searched:
             groups: dict[int, list[float]] = {}
             for trial, score in known:

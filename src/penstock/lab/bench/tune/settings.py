@@ -19,7 +19,7 @@ speculation = ["off", "default"]
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.core.errors import ConfigError, InvalidRequestError
@@ -27,6 +27,7 @@ from penstock.core.setting_kinds import integer, number, path, setting, switch, 
 from penstock.core.settings import PenstockSettings
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.settings import BenchSettings
+from penstock.lab.bench.setup import make_load
 from penstock.lab.bench.tune.space import Space, default_space, parse_fixed
 from penstock.lab.statistics import MARGIN
 from penstock.models.store import DEFAULT_MODEL
@@ -34,6 +35,8 @@ from penstock.models.store import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from penstock.lab.bench.setup import Load
 
 # Loads of some seconds a run on two cores. Word for word as `penstock bench run` takes them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -141,8 +144,22 @@ def _bench(file: Path | None, tune: TuneSettings, flags: Mapping[str, Any]) -> B
     asked = BenchSettings.read(file, **(preset | dict(flags)))
     if asked.repeats is not None:
         raise InvalidRequestError("A study decides itself how often it repeats a run.", param="repeats")
-    # The model's own tokenizer, so that prompts are as long as asked.
-    return asked if asked.tokenizer else BenchSettings.read(file, **(preset | dict(flags) | {"tokenizer": tune.model}))
+    return asked
+
+
+def with_tokenizer(asked: Asked) -> tuple[Asked, Load]:
+    """The load, with the model's own tokenizer unless another is named, so that prompts are as long as asked.
+
+    One whose tokens are no words leaves lengths to the server's usage. Raises InvalidRequestError as `make_load` does.
+    """
+    if asked.bench.tokenizer is None:
+        own = replace(asked, bench=replace(asked.bench, tokenizer=asked.tune.model))
+        try:
+            return own, make_load(own.bench)
+        except ConfigError as error:
+            if error.param != "tokenizer":
+                raise
+    return asked, make_load(asked.bench)
 
 
 def _tables(file: Path) -> dict[str, Any]:
