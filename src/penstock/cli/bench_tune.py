@@ -78,8 +78,8 @@ def tune(
     A server is started for each run. What wins is measured again beside the defaults, with requests that no trial had;
     the file says by how much it is better, or that the defaults are as good.
 
-    Exit codes: 0 a verdict; 21 the defaults can't be measured; 22 inconclusive; 130 cut by Ctrl-C, and --resume goes
-    on; and those of wrong options.
+    Exit codes: 0 a verdict; 21 none, as the defaults or all else can't be measured; 22 inconclusive; 130 cut by
+    Ctrl-C, and --resume goes on; and those of wrong options.
 
     Examples:
 

@@ -224,7 +224,7 @@ class Kept:
         if not trial.runs:
             return "not measured"
         if len(trial.runs) < REPEATS:
-            return "dropped" if search.dropped(trial) else "one run"
+            return "one run" if self.found.cut else "dropped"  # a search that ended has made up its mind
         return "measured"
 
 

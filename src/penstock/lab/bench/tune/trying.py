@@ -21,6 +21,7 @@ from penstock.lab.bench.run import for_repeat, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from penstock.lab.bench.endpoint import Api
     from penstock.lab.bench.engines.model import ModelForms
@@ -112,9 +113,12 @@ class Trier:
     @contextmanager
     def _up(self, given: Mapping[str, Any], name: str) -> Iterator[Up]:
         options = {"settings": json.dumps(given)}
-        with running(self._engine, self._place, self._model, self._common, options=options, name=name) as up:
-            body = {**up.endpoint.body, **(self._body or {})}
-            yield replace(up, endpoint=replace(up.endpoint, body=body))
+        try:
+            with running(self._engine, self._place, self._model, self._common, options=options, name=name) as up:
+                body = {**up.endpoint.body, **(self._body or {})}
+                yield replace(up, endpoint=replace(up.endpoint, body=body))
+        finally:
+            _settings_file(self._place).unlink(missing_ok=True)
 
     def _measure(self, up: Up, repeat: int) -> Measured:
         load, told = self._load, self._on_progress
@@ -138,13 +142,18 @@ class Tuned(Penstock):
     def plan(self, place: Place, model: ModelForms, common: Common, options: Mapping[str, str], port: int) -> Launch:  # noqa: ARG002 - the interface
         settings = json.loads(options["settings"])
         place.logs.mkdir(parents=True, exist_ok=True)
-        file = place.logs / f"tune-{os.getpid()}.toml"
+        file = _settings_file(place)
         file.write_text(toml(settings), encoding="utf-8")
         command = [sys.executable, "-m", "penstock.cli", "serve", str(model.path), "--port", str(port)]
         return Launch(
             command=(*command, "--served-model-name", SERVED), port=port,
             env={"PENSTOCK_CONFIG": str(file), **_unset()}, configuration=settings,
         )  # fmt: skip
+
+
+def _settings_file(place: Place) -> Path:
+    """Of the server that is up."""
+    return place.logs / f"tune-{os.getpid()}.toml"
 
 
 def toml(settings: Mapping[str, Any]) -> str:
