@@ -40,6 +40,8 @@ def test_given_a_model_when_tuned_then_the_file_is_one_that_serve_takes_and_the_
     assert told["ended"] == "there is nothing else to try"
     assert [trial["settings"] for trial in told["trials"]] == [{}, {"block_size": 32}]
     assert len(told["pairs"]) == 2
+    assert {"output_throughput", "ttft mean", "tpot p95"} <= told["beside"].keys()
+    assert told["beside"]["output_throughput"]["ratio"] == pytest.approx((told["pairs"][0] * told["pairs"][1]) ** 0.5)
     assert "trial 1: block_size 32" in ran.err
     record = Record.load(alone / "kept" / "tune-winner.json")
     record.verify_files(alone / "kept")

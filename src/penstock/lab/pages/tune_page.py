@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock.lab.pages.compare_page import VERDICT_TONES
 from penstock.lab.pages.document import Callout, Card, Cards, Cell, Code, Document, Folded, Grid, Pairs, Section, Table
 from penstock.lab.pages.machine_section import machine_section
 from penstock.lab.pages.plots import Axis, Mark, Plot, Series
@@ -54,6 +55,7 @@ class TunePage:
     winner: Sequence[tuple[str, str, str]]  # setting, the winner's value, the default
     gain: Estimate | None
     pairs: Sequence[float]  # winner over defaults, a round each
+    beside: Sequence[tuple[str, Estimate, str]] = ()  # every figure: winner over defaults, and a word
     sides: Mapping[str, Sequence[float]]  # figures of the verdict's runs
     margin: float
     invalid: Sequence[str] = ()
@@ -125,6 +127,11 @@ def _verdict_section(page: TunePage) -> Section:
         ),
     )  # fmt: skip
     blocks.append(Grid(plots))
+    if page.beside:
+        beside = tuple(
+            (name, ratio.cell(), Cell(word, tone=VERDICT_TONES[word], badge=True)) for name, ratio, word in page.beside
+        )
+        blocks.append(Table(("figure", "ratio", ""), beside, caption="In every figure, winner over defaults"))
     if page.toml:
         blocks.append(Code(page.toml))
     return Section("Winner and defaults", tuple(blocks))

@@ -17,6 +17,7 @@ from penstock.lab.bench.tune.space import changes, default_of, shown
 from penstock.lab.bench.tune.study import DEFAULTS, WINNER
 from penstock.lab.bench.tune.trying import toml
 from penstock.lab.pages import render_html, render_markdown
+from penstock.lab.pages.compare_page import words
 from penstock.lab.pages.estimates import Estimate
 from penstock.lab.pages.tune_page import TriedPoint, TunePage, tune_page
 from penstock.lab.statistics import Verdict
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from penstock.core.record import Record
+    from penstock.core.record import Interval, Record
     from penstock.lab.bench.tune.search import Trial
     from penstock.lab.bench.tune.settings import Asked
     from penstock.lab.bench.tune.study import Found
@@ -97,6 +98,13 @@ class Kept:
             "pairs": list(found.pairs),
             "winner": None if found.winner is None else {"trial": found.winner.number, **_trial(self, found.winner)},
             "figures": found.figures,
+            "beside": {
+                each.figure: {
+                    "ratio": each.ratio.estimate, "verdict": each.verdict,
+                    "interval": (within.low, within.high) if (within := each.ratio.interval) else None,
+                }
+                for each in found.beside
+            },
             "trials": [{"trial": trial.number, **_trial(self, trial)} for trial in search.trials],
             "importance": search.importance(),
             "noise": {"share": noise, "degrees": degrees},
@@ -149,6 +157,10 @@ class Kept:
                 f" model {self._asked.tune.model}.",
                 "It holds for this load on this machine. Records: tune-defaults.json, tune-winner.json.",
             ]
+        worse = [f"{words(each.figure)} {100 * (each.ratio.estimate - 1):+.0f} %" for each in found.beside
+                 if each.verdict is Verdict.SLOWER]  # fmt: skip
+        if worse and self.winning:
+            about.append(f"What it costs: {', '.join(worse)}.")
         settings = {"model": self._asked.tune.model, **search.space.fixed, **self.winning}
         lines = toml(settings).splitlines()
         for at, line in enumerate(lines):
@@ -198,14 +210,18 @@ class Kept:
             for trial in search.trials
         ]  # fmt: skip
         winner = dict(found.winner.settings) if found.winner else {}
-        words = None if found.verdict is None else _WORDS[found.verdict]
+        word = None if found.verdict is None else _WORDS[found.verdict]
         return TunePage(
-            title=f"{found.objective.words} of {self._asked.load_name}", said=self.said, verdict=words,
+            title=f"{found.objective.words} of {self._asked.load_name}", said=self.said, verdict=word,
             unit=found.objective.unit, figure=found.objective.words, trials=points, noise=search.noise()[0],
             importance=search.importance(),
             winner=[(name, str(shown(name, value)), _plain(shown(name, default_of(name))))
                     for name, value in winner.items()],
             gain=None if gain is None else Estimate(gain[0], "share", gain[1], gain[2]),
+            beside=[
+                (words(each.figure), Estimate(each.ratio.estimate, "1", *_bounds(each.ratio.interval)), each.verdict)
+                for each in found.beside
+            ],
             pairs=found.pairs, sides=found.figures, margin=found.plan.margin,
             invalid=found.invalid, cut=found.cut, ended=found.ended, seconds=found.seconds,
             settings=[(name, str(value)) for name, value in self._asked.load.items() if value not in (None, "")],
@@ -244,6 +260,10 @@ def _trial(kept: Kept, trial: Trial) -> dict[str, Any]:
 def _share(score: float | None) -> float | None:
     """Of the defaults' figure: a score of 0.1 is 0.105."""
     return None if score is None else math.expm1(score)
+
+
+def _bounds(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _plain(value: Any) -> str:

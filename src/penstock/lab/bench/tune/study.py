@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from penstock.lab.bench.compare.judging import compared
 from penstock.lab.bench.compare.order import order_of
+from penstock.lab.bench.compare.running import Slot
 from penstock.lab.bench.tune.search import Search, Trial, chosen
 from penstock.lab.bench.tune.space import changes
 from penstock.lab.statistics import Verdict, paired_ratio, verdict
@@ -16,6 +18,7 @@ from penstock.lab.statistics import Verdict, paired_ratio, verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from penstock.lab.bench.compare.judging import Compared
     from penstock.lab.bench.run import Measured
     from penstock.lab.bench.tune.journal import Journal
     from penstock.lab.bench.tune.objective import Objective
@@ -64,6 +67,7 @@ class Found:
     pairs: tuple[float, ...] = ()
     runs: dict[str, list[Measured]] = field(default_factory=dict)
     figures: dict[str, list[float]] = field(default_factory=dict)  # by side, a value a run
+    slots: list[Slot] = field(default_factory=list)  # the verdict's runs, with all their figures
     invalid: tuple[str, ...] = ()
     cut: bool = False
     ended: str = ""  # why the search ended
@@ -100,6 +104,11 @@ class Found:
             return value, None, None
         low, high = sorted((sign * (interval.low - 1), sign * (interval.high - 1)))
         return value, low, high
+
+    @property
+    def beside(self) -> list[Compared]:
+        """The winner beside the defaults in every figure: what a gain in one is paid for with in others."""
+        return compared(self.slots, [DEFAULTS, WINNER], DEFAULTS, self.plan.margin)
 
     @property
     def most(self) -> float | None:
@@ -290,6 +299,8 @@ class Study:
                     figures[name].append((number, place, run.figure))
                     if keep and run.measured is not None:
                         self._found.runs.setdefault(name, []).append(run.measured)
+                        seen = run.measured.runs[0]
+                        self._found.slots.append(Slot(number, place, name, seen, dict(run.figures), ()))
                 else:
                     problems.append(f"{name}, round {number + 1}: {' '.join(why.split())[:300] or 'no figure'}")
                 place += 1
