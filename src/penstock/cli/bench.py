@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_compare, bench_compile_study, bench_engines, bench_stub, bench_sweep, bench_workloads
+from penstock.cli import (
+    bench_compare,
+    bench_compile_study,
+    bench_engines,
+    bench_stub,
+    bench_sweep,
+    bench_tune,
+    bench_workloads,
+)
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, SPREAD, WORKLOAD
 from penstock.cli.bench_pages import report, write_beside
 from penstock.cli.help import HeadedCommand, help_alone
@@ -102,3 +110,4 @@ app.command("run", cls=HeadedCommand)(run)
 app.command("report", cls=HeadedCommand)(report)
 app.command("stub", cls=HeadedCommand)(bench_stub.stub)
 app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)
+app.command("tune", cls=HeadedCommand)(bench_tune.tune)
