@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
+from penstock.cli import bench_compare, bench_engines, bench_import, bench_stub, bench_sweep, bench_workloads
 from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
 from penstock.cli.bench_pages import report
 from penstock.cli.help import HeadedCommand, help_alone
@@ -87,3 +87,4 @@ app.command("run", cls=HeadedCommand)(run)
 app.command("report", cls=HeadedCommand)(report)
 app.command("stub", cls=HeadedCommand)(bench_stub.stub)
 app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)
+app.command("import", cls=HeadedCommand)(bench_import.import_)
