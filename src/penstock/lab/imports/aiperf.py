@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.lab.imports.columns import number_of
 from penstock.lab.imports.figures import COUNTS, RATES, UNITS, Figures, Spread
-from penstock.lab.imports.reading import Fields, bad, whole
+from penstock.lab.imports.reading import Fields, bad, moment, whole
 from penstock.lab.imports.requests import Request, possible, summed_up
 from penstock.lab.imports.row import Row
 from penstock.lab.journal.units import dimension_of
@@ -74,7 +74,7 @@ def read(path: Path, value: Any) -> Row:
     flaws = [f"AIPerf says: {told.text('incomplete_reason') or 'the run is incomplete'}."]
     return Row(
         file=path.name, place="", tool=TOOL, version=told.text("aiperf_version"), subject="endpoint", notes=_NOTES,
-        figures=Figures(spreads, job=True), seed=run.whole("random_seed"),
+        figures=Figures(spreads, _streams(path, inputs), job=True), seed=run.whole("random_seed"),
         configuration=_configuration(path, inputs),
         parameters={"command": run.text("cli_command")} if run.text("cli_command") else {},
         flaws=tuple(flaws) if told.raw.get("is_complete") is False else (),
@@ -109,7 +109,7 @@ def read_lines(path: Path, lines: Sequence[tuple[int, dict[str, Any]]]) -> Row:
     return Row(
         file=path.name, place="", tool=TOOL, version="", subject="endpoint", figures=Figures(spreads, job=True),
         impossible=tuple(impossible), notes=_NOTES,
-        created=datetime.datetime.fromtimestamp(min(each.start for each in kept), datetime.UTC),
+        created=moment(min(each.start for each in kept)),
     )  # fmt: skip
 
 
@@ -193,6 +193,16 @@ def _configuration(path: Path, inputs: Fields) -> dict[str, Any]:
     items = models.get("items", []) if isinstance(models, dict) else []
     names = [each.get("name", "") for each in items if isinstance(each, dict)] if isinstance(items, list) else []
     return {"model": ", ".join(map(str, names)), "api": endpoint.text("type")}
+
+
+def _streams(path: Path, inputs: Fields) -> float | None:
+    """How many requests the profiling phase may have had on their way at once; None: no such limit is told."""
+    phases = inputs.raw.get("phases")
+    for phase in phases if isinstance(phases, list) else ():
+        told = Fields(path, phase, "input_config.phases")
+        if told.text("kind") == "profiling" and "concurrency" in told:
+            return told.number("concurrency") if isinstance(told.raw["concurrency"], int | float) else None
+    return None
 
 
 def _when(told: Fields) -> datetime.datetime | None:

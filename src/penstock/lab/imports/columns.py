@@ -188,7 +188,7 @@ def _taken_apart(heading: str) -> tuple[list[str], str, str]:
     """ "P99 TTFT (ms)" -> (["ttft"], "p99", "ms")."""
     text = heading.strip().lower().replace(" per second", "/s").replace(" / ", "/")
     unit = ""
-    if match := re.search(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]", text):
+    for match in re.finditer(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]", text):
         if match[1] in _UNIT_WORDS:
             unit = _UNIT_WORDS[match[1]]
         elif match[1] not in _STATISTIC_WORDS:

@@ -99,7 +99,8 @@ class Figures:
     def slack(self, *quantities: str) -> float:
         """Share by which a product of these may be off as they were printed with so many digits."""
         spreads = [self.spreads[name] for name in quantities if name in self.spreads]
-        return sum(each.half / abs(mean) for each in spreads if (mean := each.get("mean")))
+        known = [(each.half, abs(each.statistics["mean"])) for each in spreads if each.half and each.get("mean")]
+        return sum(half / (mean - half) if mean > half else math.inf for half, mean in known)
 
     @property
     def answers(self) -> float | None:

@@ -9,11 +9,10 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
 from penstock.lab.imports.figures import Figures, Spread
-from penstock.lab.imports.reading import Fields, bad
+from penstock.lab.imports.reading import Fields, bad, moment
 from penstock.lab.imports.requests import Request, contradicted, possible, summed_up, without_latencies
 from penstock.lab.imports.row import Row
 
@@ -85,7 +84,7 @@ def _row(path: Path, told: Fields, index: int, count: int, version: str) -> Row:
         configuration={"model": backend.text("model"), "api": backend.text("request_format")},
         parameters={"strategy": kind, **{key: strategy.raw[key] for key in ("rate", "streams", "max_concurrency")
                                          if strategy.raw.get(key) is not None}},
-        created=datetime.datetime.fromtimestamp(told.number("start_time"), datetime.UTC),
+        created=moment(told.number("start_time")),
     )  # fmt: skip
 
 

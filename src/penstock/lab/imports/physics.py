@@ -59,7 +59,9 @@ def breaches(figures: Figures, limits: Limits | None = None) -> list[Breach]:
     The laws that relate figures are asked only of figures that are possible each by itself.
     """
     limits = limits or Limits()
-    alone = [*_sign(figures), *_order(figures)]
+    alone = list(_sign(figures))
+    nothing = {name.partition(".")[0] for each in alone for name in each.figures}
+    alone += [each for each in _order(figures) if each.figures[0].partition(".")[0] not in nothing]
     if alone:
         return [_hinted(each, figures, limits, _order) for each in alone]
     found = []
@@ -90,6 +92,8 @@ def _hinted(
 
 def _sign(figures: Figures) -> Iterator[Breach]:
     for name, spread in figures.spreads.items():
+        if spread.n is not None and spread.n < 1:
+            yield Breach("sign", (f"{name}.n",), f"{name} is said to be of {spread.n} samples.", math.inf)
         for statistic, value in spread.statistics.items():
             where = (f"{name}.{statistic}",)
             if not math.isfinite(value):
@@ -121,10 +125,11 @@ def _order(figures: Figures, _: Limits | None = None) -> Iterator[Breach]:
                 what = f"{name}.mean ({_shown(name, mean)}) is above {name}.max ({_shown(name, value)})."
                 yield Breach("order", (f"{name}.mean", f"{name}.max"), what, _ratio(mean, value))
             # Values from a percentile up, and zeros below it, have the smallest mean that goes with it.
-            least = value if key == "min" else (1 - _SHARE[key]) * value if key in _SHARE else 0.0
-            if mean < least * (1 - ROUNDING) - 2 * spread.half:
-                share = "" if key == "min" else f", and {1 - _SHARE[key]:.0%} of all reach that"
-                what = f"{name}.mean ({_shown(name, mean)}) is too low for {name}.{key} ({_shown(name, value)}){share}."
+            share = 1.0 if key == "min" else 1 - _SHARE.get(key, 1.0)
+            least = share * value
+            if key != "max" and mean < least * (1 - ROUNDING) - 2 * spread.half:
+                reach = "" if key == "min" else f", and {share:.0%} of all reach that"
+                what = f"{name}.mean ({_shown(name, mean)}) is too low for {name}.{key} ({_shown(name, value)}){reach}."
                 yield Breach("order", (f"{name}.mean", f"{name}.{key}"), what, _ratio(least, mean))
 
 
@@ -156,13 +161,15 @@ def _decoding(figures: Figures) -> Iterator[tuple[float, float, str, str]]:
         mean, gaps = figures.mean(name), figures.n(name)
         if mean is None:
             continue
-        if gaps is not None and answers and gaps > 1 and figures.n("e2e") == answers:
+        chunk = figures.mean("tokens_per_chunk")
+        single = chunk is None or chunk <= 1 + ROUNDING
+        # The samples of chunk_gap are gaps; those of itl are tokens, or stand for as many as a chunk has.
+        if (name == "chunk_gap" or single) and gaps is not None and gaps > 1 and answers and figures.n("e2e") == answers:
             yield mean * gaps / answers, mean * gaps / answers, name, f"{gaps / answers:.4g} times {name}.mean"
         elif tokens is not None and tokens > 1:
             # The first chunk's tokens have no gap before them: with several in it there are fewer gaps than tokens.
-            chunk = figures.mean("tokens_per_chunk")
             whole = mean * (tokens - 1)
-            least = whole if name == "itl" and (chunk is None or chunk <= 1 + WINDOW) else 0.0
+            least = whole if name == "itl" and single else 0.0
             most = whole if name == "itl" else mean * (tokens + 1)  # a role and a finish reason may be chunks, too
             yield least, most, name, f"{tokens - 1:.4g} times {name}.mean"
     mean = figures.mean("tpot")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import gzip
 import io
 import json
@@ -49,6 +50,8 @@ def json_of(path: Path, text: str, *, line: int | None = None) -> Any:
         cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
         what = "It ends in the middle: it was cut." if cut else f"It is no JSON: {error.msg}, column {error.colno}."
         raise bad(path, what, line=at) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise bad(path, f"It is no JSON: {error}.", line=line) from error
     except RecursionError as error:
         raise bad(path, "It is nested too deeply.", line=line) from error
 
@@ -75,9 +78,27 @@ def rows_of(path: Path, text: str) -> list[tuple[int, list[str]]]:
     return [(line, row) for line, row in found if any(row)]
 
 
+def moment(seconds: float) -> datetime.datetime | None:
+    """Of a wall clock's seconds since 1970; None if there is no such time."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def number(path: Path, name: str, value: Any) -> float:
+    """Raises InvalidRequestError unless a JSON value is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise bad(path, f"{name} is no number: {str(value)[:60]!r}.")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def whole(path: Path, name: str, value: float, *, line: int | None = None) -> int:
     """Raises InvalidRequestError unless it is a whole number."""
-    if not math.isfinite(value) or value != int(value):
+    if not abs(value) < 2**53 or value != int(value):  # no NaN is
         raise bad(path, f"{name} is no whole number: {value}.", line=line)
     return int(value)
 
@@ -133,12 +154,7 @@ class Fields:
         return self._value[name]
 
     def _number(self, name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise bad(self._path, f"{self._named(name)} is no number: {str(value)[:60]!r}.")
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf
+        return number(self._path, self._named(name), value)
 
     def _named(self, name: str) -> str:
         return f"{self._where}.{name}" if self._where else name

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import math
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.machine import Gpu, Machine, fingerprint
 from penstock.core.record import Flaw, Record, Subject, Workload
+from penstock.lab.imports import table
 from penstock.lab.imports.figures import metrics_of
 from penstock.lab.imports.hardware import chip_of
 
 if TYPE_CHECKING:
     from penstock.lab.imports.row import Row
+
+
+_TELLABLE = 2.0**63
 
 
 def record_of(
@@ -42,8 +45,8 @@ def record_of(
         **{name: value for name, value in {**row.parameters, **known}.items() if _tellable(value)},
         "imported": source,
     }
-    name = f"{row.tool} {row.version}".rstrip()
-    notes = [f"Imported from {row.file}{f', {row.place}' if row.place else ''}, by {name}.", *row.notes]
+    by = "" if row.tool == table.TOOL else f", a result of {row.tool} {row.version}".rstrip()
+    notes = [f"Imported from {row.file}{f', {row.place}' if row.place else ''}{by}.", *row.notes]
     if row.impossible:
         notes.append(
             f"{len(row.impossible)} of its requests can't be true: left out, as are the rates that count them."
@@ -72,4 +75,6 @@ def _machine(hardware: str, devices: int) -> Machine:
 
 
 def _tellable(value: Any) -> bool:
-    return isinstance(value, str | bool) or (isinstance(value, int | float) and math.isfinite(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) < _TELLABLE  # NaN isn't, either; JSON of more digits isn't everyone's to read
+    return isinstance(value, str | bool)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_YEARS = 1e9  # s
+_EARLY = 1e-3  # s that a request may be sent too early, and a mean be below zero by rounding
 _AGREE = 0.01  # of a tool's own summary with its own rows
 
 
@@ -54,9 +56,10 @@ def possible(requests: Sequence[Request], file: str) -> tuple[list[Request], lis
 
 
 def _breach(request: Request) -> Breach | None:
-    times = {"e2e": request.e2e} | ({"ttft": request.ttft} if request.ttft is not None else {})
-    for name, value in times.items():
-        if not np.isfinite(value) or value <= 0:
+    told = {"e2e": request.e2e, "ttft": request.ttft, "tpot": request.tpot, "schedule_delay": request.delay}
+    for name, value in told.items():
+        least = 0.0 if name in ("e2e", "ttft") else -_EARLY
+        if value is not None and not (least < value < _YEARS):
             return Breach("sign", (name,), f"Its {name} is {value:g} s.", float("inf"))
     if not np.isfinite(request.start):
         return Breach("sign", ("start",), f"It started at {request.start}.", float("inf"))

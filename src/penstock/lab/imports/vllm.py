@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from penstock.lab.imports.figures import Figures, Spread
-from penstock.lab.imports.reading import Fields, bad, whole
+from penstock.lab.imports.reading import Fields, bad, number, whole
 from penstock.lab.imports.requests import Request, contradicted, possible, summed_up, without_latencies
 from penstock.lab.imports.row import Row
 
@@ -116,13 +116,13 @@ def _requests(path: Path, told: Fields) -> list[Request]:
         if columns["errors"][i]:
             continue
         each = gaps[i]
-        if each is not None and not (isinstance(each, list) and all(isinstance(gap, int | float) for gap in each)):
-            raise bad(path, f"itls[{i}] is no list of numbers.")
+        if each is not None and not isinstance(each, list):
+            raise bad(path, f"itls[{i}] is no list.")
         found.append(Request(
             f"request {i}", times["start_times"][i], times["ttfts"][i], times["latencies"][i],
             whole(path, f"output_lens[{i}]", times["output_lens"][i]),
             None if inputs[i] == -1 else whole(path, f"input_lens[{i}]", inputs[i]),
-            None if each is None else tuple(map(float, each)),
+            None if each is None else tuple(number(path, f"itls[{i}]", gap) for gap in each),
         ))  # fmt: skip
     return found
 
