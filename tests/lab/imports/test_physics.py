@@ -63,7 +63,8 @@ def runs(draw: st.DrawFn, *, whole: bool | None = None, fixed: bool | None = Non
     samples = {"ttft": ttft, "e2e": e2e, "tpot": per_token[tokens > 1], "output_tokens": tokens.astype(float),
                "prompt_tokens": prompts.astype(float)}  # fmt: skip
     spreads = {name: spread(values, whole=whole) for name, values in samples.items()}
-    spreads["itl"] = Spread({"mean": float(decoding.sum() / (many - 1).sum())}, int((many - 1).sum()) if whole else None)
+    gaps = int((many - 1).sum())
+    spreads["itl"] = Spread({"mean": float(decoding.sum() / gaps)}, gaps if whole else None)
     for name, value in {
         "request_throughput": n / seconds, "output_throughput": tokens.sum() / seconds,
         "total_throughput": (tokens.sum() + prompts.sum()) / seconds, "requests": float(n), "duration": seconds,
@@ -103,7 +104,8 @@ def test_printed_with_few_digits_a_possible_run_breaks_no_law(run: Run, data: st
     rounded = {name: printed(each).scaled(1e-3 if name in ("ttft", "tpot", "itl", "e2e") else 1.0)
                for name, each in in_ms.items()}  # fmt: skip
     assume(all(each.statistics["mean"] > 0 for each in rounded.values()))
-    assume(all(value > 0 for name in ("ttft", "e2e") for key, value in rounded[name].statistics.items() if key != "std"))
+    assume(all(rounded[name].statistics[key] > 0 for name in ("ttft", "e2e") for key in rounded[name].statistics
+               if key != "std"))  # fmt: skip
     assert breaches(replace(run.figures, spreads=rounded)) == []
 
 

@@ -84,7 +84,7 @@ def test_given_a_heading_then_it_means_what_it_says(heading: str, meaning: tuple
 def test_given_a_heading_or_mapping_that_cannot_be_then_it_says_why(
     headings: list[str], asked: list[str], said: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match="^t.csv, line 1: |^--columns: ") as raised:
+    with pytest.raises(InvalidRequestError, match=r"^t\.csv, line 1: |^--columns: ") as raised:
         meanings(*headings, asked=asked)
     assert said in raised.value.message
 
@@ -109,12 +109,13 @@ def test_given_no_number_then_it_is_refused_with_its_line_and_column(text: str) 
 def test_given_any_csv_then_it_is_read_or_refused_and_nothing_else(rows: list[list[str]], headed: bool) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([["TTFT (ms)", "req/s", "GPU", "OSL"], *rows] if headed else rows)
+    refusal, found = "", []
     try:
         found = read(Path("t.csv"), text.getvalue() + ".", "csv")
     except InvalidRequestError as error:
-        assert "t.csv" in error.message
-    else:
-        assert all(row.figures.spreads for row in found)
+        refusal = error.message
+    assert "t.csv" in refusal or found
+    assert all(row.figures.spreads for row in found)
 
 
 def test_given_a_table_then_each_row_is_a_record_with_its_labels(tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def _decoding(figures: Figures) -> Iterator[tuple[float, float, str, str]]:
         chunk = figures.mean("tokens_per_chunk")
         single = chunk is None or chunk <= 1 + ROUNDING
         # The samples of chunk_gap are gaps; those of itl are tokens, or stand for as many as a chunk has.
-        if (name == "chunk_gap" or single) and gaps is not None and gaps > 1 and answers and figures.n("e2e") == answers:
+        counted = gaps is not None and gaps > 1 and (name == "chunk_gap" or single)
+        if counted and gaps and answers and figures.n("e2e") == answers:
             yield mean * gaps / answers, mean * gaps / answers, name, f"{gaps / answers:.4g} times {name}.mean"
         elif tokens is not None and tokens > 1:
             # The first chunk's tokens have no gap before them: with several in it there are fewer gaps than tokens.
