@@ -59,6 +59,7 @@ def import_(
       penstock bench import table.csv --columns "Speed=output_throughput:tokens/s,Users=concurrency"
     """
     import json
+    import sys
 
     from penstock.core.errors import InvalidRequestError
     from penstock.core.lab_extra import require
@@ -77,8 +78,12 @@ def import_(
     def quantity(text: str | None, param: str, *units: str) -> float | None:
         return None if text is None else parse_quantity(text, param, units)
 
+    def tell(path: Path) -> None:
+        if sys.stderr.isatty():
+            note(f"Reading {path} ...")
+
     found = import_files(
-        files, fmt=fmt, columns=columns or (),
+        files, fmt=fmt, on_file=tell, columns=columns or (),
         known=Known(
             subject=subject, version=version, here=here, hardware=hardware, devices=devices,
             bandwidth=quantity(bandwidth, "bandwidth", "B/s"),

@@ -61,6 +61,8 @@ def read(path: Path, value: Any) -> list[Row]:
 
 def _row(path: Path, told: Fields, index: int, count: int, version: str) -> Row:
     place = f"benchmark {index + 1}" if count > 1 else ""
+    if "config" not in told:
+        raise bad(path, f"It is of guidellm {version}; reports are read as 0.8 writes them.")
     metrics, config = told.within("metrics"), told.within("config")
     strategy, backend = config.within("strategy"), config.within("backend")
     totals = metrics.within("request_totals")

@@ -19,7 +19,7 @@ from penstock.lab.imports.recording import record_of
 from penstock.lab.imports.row import Impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from penstock.lab.imports.row import Row
@@ -95,18 +95,26 @@ class Imported:
 
 
 def import_files(
-    paths: Sequence[Path], *, known: Known | None = None, fmt: str = "auto", columns: Sequence[str] = ()
+    paths: Sequence[Path],
+    *,
+    known: Known | None = None,
+    fmt: str = "auto",
+    columns: Sequence[str] = (),
+    on_file: Callable[[Path], object] | None = None,
 ) -> Imported:
     """Read all files; a file that can't be read is named and keeps none of the others from being.
 
     Args:
         fmt: one of FORMATS.
         columns: for tables, as `columns_of` takes them.
+        on_file: called before each is read.
     """
     known = known or Known()
     found = Imported()
     rows: list[tuple[Row, str]] = []
     for path in paths:
+        if on_file is not None:
+            on_file(path)
         try:
             text = text_of(path)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
