@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def record(ttft: float) -> Record:
     metrics = (Metric.from_samples("ttft", "s", [ttft] * 3), Metric.from_samples("e2e", "s", [1.0] * 3))
-    return Record(subject=Subject("x", "1"), workload=Workload("w", 0), machine=fingerprint(), git=None, metrics=metrics)
+    return Record(
+        subject=Subject("x", "1"), workload=Workload("w", 0), machine=fingerprint(), git=None, metrics=metrics
+    )
 
 
 def test_given_a_record_that_breaks_a_law_then_the_journal_names_it_unless_it_says_so_itself(tmp_path: Path) -> None:
