@@ -8,9 +8,12 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.errors import BenchmarkError
+from penstock.core.errors import PenstockError
+from penstock.lab.imports.importing import read
+from penstock.lab.imports.reading import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,10 +109,7 @@ class VllmBench(Client):
         ]  # fmt: skip
 
     def read(self, out: Path) -> Said:
-        found = _json(out / "result.json")
-        return Said(
-            found["mean_ttft_ms"] / 1e3, found["p99_ttft_ms"] / 1e3, found["mean_itl_ms"] / 1e3, found["completed"]
-        )
+        return _said(out / "result.json", "chunk_gap")
 
 
 class GuideLlm(Client):
@@ -134,10 +134,7 @@ class GuideLlm(Client):
         return {**super().environment(), "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
 
     def read(self, out: Path) -> Said:
-        metrics = _json(out / "result.json")["benchmarks"][0]["metrics"]
-        ttft = metrics["time_to_first_token_ms"]["successful"]
-        itl = metrics["inter_token_latency_ms"]["successful"]
-        return Said(ttft["mean"] / 1e3, ttft["percentiles"]["p99"] / 1e3, itl["mean"] / 1e3, ttft["count"])
+        return _said(out / "result.json", "itl")
 
 
 class AiPerf(Client):
@@ -164,15 +161,20 @@ class AiPerf(Client):
         found = list(out.rglob("profile_export_aiperf.json"))
         if len(found) != 1:
             raise BenchmarkError(f"aiperf left no result in {out}; see its log.")
-        told = _json(found[0])
-        ttft, itl = told["time_to_first_token"], told["inter_token_latency"]
-        return Said(ttft["avg"] / 1e3, ttft["p99"] / 1e3, itl["avg"] / 1e3, int(told["request_count"]["avg"]))
+        return _said(found[0], "tpot")
 
 
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise BenchmarkError(f"No result was written to {path}.")
-    return json.loads(path.read_text(encoding="utf-8"))
+def _said(path: Path, gap: str) -> Said:
+    """From another tool's result, by the lab's reader; `gap` is what it calls inter-token latency."""
+    try:
+        (row,) = read(path, text_of(path))
+    except PenstockError as error:
+        raise BenchmarkError(f"No result was written: {error.message}") from error
+    figures = row.figures
+    mean, p99, itl, whole = figures.get("ttft"), figures.get("ttft", "p99"), figures.get(gap), figures.get("requests")
+    if mean is None or p99 is None or itl is None or whole is None:
+        raise BenchmarkError(f"{path} lacks a figure that is compared.")
+    return Said(mean, p99, itl, int(whole))
 
 
 CLIENTS: dict[str, Client] = {

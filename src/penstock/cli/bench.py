@@ -11,6 +11,7 @@ from penstock.cli import (
     bench_compare,
     bench_compile_study,
     bench_engines,
+    bench_import,
     bench_stub,
     bench_sweep,
     bench_tune,
@@ -111,3 +112,4 @@ app.command("report", cls=HeadedCommand)(report)
 app.command("stub", cls=HeadedCommand)(bench_stub.stub)
 app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)
 app.command("tune", cls=HeadedCommand)(bench_tune.tune)
+app.command("import", cls=HeadedCommand)(bench_import.import_)

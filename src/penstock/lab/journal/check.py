@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError, RecordError
 from penstock.core.record import Record
+from penstock.lab.imports.figures import figures_of
+from penstock.lab.imports.physics import breaches
 from penstock.lab.journal.begin import has_result
 from penstock.lab.journal.compared import KEY, changed_since, checksum
 from penstock.lab.journal.entries import Metrics
@@ -19,7 +21,7 @@ from penstock.lab.journal.regions import renewed
 from penstock.lab.journal.truth import Truth, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from penstock.lab.journal.layout import Day, Journal
@@ -33,7 +35,7 @@ def check(journal: Journal) -> list[Problem]:
     evidence = Evidence(journal)
     everything = evidence.all
     evidence.verify()
-    found = [*evidence.problems, *_numbers(journal), *_missing(journal)]
+    found = [*evidence.problems, *_impossible(everything, journal), *_numbers(journal), *_missing(journal)]
     everywhere = Truth([each for each in everything if not each.record.flaws], journal)
     units = {metric.unit for each in everything for metric in each.record.metrics} - {"1"}
     own = {day.log.resolve(): day for day in journal.days}
@@ -48,6 +50,14 @@ def _by_place(problem: Problem) -> tuple[bool, str, int]:
     place, _, line = problem.where.rpartition(":")
     numbered = line.isdecimal()
     return problem.kind == "reminder", place if numbered else problem.where, int(line) if numbered else 0
+
+
+def _impossible(everything: Iterable[Exhibit], journal: Journal) -> Iterator[Problem]:
+    """Records whose figures break a law; those with flaws prove nothing anyway."""
+    for each in everything:
+        if not each.record.flaws:
+            for breach in breaches(figures_of(each.record)):
+                yield Problem(each.label(journal), f"It can't be true: {breach}", "record")
 
 
 def _page(page: Path, day: Day | None, evidence: Evidence, everywhere: Truth, units: set[str]) -> Iterator[Problem]:
