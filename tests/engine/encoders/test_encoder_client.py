@@ -19,7 +19,7 @@ from penstock.engine.encoders import messages
 from penstock.engine.encoders.client import EncoderClient
 from penstock.engine.encoders.messages import EncoderConfig
 from penstock.engine.encoders.process import FAILED, NOT_FINITE, EncoderLoop
-from penstock.models.encoder_tokenizer import EncoderInput
+from penstock.models.encoder_tokenizer import EncoderInput, EncoderTokenizer
 from support.eventually import eventually
 from support.tiny_encoders import write_encoder
 
@@ -140,6 +140,16 @@ def test_given_less_memory_than_the_weights_take_then_the_start_is_refused(model
     with pytest.raises(ConfigError, match="Raise --memory") as refused:
         asyncio.run(run(taken - 1))
     assert refused.value.param == "memory"
+
+
+def test_given_a_text_alone_then_its_tokens_are_those_it_has_among_others(model: Path) -> None:
+    tokenizer = EncoderTokenizer.load(model, 64)
+    texts = ["the fox", "été \U0001f98a \n dog " * 3, ("a pair", "of texts"), "dog " * 600]  # the last is a long one
+    fields = ["text"] * len(texts)
+    together = tokenizer.encode(texts, fields=fields, truncate=-1)
+    assert [tokenizer.encode([text], fields=["text"], truncate=-1)[0] for text in texts] == together
+    [bare] = tokenizer.encode(["the fox"], fields=["text"], add_special_tokens=False)
+    assert [*bare.token_ids] == [*together[0].token_ids][1:-1]
 
 
 class _Session:
