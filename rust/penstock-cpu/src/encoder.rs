@@ -210,10 +210,10 @@ impl Pass<'_> {
         let mut positions = Vec::with_capacity(self.rows);
         self.texts.lengths.iter().for_each(|&length| positions.extend(0..length));
         self.over_rows(|first, rows| {
-            for row in first..first + rows {
+            for (row, &position) in positions.iter().enumerate().skip(first).take(rows) {
                 let word = w.words.row(self.texts.ids[row] as usize);
                 let kind = w.types.row(self.texts.types[row] as usize);
-                let position = w.positions.row(positions[row]);
+                let position = w.positions.row(position);
                 // SAFETY: the row is this task's, and as wide as the tables.
                 let to = unsafe { std::slice::from_raw_parts_mut(x.row(row), word.len()) };
                 for (((to, word), kind), position) in to.iter_mut().zip(word).zip(kind).zip(position) {

@@ -79,14 +79,16 @@ impl Reference<'_> {
         let (words, positions, kinds) = (table("word"), table("position"), table("token_type"));
         let embedded = (0..ids.len())
             .map(|at| {
-                let rows = [(&words, ids[at] as usize), (&positions, s.first_position + at), (&kinds, types[at] as usize)];
+                let rows =
+                    [(&words, ids[at] as usize), (&positions, s.first_position + at), (&kinds, types[at] as usize)];
                 (0..s.hidden).map(|i| rows.iter().map(|(table, row)| table[row * s.hidden + i]).sum()).collect()
             })
             .collect();
         let mut x = self.norm("embeddings.LayerNorm", embedded);
         for i in 0..s.layers {
             let name = |part: &str| format!("encoder.layer.{i}.{part}");
-            let [q, k, v] = ["query", "key", "value"].map(|part| self.dense(&name(&format!("attention.self.{part}")), &x));
+            let [q, k, v] =
+                ["query", "key", "value"].map(|part| self.dense(&name(&format!("attention.self.{part}")), &x));
             let attended = self.dense(&name("attention.output.dense"), &attention(&q, &k, &v, s.heads));
             let between = self.norm(&name("attention.output.LayerNorm"), sum(&attended, &x));
             let mut wide = self.dense(&name("intermediate.dense"), &between);
@@ -233,8 +235,7 @@ fn a_head_sees_each_texts_first_token() {
     let mut rng = Rng::new(3);
     let case = Case::new(&mut rng, vec![7, 1, 30]);
     let head = Head { first: "pooler.dense".into(), last: "classifier".into(), classes: 3 };
-    let mut encoder =
-        Encoder::new(Path::best(), Pool::new(2), case.sizes.clone(), Some(head), &case.weights).unwrap();
+    let mut encoder = Encoder::new(Path::best(), Pool::new(2), case.sizes.clone(), Some(head), &case.weights).unwrap();
     let got = encoder.run(case.texts(), Pooling::Mean).unwrap();
     let reference = Reference { weights: &case.weights, sizes: &case.sizes };
     let firsts: Vec<Vec<f64>> = case.each().map(|(ids, types)| reference.vector(ids, types, Pooling::Cls)).collect();

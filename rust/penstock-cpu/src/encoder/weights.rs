@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         Ok(Norm { weight: vector("weight")?, bias: vector("bias")? })
     }
 
-    fn dense(&self, names: &[String], outputs: usize, inputs: usize) -> Result<Dense> {
+    fn dense(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Dense> {
         let (mut parts, mut bias) = (Vec::new(), Vec::new());
         for name in names {
             parts.push(self.get(&format!("{name}.weight"), Some(outputs), inputs)?);
@@ -175,19 +175,19 @@ impl<'a> Reader<'a> {
         let name = |part: &str| format!("encoder.layer.{index}.{part}");
         let qkv = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
         Ok(Layer {
-            qkv: self.dense(&qkv, hidden, hidden)?,
-            attended: self.dense(&[name("attention.output.dense")], hidden, hidden)?,
+            qkv: self.dense(&qkv.each_ref().map(String::as_str), hidden, hidden)?,
+            attended: self.dense(&[&name("attention.output.dense")], hidden, hidden)?,
             attended_norm: self.norm(&name("attention.output.LayerNorm"), hidden)?,
-            up: self.dense(&[name("intermediate.dense")], ffn, hidden)?,
-            down: self.dense(&[name("output.dense")], hidden, ffn)?,
+            up: self.dense(&[&name("intermediate.dense")], ffn, hidden)?,
+            down: self.dense(&[&name("output.dense")], hidden, ffn)?,
             down_norm: self.norm(&name("output.LayerNorm"), hidden)?,
         })
     }
 
     fn head(&self, head: &Head, hidden: usize) -> Result<ReadHead> {
         Ok(ReadHead {
-            first: self.dense(&[head.first.clone()], hidden, hidden)?,
-            last: self.dense(&[head.last.clone()], head.classes, hidden)?,
+            first: self.dense(&[&head.first], hidden, hidden)?,
+            last: self.dense(&[&head.last], head.classes, hidden)?,
         })
     }
 }
