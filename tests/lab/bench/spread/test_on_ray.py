@@ -104,10 +104,7 @@ def test_a_closed_loop_keeps_its_concurrency_and_the_server_agrees(stub: Stub, m
     told: list[Progress] = []
     found = measured(setup, members, scraper=scraper, on_progress=lambda _repeat, progress: told.append(progress))
     (run,) = found.runs
-    moments = np.arange(0.05, 0.45, 0.01)
-    under_way = [(run.sent <= at).sum() - (run.end <= at).sum() for at in moments]
-    assert max(under_way) <= 5
-    assert np.median(under_way) >= 4
+    assert max((run.sent <= at).sum() - (run.end <= at).sum() for at in run.sent) == 5
     assert run.meta["server"]["increases"]["finished"] == len(run) == told[-1].finished
     assert run.meta["stopped"]
 
@@ -153,8 +150,8 @@ def test_a_sweep_s_point_can_be_offered_by_workers(stub: Stub, members: list[Mem
 
     setup = quick(stub)
     trials = Trials(endpoint=setup.endpoint, workload=setup.workload, offering=Spread(members, raw=True))
-    point = trials(Load(4, closed=True), 200, 5.0)
-    assert point.requests == 200
+    point = trials(Load(8, closed=True), 100, 5.0)
+    assert point.requests == 100
     assert point.stability.served > 0
     assert not point.cut
 
