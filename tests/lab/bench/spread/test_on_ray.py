@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,13 +34,24 @@ if TYPE_CHECKING:
     from penstock.lab.bench.offer import Progress
 
 
+# Of a start of Ray that failed and was tried again.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*Popen.__del__:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray with four processors on this machine, which has them or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # Ray's many processes would compile all they import
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        with joined(None, 4):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(joined(None, 4))
+            except ConfigError:  # Ray gives its own processes 30 s, which a machine busy with other tests may not keep
+                stack.enter_context(joined(None, 4))
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
             yield
 
@@ -92,10 +104,7 @@ def test_a_closed_loop_keeps_its_concurrency_and_the_server_agrees(stub: Stub, m
     told: list[Progress] = []
     found = measured(setup, members, scraper=scraper, on_progress=lambda _repeat, progress: told.append(progress))
     (run,) = found.runs
-    moments = np.arange(0.05, 0.45, 0.01)
-    under_way = [(run.sent <= at).sum() - (run.end <= at).sum() for at in moments]
-    assert max(under_way) <= 5
-    assert np.median(under_way) >= 4
+    assert max((run.sent <= at).sum() - (run.end <= at).sum() for at in run.sent) == 5
     assert run.meta["server"]["increases"]["finished"] == len(run) == told[-1].finished
     assert run.meta["stopped"]
 
@@ -141,8 +150,8 @@ def test_a_sweep_s_point_can_be_offered_by_workers(stub: Stub, members: list[Mem
 
     setup = quick(stub)
     trials = Trials(endpoint=setup.endpoint, workload=setup.workload, offering=Spread(members, raw=True))
-    point = trials(Load(4, closed=True), 200, 5.0)
-    assert point.requests == 200
+    point = trials(Load(8, closed=True), 100, 5.0)
+    assert point.requests == 100
     assert point.stability.served > 0
     assert not point.cut
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _START_S = 120.0  # for workers to be there
 _CALLS = 8  # of a worker's methods at once
+_TOKEN = secrets.token_hex(32)  # of local clusters; one for all, as Ray remembers the first that it sees in a process
 _OBJECTS_BYTES = 512 << 20  # of a local cluster's object store
 
 
@@ -115,7 +116,7 @@ def joined(address: str | None, count: int) -> Iterator[None]:
         if address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody agreed to report to Ray's makers
             if "RAY_AUTH_TOKEN" not in os.environ:  # Ray would leave one in the user's home
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+                os.environ["RAY_AUTH_TOKEN"] = _TOKEN
                 stack.callback(os.environ.pop, "RAY_AUTH_TOKEN", None)
             # In /tmp, as the paths of Ray's sockets must be short.
             folder = stack.enter_context(
