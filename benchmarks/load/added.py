@@ -184,7 +184,8 @@ def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: in
             folder = out / "raw" / f"agree-{name}-{number}-{int(time.time())}"
             folder.mkdir(parents=True)
             client = CLIENTS[name]
-            command = client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder)
+            # A client that shares the server's processor measures itself.
+            command = pinned(client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder), 0)
             with (folder / "client.log").open("w") as log:
                 subprocess.run(
                     ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
