@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from penstock.core.errors import PenstockError
 from penstock.engine.settings import EngineSettings
 from penstock.lab.bench.compare.judging import figures_of, reasons_against
-from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch, Place
+from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch
 from penstock.lab.bench.engines.penstock import Penstock
+from penstock.lab.bench.engines.place import Place
 from penstock.lab.bench.engines.running import running
 from penstock.lab.bench.run import for_repeat, measure
 
