@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import embeddings, load_report, prefill, quality, report, roofline
+from benchmarks import embeddings, load_report, prefill, quality, report, roofline, sweeps
 from benchmarks.errors import BenchmarkError
 from benchmarks.keep import keep
 from benchmarks.peers import DEFAULT_PEERS, PEERS, Place
@@ -118,6 +118,12 @@ def _load_report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
 
+def _sweeps(arguments: argparse.Namespace) -> None:
+    record = sweeps.measure(arguments.services, arguments.axes, arguments.sweeps, arguments.budget)
+    keep(record, arguments.out / f"{sweeps.NAME}.json")
+    report.write(arguments.out)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     report.write(arguments.out)
 
@@ -189,6 +195,15 @@ def _parser() -> argparse.ArgumentParser:
     load_report_command.add_argument("--pieces", type=int, default=100, help="of each answer")
     load_report_command.add_argument("--repeats", type=int, default=5)
     load_report_command.set_defaults(run=_load_report)
+
+    sweeps_command = commands.add_parser(
+        "sweeps", parents=[common], help="how near sweeps come to the capacity of a stub over HTTP"
+    )
+    sweeps_command.add_argument("--services", nargs="+", choices=sweeps.SERVICES, default=list(sweeps.SERVICES))
+    sweeps_command.add_argument("--axes", nargs="+", choices=sweeps.AXES, default=list(sweeps.AXES))
+    sweeps_command.add_argument("--sweeps", type=int, default=3, help="of each service and axis")
+    sweeps_command.add_argument("--budget", type=float, default=150.0, help="seconds of a sweep")
+    sweeps_command.set_defaults(run=_sweeps)
 
     report_command = commands.add_parser("report", parents=[common], help="table and plot from the records")
     report_command.set_defaults(run=_report)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,8 +18,10 @@ import penstock
 from benchmarks.queues import closed, in_order, poisson, services, shared
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.knee import PLATEAU
 from penstock.lab.bench.stability import Stability, Verdict, judge_closed_times, judge_times
-from penstock.lab.bench.sweep import Load, Plan, Point, Sweep, search
+from penstock.lab.bench.sweep import Plan, Sweep, search
+from penstock.lab.bench.tried import Load, Point
 
 _LOADS = (0.7, 0.8, 0.9, 0.95, 0.97, 1.0, 1.03, 1.05, 1.1, 1.2)
 _QUEUES = {"fcfs 1": (in_order, 1), "fcfs 8": (in_order, 8), "shared 16": (shared, 16)}
@@ -26,6 +29,7 @@ _SERVICES = ("constant", "exponential", "lognormal:1.5", "pareto:2.2", "pareto:1
 _LENGTHS = (500, 2000, 8000)
 _UNDER, _OVER = 0.97, 1.03  # of the capacity: where OVERLOADED, and where STABLE, are errors
 _SWEPT = 16  # servers
+_SWEPT_AT_ONCE = 40  # where the most useful number at once is looked for
 
 
 def main() -> None:
@@ -79,19 +83,23 @@ def verdicts(runs: int) -> tuple[dict[str, dict[str, float]], list[Metric]]:
 
 
 def limits(sweeps: int) -> list[Metric]:
-    """How far sweeps' limits are off the capacity, how many points they took, and how many intervals hold it."""
+    """How far sweeps' limits are off the true ones, how many points they took, and how many intervals hold them."""
     metrics = []
-    for service in ("constant", "exponential", "lognormal:1.0", "pareto:2.2"):
-        swept = [sweep(service, seed, _SWEPT) for seed in range(sweeps)]
-        found = [each.limit for each in swept if each.limit is not None]
-        name = service.replace(":", "_")
-        metrics += [
-            Metric.from_samples(f"sweep_error_{name}", "1", [abs(limit.value / _SWEPT - 1) for limit in found]),
-            Metric.from_samples(f"sweep_points_{name}", "points", [len(each.points) for each in swept]),
-            Metric.from_samples(
-                f"sweep_interval_holds_{name}", "1", [limit.low <= _SWEPT <= limit.high for limit in found]
-            ),
-        ]
+    axes: tuple[tuple[Literal["rate", "concurrency"], float], ...]
+    axes = (("rate", _SWEPT), ("concurrency", PLATEAU * _SWEPT_AT_ONCE))
+    for axis, limit in axes:
+        for service in ("constant", "exponential", "lognormal:1.0", "pareto:2.2"):
+            plan = Plan(axis=axis)
+            swept = [sweep(service, seed, _SWEPT if axis == "rate" else _SWEPT_AT_ONCE, plan) for seed in range(sweeps)]
+            found = [each.limit for each in swept if each.limit is not None]
+            name = service.replace(":", "_") if axis == "rate" else f"{axis}_{service.replace(':', '_')}"
+            metrics += [
+                Metric.from_samples(f"sweep_error_{name}", "1", [abs(each.value / limit - 1) for each in found]),
+                Metric.from_samples(f"sweep_points_{name}", "points", [len(each.points) for each in swept]),
+                Metric.from_samples(
+                    f"sweep_interval_holds_{name}", "1", [each.low <= limit <= each.high for each in found]
+                ),
+            ]
     return metrics
 
 

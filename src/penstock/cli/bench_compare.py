@@ -88,22 +88,24 @@ def compare(
     from penstock.core.lab_extra import require
 
     require("The laboratory", "numpy")
-    from penstock.cli.bench_watch import watching
+    from penstock.cli.bench_watch import finished_first, watching
     from penstock.lab import exits
     from penstock.lab.bench.compare.contenders import check
-    from penstock.lab.bench.compare.judging import outcome
     from penstock.lab.bench.compare.keeping import Kept
+    from penstock.lab.bench.compare.outcome import outcome
     from penstock.lab.bench.compare.running import Told
     from penstock.lab.bench.compare.running import compare as run
     from penstock.lab.bench.compare.settings import read
     from penstock.lab.bench.engines import Place
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.folder import prepare
     from penstock.lab.bench.setup import make_load
     from penstock.lab.bench.workloads.wordlist import load_tokenizer
 
     asked = read(config, contenders or [], {**own, **common, "out": out}, {**asking, **workload, **load})
     place = Place.default()
     check(asked.contenders, place)
+    prepare(asked.compare.out)
     load_ = make_load(asked.bench)
     model = None
     if any(each.engine for each in asked.contenders):
@@ -114,13 +116,14 @@ def compare(
             asked.contenders, load_, place, model, asked.common, rounds=asked.compare.rounds,
             margin=asked.compare.margin, told=Told(say=(lambda _line: None) if quiet else note, on_progress=watch),
         )  # fmt: skip
-    tokenizer = None if asked.bench.tokenizer is None else load_tokenizer(asked.bench.tokenizer)
-    result, reasons = outcome(comparison, asked.compare.fail_if)
-    kept = Kept(asked, comparison, result, reasons, tokenizer, ["penstock", *sys.argv[1:]])
-    written = [] if asked.compare.out is None else kept.save(asked.compare.out)
-    _show(kept, as_json=as_json)
-    for path in written:
-        note(f"Wrote {path}")
+    with finished_first():
+        tokenizer = None if asked.bench.tokenizer is None else load_tokenizer(asked.bench.tokenizer)
+        result, reasons = outcome(comparison, asked.compare.fail_if)
+        kept = Kept(asked, comparison, result, reasons, tokenizer, ["penstock", *sys.argv[1:]])
+        _show(kept, as_json=as_json)
+        written = [] if asked.compare.out is None else kept.save(asked.compare.out)
+        for path in written:
+            note(f"Wrote {path}")
     code = exits.CUT if comparison.cut else result.exit_code
     if code:
         raise typer.Exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.bench_flags import ENDPOINT, WORKLOAD
+from penstock.cli.bench_flags import ENDPOINT, SPREAD, WORKLOAD
 from penstock.cli.flags import Flag, Flags
 from penstock.cli.options import takes
 from penstock.cli.output import note, say, say_json, table
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
+    from penstock.core.errors import PenstockError
+    from penstock.core.record import Record
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.bench.sweep import Load, Point, Sweep
+    from penstock.lab.bench.sweep import Sweep
+    from penstock.lab.bench.tried import Load, Point
 
 _BELIEVED = 0.1  # half the interval, as a share: a wider one is no answer
 _HEADINGS = ["LOAD", "VERDICT", "SERVED/S", "WITHIN SLO", "TTFT P50", "TTFT P99", "TPOT P50", "BOUND BY"]
@@ -34,7 +37,7 @@ SEARCH = Flags(
         Flag("budget", float, "Seconds it may take in all.", "600"),
         Flag("steps", int, "Points it may try.", "12"),
         Flag("requests", int, "Requests of a point; four times as many where lengths vary much.", "3000"),
-        Flag("tolerance", float, "Half the interval to aim at, as a share of the limit.", "0.02"),
+        Flag("tolerance", float, "Half the interval to aim at, as a share of the limit.", "0.015"),
         Flag("burstiness", float, "Of arrivals: 0 constant, 1 Poisson, more in bursts.", "1"),
         Flag("max_rate", float, "The highest rate to try, requests/s."),
         Flag("max_concurrency", int, "The most requests at once to try.", "512"),
@@ -49,9 +52,10 @@ TARGET = Flags(
         Flag("dcgm", str, "The page of NVIDIA's DCGM exporter.", metavar="URL"),
     ),
 )
+_SPREAD = Flags(SPREAD.panel, tuple(row for row in SPREAD.rows if row.name != "raw"))  # verdicts are of every request
 
 
-@takes(endpoint=ENDPOINT, workload=WORKLOAD, effort=SEARCH, target=TARGET)
+@takes(endpoint=ENDPOINT, workload=WORKLOAD, effort=SEARCH, spread=_SPREAD, target=TARGET)
 def sweep(
     url: Annotated[
         str | None, typer.Argument(help="Where the server is. [default: http://127.0.0.1:8000]", show_default=False)
@@ -66,6 +70,7 @@ def sweep(
     endpoint: dict[str, Any],
     workload: dict[str, Any],
     effort: dict[str, Any],
+    spread: dict[str, Any],
     target: dict[str, Any],
 ) -> None:
     """Find the highest load that an endpoint holds: stable, and within the SLO if there is one.
@@ -81,9 +86,12 @@ def sweep(
       penstock bench sweep http://gpu-box:8000 --slo ttft:500ms,tpot:50ms --page sweep.html
       penstock bench sweep --axis concurrency --budget 120
     """
+    from penstock.cli.bench_watch import finished_first
     from penstock.core.lab_extra import require
 
     require("The laboratory", "numpy")
+    from penstock.cli.bench_spread import offered_by
+    from penstock.lab.bench.folder import prepare
     from penstock.lab.bench.offer import Manner
     from penstock.lab.bench.points import Trials
     from penstock.lab.bench.records import subject_of
@@ -92,20 +100,23 @@ def sweep(
     from penstock.lab.bench.setup import make_endpoint, make_workload
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.sweep import search
-    from penstock.lab.bench.sweep_report import keep, page_of, record_of
+    from penstock.lab.bench.sweep_report import page_of
 
     asked = {name: target[name] for name in ("slo", "metrics", "dcgm") if name in target}
-    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **asked)
+    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **spread, **asked)
     slo = None if settings.slo is None else Slo.parse(settings.slo, _share(target.get("share", 0.99)))
     burstiness = effort.pop("burstiness", 1.0)
     plan = _plan(effort, None if slo is None else slo.share)
+    prepare(settings.out)
+    for file, flag in ((page, "page"), (markdown, "markdown")):
+        prepare(None if file is None else file.parent, flag)
     asks, _ = make_workload(settings)
     found, notes = make_endpoint(settings, asks)
     scraper = Scraper.find(found, settings.metrics, settings.dcgm)
-    with _watching(slo, quiet=quiet) as watch:
+    with offered_by(settings, quiet=quiet, columns=True) as offering, _watching(slo, quiet=quiet) as watch:
         trials = Trials(
             endpoint=found, workload=asks, slo=slo, burstiness=burstiness, scraper=scraper, on_progress=watch.tell,
-            manner=Manner(timeout=settings.timeout, keep_alive=settings.keep_alive, keep_text=0),
+            manner=Manner(timeout=settings.timeout, keep_alive=settings.keep_alive, keep_text=0), offering=offering,
         )  # fmt: skip
         swept = search(plan, trials, watch.point)
     for line in notes:
@@ -117,23 +128,39 @@ def sweep(
         "subject": subject_of(found, *told), "workload": asks, "slo": slo, "command": ["penstock", *sys.argv[1:]],
         "parameters": {"settings": settings.describe(), "burstiness": burstiness},
     }  # fmt: skip
-    path, record = (None, record_of(swept, **about)) if settings.out is None else keep(swept, settings.out, **about)
-    if as_json:
-        say_json(json.loads(record.to_json()))
-    else:
-        _show(swept, slo)
-    if page is not None or markdown is not None:
-        from penstock.lab.pages import render_html, render_markdown
-        from penstock.lab.pages.sweep_page import sweep_page
+    with finished_first():
+        path, record, unkept = _kept(swept, settings.out, about)
+        if as_json:
+            say_json(json.loads(record.to_json()))
+        else:
+            _show(swept, slo)
+        if page is not None or markdown is not None:
+            from penstock.lab.pages import render_html, render_markdown
+            from penstock.lab.pages.sweep_page import sweep_page
 
-        document = sweep_page(page_of(swept, record, title=f"Sweep of {found.model}", slo=slo))
-        for file, text in ((page, render_html.render), (markdown, render_markdown.render)):
-            if file is not None:
-                _write(file, text(document))
-    if path is not None:
-        note(f"Kept: {path}")
+            document = sweep_page(page_of(swept, record, title=f"Sweep of {found.model}", slo=slo))
+            for file, text in ((page, render_html.render), (markdown, render_markdown.render)):
+                if file is not None:
+                    _write(file, text(document))
+        if path is not None:
+            note(f"Kept: {path}")
+        if unkept is not None:
+            raise unkept
     if code := _exit_code(swept):
         raise typer.Exit(code)
+
+
+def _kept(swept: Sweep, folder: Path | None, about: dict[str, Any]) -> tuple[Path | None, Record, PenstockError | None]:
+    """Its path and the record; where the disk is full, what was measured is shown all the same, and the error last."""
+    from penstock.core.errors import RecordError
+    from penstock.lab.bench.sweep_report import keep, record_of
+
+    if folder is None:
+        return None, record_of(swept, **about), None
+    try:
+        return *keep(swept, folder, **about), None
+    except RecordError as error:
+        return None, record_of(swept, **about), error
 
 
 def _share(value: float) -> float:
@@ -166,7 +193,7 @@ def _exit_code(swept: Sweep) -> int:
         return 0
     if swept.points and (swept.points[-1].disturbed or swept.ended == "the client is the limit"):
         return exits.INVALID
-    if not swept.held and limit is not None:
+    if not swept.held and limit is not None and not swept.inconclusive:
         return exits.FAILED
     return exits.INCONCLUSIVE
 

@@ -109,3 +109,26 @@ def once_interruptible() -> Iterator[None]:
     finally:
         for number, handler in zip(both, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def finished_first() -> Iterator[None]:
+    """What was measured is written down before Ctrl-C ends the command; a second Ctrl-C doesn't wait for it."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    asked = False
+
+    def wait(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for number in both:
+            signal.signal(number, signal.SIG_DFL)
+        note("What was measured is being kept; Ctrl-C again ends it without.")
+
+    before = [signal.signal(number, wait) for number in both]
+    try:
+        yield
+    finally:
+        for number, handler in zip(both, before, strict=True):
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt

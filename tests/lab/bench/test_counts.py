@@ -70,5 +70,5 @@ def test_answers_whose_text_was_not_kept_are_not_checked() -> None:
 
 def test_a_run_without_answers_has_counts_of_nothing() -> None:
     nothing = count([observed(gaps=[])], Words())
-    assert nothing == Counts(0, 0, 0, 0, 0, 0, None)
+    assert nothing == Counts(0, 0, 0, 0, 0, 0, 0, None)
     assert (nothing.tokens_per_piece, nothing.ratio, nothing.doubts()) == (None, None, [])

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.queues import in_order, poisson, services
+from benchmarks.queues import closed, in_order, poisson, services
 from benchmarks.stability import sweep
 
 from penstock.lab.bench.capacity import Evidence, limit_of
-from penstock.lab.bench.knee import crossing
-from penstock.lab.bench.stability import Stability, Verdict, judge_times
-from penstock.lab.bench.sweep import Load, Plan, Point, Sweep, search
+from penstock.lab.bench.knee import crossing, knee
+from penstock.lab.bench.stability import Stability, Verdict, judge_closed_times, judge_times
+from penstock.lab.bench.sweep import Plan, Sweep, search
 from penstock.lab.bench.sweep_report import bound_of, said
+from penstock.lab.bench.tried import Load, Point
 
 PLAN = Plan()
 
@@ -94,7 +95,7 @@ def test_with_an_slo_the_search_finds_where_it_binds_and_not_the_capacity() -> N
     found = search(replace(PLAN, target=0.95, requests=10_000), trial)
     assert found.limit is not None
     assert found.limit.by_slo > 0.9
-    assert found.limit.value == pytest.approx(0.5, rel=0.08)
+    assert found.limit.value == pytest.approx(0.5, rel=0.04)
     assert found.limit.low <= 0.5 <= found.limit.high
 
 
@@ -112,6 +113,38 @@ def test_in_concurrency_the_knee_of_the_throughput_is_found(places: int) -> None
     found = closed_loop(places)
     assert found.limit is not None
     assert found.limit.value == pytest.approx(0.95 * places, rel=0.05)
+
+
+def test_in_concurrency_chance_moves_the_knee_little() -> None:
+    def trial(load: Load, requests: int, _seconds: float) -> Point:
+        random = np.random.default_rng([seeds[-1], int(load.value)])
+        due, end = closed(services(random, "exponential", requests), int(load.value), 40)
+        found = judge_closed_times(due, end, np.ones(requests, bool))
+        return Point(load=load, stability=found, requests=requests, response=1.0)
+
+    seeds = []
+    for seed in range(3):
+        seeds.append(seed)
+        found = search(replace(PLAN, axis="concurrency"), trial)
+        assert found.limit is not None
+        assert found.limit.value == pytest.approx(0.95 * 40, rel=0.03)
+        assert found.limit.half_width < 0.06
+        assert len(found.points) <= 12
+
+
+def test_a_server_that_batches_turns_gently_and_its_knee_is_found_still() -> None:
+    most = 512
+
+    def trial(load: Load, requests: int, _seconds: float) -> Point:
+        served = 100 * load.value / (1 + 0.1 * load.value)
+        noise = np.random.default_rng(int(load.value)).normal(1, 0.005)
+        return Point(load=load, stability=steady(served * noise, 0.005 * served), requests=requests)
+
+    found = search(replace(PLAN, axis="concurrency", max_concurrency=most), trial)
+    at = 0.95 * most / (1 + 0.1 * most)  # 95 % of what is served there, over what one alone gets
+    assert found.limit is not None
+    assert found.limit.value == pytest.approx(at / (1 - 0.1 * at), rel=0.08)
+    assert found.limit.low <= at / (1 - 0.1 * at) <= found.limit.high
 
 
 def test_in_concurrency_an_slo_is_followed_to_where_it_is_missed() -> None:
@@ -145,9 +178,21 @@ def test_more_overloaded_points_make_the_interval_narrower() -> None:
 def test_points_that_all_hold_bound_nothing() -> None:
     assert limit_of([Evidence(10, Verdict.STABLE, 10.0, 0.1, saturated=False)]) is None
     assert limit_of([]) is None
-    assert crossing([(1, 10.0, 0.1, None), (4, 40.0, 0.1, None)], None) is None
+    assert knee([(1, 10.0, 0.1, 100), (4, 40.0, 0.1, 100)]) is None
+    assert crossing([(1, (1.0, 0.01)), (4, (1.0, 0.01))], 0.9) is None
 
 
 def test_a_sweep_without_points_says_that_nothing_is_known() -> None:
     assert said(Sweep(PLAN)).startswith("Nothing is known")
     assert bound_of(Sweep(PLAN)) == ("", "")
+
+
+def test_points_of_too_few_requests_are_no_proof_that_no_load_holds() -> None:
+    def hasty(load: Load, requests: int, _seconds: float) -> Point:
+        found = replace(steady(min(load.value, 4.0), 0.5, Verdict.INCONCLUSIVE), reason="14 requests are few.")
+        return Point(load=load, stability=found, requests=14)
+
+    found = search(replace(PLAN, axis="concurrency", steps=5), hasty)
+    assert found.limit is not None
+    assert found.inconclusive
+    assert "No load was shown to hold, nor to be too much. (14 requests are few.)" in said(found)

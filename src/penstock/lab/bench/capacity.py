@@ -13,8 +13,9 @@ counts:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import erf, sqrt
+from dataclasses import dataclass, replace
+from math import log, sqrt
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ _SPAN = 16.0  # beyond the lowest and highest load that was tried
 _WRONG = 0.03  # of verdicts
 _DEGREES = 9  # of freedom of a served rate's error: ten blocks
 _LUCK = 1.0  # standard errors: many lower bounds are exceeded by the luckiest of them
+_SLOPES = np.geomspace(0.5, 50, 16)  # of the share that misses the SLO, over the load, both as logarithms
+_MISFIT = 0.3  # of how far off a share is: what that line is wrong by
 _LEAST_ERROR = 0.003  # of a served rate: its blocks don't tell what differs from run to run
 
 
@@ -46,6 +49,8 @@ class Evidence:
     saturated: bool  # the server always had work
     share: tuple[float, float] | None = None  # of requests within the SLO, and its standard error
     closed: bool = False  # the load was no rate: only what was served counts
+    requests: int = 0  # that were due
+    degrees: int = _DEGREES  # of freedom of `served_error`
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,39 @@ def limit_of(points: Sequence[Evidence], target: float | None = None) -> Limit |
     loads = [load for load in loads if load > 0]
     if not loads or not any(_bounds_above(point, target) for point in points):
         return None
+    points = _alike(points)
     grid = np.geomspace(min(loads) / _SPAN, max(loads) * _SPAN, _GRID)  # [G]
     capacity = _normalized(sum((_of_capacity(point, grid) for point in points), np.zeros(_GRID)))
     above = _above(capacity)
     slo = np.ones(_GRID)
     if target is not None:
-        slo = _above(_normalized(sum((_of_slo(point, grid, target) for point in points), np.zeros(_GRID))))
+        slo = _above(_normalized(_of_slo(points, grid, target)))
     both = above * slo  # P(min > x)
     low, value, high = (float(grid[np.argmax(both <= 1 - q)]) for q in ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
     # P(SLO's limit is the lower one): the sum over x of P(SLO at x) * P(capacity above x).
     binds = float(-(np.diff(slo, prepend=1.0) * above).sum()) if target is not None else 0.0
     return Limit(value, low, high, binds)
+
+
+def _alike(points: Sequence[Evidence]) -> list[Evidence]:
+    """The points, with the errors of those that were saturated taken together.
+
+    The rate of a server that always has work varies as its services do, whatever is offered, so its relative error
+    falls with the square root of the requests alone. An error from the ten blocks of one run is itself a quarter off,
+    and one that is too small by chance, as no long answer fell into that run, would count most of all.
+    """
+    told = [point for point in points if point.saturated and point.served > 0 and point.requests > 0]
+    if not told:
+        return list(points)
+    each = sqrt(fmean((point.served_error / point.served) ** 2 * point.requests for point in told))  # of one request
+    taken = []
+    for point in points:
+        error = point.served * each / sqrt(max(point.requests, 1))
+        if point in told:
+            taken.append(replace(point, served_error=error, degrees=_DEGREES * len(told)))
+        else:
+            taken.append(replace(point, served_error=max(point.served_error, error)))
+    return taken
 
 
 def _bounds_above(point: Evidence, target: float | None) -> bool:
@@ -105,16 +132,28 @@ def _of_capacity(point: Evidence, grid: NDArray[np.float64]) -> NDArray[np.float
     off = (grid - point.served) / max(point.served_error, _LEAST_ERROR * point.served)
     if not point.saturated:
         off = np.minimum(off + _LUCK, 0.0)
-    return np.asarray(found - (_DEGREES + 1) / 2 * np.log1p(off * off / _DEGREES))
+    return np.asarray(found - (point.degrees + 1) / 2 * np.log1p(off * off / point.degrees))
 
 
-def _of_slo(point: Evidence, grid: NDArray[np.float64], target: float) -> NDArray[np.float64]:
-    """[G] log-likelihood of each highest load at which enough requests meet the SLO."""
-    if point.closed or point.share is None or point.verdict in (Verdict.OVERLOADED, Verdict.BACKLOGGED):
-        return np.zeros(len(grid))
-    share, error = point.share
-    meets = _WRONG + (1 - 2 * _WRONG) * _normal((share - target) / error)
-    return np.asarray(np.where(grid >= point.load, np.log(meets), np.log(1 - meets)))
+def _of_slo(points: Sequence[Evidence], grid: NDArray[np.float64], target: float) -> NDArray[np.float64]:
+    """[G] log-likelihood of each highest load at which enough requests meet the SLO.
+
+    Near there the logarithm of the share that misses it is taken as linear in that of the load, with an unknown slope
+    that is summed over: two points on either side then say where it crosses, and not only that it does. The farther a
+    point's share is from the target, the less is that believed.
+    """
+    told = [point for point in points if not point.closed and point.share is not None]
+    told = [point for point in told if point.verdict not in (Verdict.OVERLOADED, Verdict.BACKLOGGED)]
+    found = np.zeros((len(_SLOPES), len(grid)))  # [S, G]
+    for point in told:
+        share, error = point.share or (0.0, 1.0)
+        missed = max(1 - share, error / 2)
+        beyond = log(missed / (1 - target))
+        spread = sqrt((error / missed) ** 2 + (_MISFIT * beyond) ** 2)
+        off = (beyond - _SLOPES[:, None] * np.log(point.load / grid)[None, :]) / spread
+        found -= (_DEGREES + 1) / 2 * np.log1p(off * off / _DEGREES)
+    best = found.max()
+    return np.asarray(best + np.log(np.exp(found - best).mean(axis=0) + 1e-300))
 
 
 def _normalized(log: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,7 +164,3 @@ def _normalized(log: NDArray[np.float64]) -> NDArray[np.float64]:
 def _above(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """[G] P(limit > x)."""
     return np.asarray(np.clip(1 - np.cumsum(weights), 0.0, 1.0))
-
-
-def _normal(z: float) -> float:
-    return 0.5 * (1 + erf(z / sqrt(2)))

@@ -42,6 +42,7 @@ class Counts:
     tokens: int  # theirs where told, else pieces
     pieces: int
     short: int  # answers with fewer tokens than were asked for
+    long: int  # answers for which the server counts more than was allowed, beyond the token that ends one
     prompts_off: int  # prompts that the server counts shorter than the workload made them
     prompt_extra: float | None  # tokens that a server puts around a prompt, median; None: not told, or not known
     checked: int = 0  # answers that were encoded again
@@ -78,6 +79,11 @@ class Counts:
                 f"The server counts {self.prompts_off} prompts shorter than they were made: it cut them, or its"
                 " tokenizer is not the workload's."
             )
+        if self.long:
+            found.append(
+                f"The server counts more tokens in {self.long} of {self.answers} answers than they were allowed:"
+                " rates and times per token are as wrong as its counts."
+            )
         if self.short:
             found.append(f"{self.short} of {self.answers} answers are shorter than was asked for.")
         return found
@@ -98,7 +104,8 @@ def count(runs: Sequence[Observations], tokenizer: Encoding | None = None) -> Co
     tokens = sum(int(output_tokens(seen)[mask].sum()) for seen, mask in zip(runs, masks, strict=True))
     found = Counts(
         answers=len(told), told=int((told > 0).sum()), tokens=tokens, pieces=int(column("piece_counts").sum()),
-        short=int(((told > 0) & (told < asked)).sum()), prompts_off=int((extra < 0).sum()),
+        short=int(((told > 0) & (told < asked)).sum()), long=int((told > asked + 1).sum()),
+        prompts_off=int((extra < 0).sum()),
         prompt_extra=float(np.median(extra)) if len(extra) else None,
     )  # fmt: skip
     return found if tokenizer is None else _checked(found, runs, masks, tokenizer)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from penstock.core.errors import InvalidRequestError, NotFoundError
+from penstock.core.errors import AuthenticationError, InvalidRequestError, NotFoundError, OverloadedError
 from penstock.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Endpoint:
     ignore_eos: bool = True  # the server knows the field; OpenAI's own refuses it
     stream: bool = True
     numbered: bool = True  # requests have an X-Request-Id; some servers want nothing but UUIDs there
+    numbering: tuple[int, int] = (0, 1)  # the number of its first request there, and from one to the next
 
     @classmethod
     def open(
@@ -67,6 +68,8 @@ class Endpoint:
         Raises:
             InvalidRequestError: the URL is none, what answers there is no such API, or `ca` can't be used.
             NotFoundError: nothing answers there, or it has no model of that name.
+            AuthenticationError: it wants a key, or another.
+            OverloadedError: it takes no requests now.
         """
         base, parts = _split(url)
         given = dict(headers or {}) | ({"authorization": f"Bearer {key}"} if key else {})
@@ -93,7 +96,7 @@ class Endpoint:
             f"Host: {target.netloc}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
-            *([f"X-Request-Id: bench-{number}"] if self.numbered else []),
+            *([f"X-Request-Id: bench-{self.numbering[0] + number * self.numbering[1]}"] if self.numbered else []),
             *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -170,20 +173,7 @@ def _reach(host: str, port: int, url: str) -> str:
 
 
 def _find_model(base: str, headers: Mapping[str, str], model: str | None, context: ssl.SSLContext) -> str:
-    try:
-        answer = httpx.get(f"{base}/v1/models", headers=dict(headers), timeout=_PROBE_TIMEOUT_S, verify=context)
-    except httpx.HTTPError as error:
-        raise NotFoundError(f"Nothing answers at {base}: {error}. Is the server up?", param="url") from error
-    if answer.status_code in (401, 403):
-        raise InvalidRequestError(f"{base} asks for a key; pass one with --api-key or OPENAI_API_KEY.", param="api_key")
-    try:
-        names = [str(entry["id"]) for entry in answer.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise InvalidRequestError(
-            f"{base} is no OpenAI-compatible server: GET /v1/models gave status {answer.status_code} and no list of"
-            " models. Check the URL, or name the API with --api.",
-            param="url",
-        ) from error
+    names = _models(base, headers, context)
     if model is None:
         if not names:
             raise NotFoundError(f"{base} serves no model.", param="model")
@@ -191,6 +181,42 @@ def _find_model(base: str, headers: Mapping[str, str], model: str | None, contex
     if model not in names:
         known = ", ".join(names[:10])
         raise NotFoundError(
-            f"{base} serves no model {model!r}{did_you_mean(model, names)}; it serves {known}.", param="model"
+            f"{base} serves no model {model!r}; it serves {known}.{did_you_mean(model, names)}", param="model"
         )
     return model
+
+
+def _models(base: str, headers: Mapping[str, str], context: ssl.SSLContext) -> list[str]:
+    """The names at `base`/v1/models."""
+    try:
+        answer = httpx.get(f"{base}/v1/models", headers=dict(headers), timeout=_PROBE_TIMEOUT_S, verify=context)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.DecodingError) as error:
+        what = str(error).rstrip(".") or "it broke the connection"
+        raise InvalidRequestError(
+            f"What answers at {base} doesn't speak HTTP as a server should: {what}. Check the URL.",
+            param="url",
+        ) from error
+    except httpx.HTTPError as error:
+        raise NotFoundError(
+            f"Nothing answers at {base}: {str(error).rstrip('.')}. Is the server up?", param="url"
+        ) from error
+    status = answer.status_code
+    if status in (401, 403):
+        said = "refuses the key" if "authorization" in headers else "asks for a key"
+        raise AuthenticationError(
+            f"{base} {said} (status {status}); pass one with --api-key or OPENAI_API_KEY.", param="api_key"
+        )
+    if status in (429, 503):
+        raise OverloadedError(
+            f"{base} takes no requests now (GET /v1/models gave status {status}); it may still be starting.",
+            code="unavailable",
+        )
+    try:
+        return [str(entry["id"]) for entry in answer.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        moved = f", which sends one on to {answer.headers.get('location', 'nowhere')}," if answer.is_redirect else ""
+        raise InvalidRequestError(
+            f"{base} is no OpenAI-compatible server: GET /v1/models gave status {status}{moved} and no list of"
+            " models. Check the URL, or name the API with --api.",
+            param="url",
+        ) from error

@@ -1,7 +1,15 @@
-"""Where a closed loop's throughput stops growing, or its SLO is first missed."""
+"""Where a closed loop's throughput stops growing, or its SLO is first missed.
+
+Throughput over concurrency c has two asymptotes, whatever the server is (Denning and Buzen, The operational analysis of
+queueing network models, ACM Computing Surveys, 1978): c / D while requests don't disturb each other, and a ceiling X.
+What lies between differs: a server with slots turns sharply from the one to the other, one that batches gives
+c / (D + c / X). ((c / D)^-p + X^-p)^(-1/p) has both, the latter with p = 1. All points together say D, X and p, and so
+where 95 % of the highest throughput is reached. The first point that gives as much may be one that luck has lifted.
+"""
 
 from __future__ import annotations
 
+from math import exp, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,44 +25,94 @@ PLATEAU = 0.95  # of the highest throughput
 _DRAWS = 4000
 _STILL_GROWS = 1.1  # a last point with so much more throughput than the one before shows no plateau
 _LEAST_ERROR = 0.003
+_SHARPNESS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 64.0)  # p
+_ITERATIONS = 30
+_STEP = 0.5  # of a logarithm, at most, at a time
 
 
-def crossing(
-    points: Sequence[tuple[float, float, float, tuple[float, float] | None]], target: float | None
-) -> Limit | None:
-    """The concurrency at which enough is reached, or up to which the SLO is met; None: not within the points.
+def knee(points: Sequence[tuple[float, float, float, int]]) -> Limit | None:
+    """The fewest requests at once that give 95 % of the highest throughput; None: throughput still grows.
 
     Args:
-        points: concurrency, answers/s and their standard error, and the share within the SLO with its own.
-        target: share of requests that must meet the SLO; None: look for the knee of the throughput.
+        points: concurrency, answers/s, their standard error, and the requests that they come of.
 
-    Between points, throughput and shares are taken as linear in the logarithm of the concurrency. The interval is that
-    of the crossing when the points vary within their errors.
+    The interval is that of the line when the points vary within their errors, and of its sharpness.
+    """
+    ordered = sorted(points)
+    if len(ordered) < 2 or ordered[-1][1] > _STILL_GROWS * ordered[-2][1]:
+        return None
+    highest = max(ordered, key=lambda point: point[1])
+    # Past its best a server may get slower, which this line can't.
+    ordered = [point for point in ordered if point[0] <= highest[0] or point[1] >= PLATEAU * highest[1]]
+    at, rates = np.log([point[0] for point in ordered]), np.log([point[1] for point in ordered])
+    errors = _errors(ordered)
+    random = np.random.default_rng(0)
+    drawn, weights = [], []
+    for p in _SHARPNESS:
+        (d, x), covariance, chi2 = _fit(p, at, rates, errors)
+        share = _DRAWS // len(_SHARPNESS)
+        sample = random.multivariate_normal((d, x), covariance, share)  # [N, 2]
+        drawn.append(_reached(p, sample[:, 0], sample[:, 1], float(at[-1])))
+        weights.append(np.full(share, -chi2 / 2))
+    found, weight = np.concatenate(drawn), np.concatenate(weights)
+    weight = np.exp(weight - weight.max())
+    place = np.argsort(found)
+    below = np.cumsum(weight[place]) / weight.sum()
+    low, value, high = (float(found[place[np.searchsorted(below, q)]]) for q in ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
+    return Limit(exp(value), exp(low), exp(high), 0.0)
+
+
+def _errors(points: Sequence[tuple[float, float, float, int]]) -> NDArray[np.float64]:
+    """[P] of the rates' logarithms; that of one request is the same at every concurrency, so all points tell it."""
+    relative = np.array([error / rate for _, rate, error, _ in points])
+    requests = np.array([max(requests, 1) for _, _, _, requests in points])
+    return np.asarray(np.maximum(np.sqrt(np.mean(relative**2 * requests) / requests), _LEAST_ERROR))
+
+
+def _fit(
+    p: float, at: NDArray[np.float64], rates: NDArray[np.float64], errors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.floating], float]:
+    """log D and log X [2] of the line nearest to `rates` [P], their covariance [2, 2], and the sum of squares."""
+    found = np.array([at[0] - rates[0], rates.max()])
+    for _ in range(_ITERATIONS):
+        linear, ceiling = at - found[0], found[1]
+        line = -np.logaddexp(-p * linear, -p * ceiling) / p
+        share = 1 / (1 + np.exp(np.clip(p * (linear - ceiling), -500, 500)))  # of the line that D makes
+        slopes = np.stack([-share, 1 - share], axis=1) / errors[:, None]  # [P, 2]
+        precision = slopes.T @ slopes + 1e-9 * np.eye(2)
+        step = np.linalg.solve(precision, slopes.T @ ((rates - line) / errors))
+        found = found + np.clip(step, -_STEP, _STEP)
+    return found, np.asarray(np.linalg.inv(precision)), float((((rates - line) / errors) ** 2).sum())
+
+
+def _reached(p: float, d: NDArray[np.float64], x: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """[N] logarithm of the concurrency that gives 95 % of what `most` gives (a logarithm too)."""
+    wanted = log(PLATEAU) - np.logaddexp(-p * (most - d), -p * x) / p
+    return np.asarray(d - np.log(np.expm1(np.maximum(p * (x - wanted), 1e-12))) / p + x)
+
+
+def crossing(points: Sequence[tuple[float, tuple[float, float] | None]], target: float) -> Limit | None:
+    """The concurrency up to which an SLO is met; None: not within the points.
+
+    Args:
+        points: concurrency, and the share within the SLO with its standard error.
+        target: share of requests that must meet it.
+
+    Between points, shares are taken as linear in the logarithm of the concurrency. The interval is that of the crossing
+    when the points vary within their errors.
     """
     ordered = sorted(points, key=lambda point: point[0])
-    if len(ordered) < 2:
+    shares = [share or (0.0, 1.0) for _, share in ordered]
+    if len(ordered) < 2 or all(share >= target for share, _ in shares) or shares[0][0] < target:
         return None
-    at = np.log([point[0] for point in ordered])
+    at = np.log([concurrency for concurrency, _ in ordered])
     draws = np.random.default_rng(0).standard_normal((_DRAWS, len(ordered)))
     draws[0] = 0.0  # the points themselves
-    if target is None:
-        rates = np.array([point[1] for point in ordered])
-        errors = np.maximum([point[2] for point in ordered], _LEAST_ERROR * rates)
-        if rates[-1] > _STILL_GROWS * rates[-2]:
-            return None
-        drawn = rates + draws * errors
-        # Saturated points differ by chance alone, so their mean is the plateau and not the luckiest of them.
-        plateau = np.where(rates >= PLATEAU * rates.max(), drawn, np.nan)
-        over = drawn / np.nanmean(plateau, axis=1, keepdims=True) - PLATEAU
-    else:
-        shares = [point[3] or (0.0, 1.0) for point in ordered]
-        if all(share >= target for share, _ in shares) or shares[0][0] < target:
-            return None
-        over = target - (np.array([share for share, _ in shares]) + draws * np.array([error for _, error in shares]))
+    over = target - (np.array([share for share, _ in shares]) + draws * np.array([error for _, error in shares]))
     found = np.exp(_first_over(at, over))
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = float(found[0])
-    return Limit(value, min(float(low), value), max(float(high), value), 0.0 if target is None else 1.0)
+    return Limit(value, min(float(low), value), max(float(high), value), 1.0)
 
 
 def _first_over(at: NDArray[np.float64], over: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ def probe(endpoint: Endpoint, *, any_api: bool = False, any_end: bool = False, t
         NotFoundError: nothing answers, or not under this API's path.
         OverloadedError: it turns requests away.
         InvalidRequestError: what answers isn't this API, or refuses the request.
+        KeyboardInterrupt: Ctrl-C.
     """
     notes: list[str] = []
     seen = _ask(endpoint, timeout)
@@ -70,7 +71,10 @@ def probe(endpoint: Endpoint, *, any_api: bool = False, any_end: bool = False, t
 
 def _ask(endpoint: Endpoint, timeout: float) -> Observations:
     body = {name: value for name, value in endpoint.body.items() if name != "min_tokens"}  # may be over what is asked
-    return offer(replace(endpoint, body=body), [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
+    seen = offer(replace(endpoint, body=body), [Planned(_PROMPT, _TOKENS)], Manner(slots=1, timeout=timeout))
+    if seen.meta["cut"]:  # by Ctrl-C, even if the answer was whole by then
+        raise KeyboardInterrupt
+    return seen
 
 
 def _status(seen: Observations) -> int:
@@ -89,12 +93,21 @@ def _explained(endpoint: Endpoint, seen: Observations, timeout: float) -> Pensto
         Ending.TIMEOUT: f"{url} took a short prompt and gave no whole answer within {timeout:g} s.",
         Ending.BROKEN: f"{url} broke the connection: {detail}. Is it an HTTP server?",
         Ending.TRUNCATED: f"{url} broke off in the middle of an answer: {detail}.",
-        Ending.MALFORMED: f"{url} doesn't answer as the {endpoint.api} API does: {detail}. Check the URL and --api.",
+        Ending.MALFORMED: f"{url} doesn't answer as the {endpoint.api} API does: {detail}. {_hint(detail)}",
         Ending.IN_STREAM: f"{url} failed in the middle of an answer: {detail}",
         Ending.EMPTY: f"{url} answered a short prompt with no text at all.",
-        Ending.CUT: "The probe was interrupted.",
     }[ending]
     return InvalidRequestError(sentence, param="url", code=ending.name.lower())
+
+
+def _hint(detail: str) -> str:
+    """What to look at, by what came instead of an event."""
+    came = detail.rpartition("): ")[2].lstrip().lower()
+    if came.startswith(("<!doctype", "<html", "<?xml")):
+        return "That is a page, so no API. Check the URL."
+    if came.startswith(("data:", "event:", ": ")):
+        return "Those are events, but their content type isn't text/event-stream: a proxy may have changed it."
+    return "Check the URL and --api."
 
 
 def _of_status(endpoint: Endpoint, status: int, detail: str) -> PenstockError:
@@ -107,6 +120,8 @@ def _of_status(endpoint: Endpoint, status: int, detail: str) -> PenstockError:
         return NotFoundError(f"{endpoint.url} gave {said}. The server may speak another API: see --api.", param="api")
     if status in (429, 503):
         return OverloadedError(f"{endpoint.url} takes no requests now ({said}).", code="unavailable")
+    if status >= 500:
+        return InvalidRequestError(f"{endpoint.url} fails at a plain request ({said}).", param="url", code="failed")
     return InvalidRequestError(f"{endpoint.url} refuses a plain request ({said}).", param="url", code="refused")
 
 

@@ -13,59 +13,38 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import log
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from penstock.lab.bench.capacity import Evidence, limit_of
-from penstock.lab.bench.knee import crossing
+from penstock.lab.bench.knee import crossing, knee
 from penstock.lab.bench.stability import Verdict
+from penstock.lab.bench.tried import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.lab.bench.bounds import Bound
     from penstock.lab.bench.capacity import Limit
-    from penstock.lab.bench.run import Measured
-    from penstock.lab.bench.stability import Stability
+    from penstock.lab.bench.tried import Point
 
 _GROWTH = 8  # of concurrency, looking for a first guess
+_OF_TOLERANCE = 0.5  # is the standard error that two saturated points are to have together
+_MOST, _MOST_BELOW = 4, 2  # times the plan's requests
 _ROUNDS = 20  # of a closed loop that is a first guess
 _STILL_GROWS = 1.25  # times the throughput of before
 _PLATEAU = 0.9  # of the throughput of the point before: eight times the requests gave no more
 _LINEAR = 0.6  # of what as many more requests at once would give if they didn't disturb each other
-_ABOVE = (0.12, 0.08, 0.06, 0.045, 0.035, 0.03)  # from what is believed
+_ABOVE = 0.12  # from what is believed, until a run has told how much its backlog moves by chance
+_SURELY = 4.0  # times that: as far above that the run is overloaded beyond doubt
+_ABOVE_LEAST, _ABOVE_MOST = 0.04, 0.25
 _BELOW = (0.15, 0.08, 0.06, 0.045, 0.035, 0.03)
-_SAFE = 0.85  # of the limit: where even a short run shows that a load holds
+_SAFE = 0.83  # of the limit: where even a short run shows that a load holds
 _NEAR = 0.2  # from the limit: how close points that held and points that didn't must be
 _INVALID_IN_TURN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Requests/s, or requests at once."""
-
-    value: float
-    closed: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Point:
-    """A load that was tried."""
-
-    load: Load
-    stability: Stability
-    share: tuple[float, float] | None = None  # of requests within the SLO, and its error; None: the client spoilt it
-    requests: int = 0  # that were due
-    response: float = 0.0  # s that an answer took, on average
-    invalid: tuple[str, ...] = ()  # why the client can't be believed: no latencies are quoted
-    disturbed: bool = False  # the client was so late that not even the verdict can be believed
-    cut: bool = False
-    measured: Measured | None = None
-    bound: Bound | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether its verdict counts."""
-        return not self.disturbed and not self.cut
+_FEW = 8  # at once
+_KNEE_POINTS = 6  # at least: fewer may lie on a line by chance
+_AROUND = (1.6, 1.3, 1.15, 1.07, 1.03)  # times the knee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +55,7 @@ class Plan:
     steps: int = 12
     budget: float = 600.0  # s of offering
     requests: int = 3000  # of each point
-    tolerance: float = 0.02  # half the interval, as a share of the limit
+    tolerance: float = 0.015  # half the interval, as a share of the limit
     target: float | None = None  # share of requests that must meet the SLO; None: there is none
     max_rate: float | None = None
     max_concurrency: int = 512
@@ -101,6 +80,11 @@ class Sweep:
     def of_axis(self) -> list[Point]:
         closed = self.plan.axis == "concurrency"
         return [point for point in self.points if point.load.closed == closed and point.usable]
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether no point of the axis had a verdict, as each was too short, too few or too disturbed."""
+        return all(point.stability.verdict is Verdict.INCONCLUSIVE for point in self.of_axis)
 
     def meets(self, point: Point) -> bool:
         return self.plan.target is None or (point.share is not None and point.share[0] >= self.plan.target)
@@ -148,18 +132,26 @@ def saturated(point: Point, points: list[Point]) -> bool:
 def _requests(sweep: Sweep, load: Load) -> int:
     """Of the next point: as many as it takes for two of them to tell the capacity well, up to four times the plan's.
 
-    The heavier the tail of the lengths, the more vary the rates at which saturated points were served.
+    The heavier the tail of the lengths, the more vary the rates at which saturated points were served. Points below
+    the limit say little of where it is, so they get no more than a verdict takes.
     """
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
+    error = _OF_TOLERANCE * plan.tolerance
     if load.closed:  # on the way to a rate a first guess will do
-        return plan.requests if plan.axis == "concurrency" else min(int(_ROUNDS * load.value), plan.requests)
+        if plan.axis == "rate":
+            return min(int(_ROUNDS * load.value), plan.requests)
+        if plan.target is not None or load.value <= _FEW:  # few at once take long for as many
+            return plan.requests
+        each = [(point.stability.served_error / point.stability.served) ** 2 * point.requests for point in points]
+        return int(min(max(plan.requests, sum(each) / len(each) / error**2), _MOST * plan.requests))
     needed = [
-        (point.stability.served_error / point.stability.served / (0.75 * plan.tolerance)) ** 2 * point.requests / 2
+        (point.stability.served_error / point.stability.served / error) ** 2 * point.requests / 2
         for point in points
         if point.stability.served and saturated(point, points)
     ]
     wanted = sum(needed) / len(needed) if needed else 0
-    return int(min(max(plan.requests, wanted), 4 * plan.requests))
+    below = sweep.limit is not None and load.value < sweep.limit.value
+    return int(min(max(plan.requests, wanted), (_MOST_BELOW if below else _MOST) * plan.requests))
 
 
 def _used_up(sweep: Sweep, left: float) -> bool:
@@ -182,16 +174,21 @@ def _limit(sweep: Sweep) -> Limit | None:
     plan = sweep.plan
     usable = [point for point in sweep.points if point.usable]
     if plan.axis == "concurrency":
-        return crossing(
-            [(point.load.value, point.stability.served, point.stability.served_error, point.share) for point in usable],
-            plan.target,
+        if plan.target is not None:
+            return crossing([(point.load.value, point.share) for point in usable], plan.target)
+        return knee(
+            [
+                (point.load.value, point.stability.served, point.stability.served_error, point.requests)
+                for point in usable
+                if point.stability.served > 0
+            ]
         )
     return limit_of(
         [
             Evidence(
                 load=point.load.value, verdict=point.stability.verdict, served=point.stability.served,
                 served_error=point.stability.served_error, saturated=saturated(point, usable), share=point.share,
-                closed=point.load.closed,
+                closed=point.load.closed, requests=point.requests,
             )
             for point in usable
         ],
@@ -232,10 +229,27 @@ def _next_rate(sweep: Sweep) -> Load | None:
             return Load(_apart(limit.value, [point.load.value for point in opened]))
     above = [point for point in opened if point.load.value > limit.value]
     below = [point for point in opened if point.load.value <= limit.value]
-    if len(above) <= len(below):
-        rate = limit.value * (1 + _ABOVE[min(len(above), len(_ABOVE) - 1)])
+    if len(above) < 2 * len(below):  # what overloaded points were served at says most
+        rate = limit.value * (1 + _beyond(sweep))
         return Load(min(rate, plan.max_rate or rate))
     return Load(limit.value * (1 - _BELOW[min(len(below), len(_BELOW) - 1)]))
+
+
+def _beyond(sweep: Sweep) -> float:
+    """How far above what is believed the next load is, as a share: no nearer than where an overload surely shows.
+
+    What a backlog rises by chance, as a share of the requests, falls with the square root of their number. A load just
+    above capacity would say little: what was served then counts only if the server is known to have been busy always.
+    """
+    by_chance = [
+        point.stability.excess / point.stability.growth * point.requests**0.5
+        for point in sweep.of_axis
+        if point.stability.excess is not None and point.stability.growth
+    ]
+    if not by_chance:
+        return _ABOVE
+    share = _SURELY * median(by_chance) / float(_requests(sweep, Load(float("inf")))) ** 0.5
+    return float(min(max(share, _ABOVE_LEAST), _ABOVE_MOST))
 
 
 def _more_at_once(sweep: Sweep, closed: list[Point]) -> Load | None:
@@ -290,10 +304,25 @@ def _next_concurrency(sweep: Sweep) -> Load | None:
             sweep.ended = "even one request at a time misses the SLO"
             return None
         return Load(min(loads[-1] * 4, plan.max_concurrency), closed=True)
-    low = max((load for load in loads if load < limit.value), default=1)
-    high = min((load for load in loads if load >= limit.value), default=loads[-1])
-    middle = round((low * high) ** 0.5)
-    if middle in loads or high / low <= 1 + 2 * plan.tolerance:
+    if plan.target is None:
+        wanted = _around_the_knee(limit, loads)
+        done = limit.half_width <= plan.tolerance and len(loads) >= _KNEE_POINTS
+    else:
+        low = max((load for load in loads if load < limit.value), default=1)
+        high = min((load for load in loads if load >= limit.value), default=loads[-1])
+        wanted = round((low * high) ** 0.5)
+        done = high / low <= 1 + 2 * plan.tolerance
+    if done or wanted is None or wanted in loads:
         sweep.ended = "the interval is narrow enough"
         return None
-    return Load(middle, closed=True)
+    return Load(wanted, closed=True)
+
+
+def _around_the_knee(limit: Limit, loads: list[float]) -> int | None:
+    """Below, above and at the knee in turn, where the line bends and its asymptotes are told; None: all were tried."""
+    for spread in _AROUND:
+        for share in (1 / spread, spread, 1.0):
+            load = max(1, round(limit.value * share))
+            if load <= loads[-1] and all(abs(log(load / each)) > log(spread) / 2 for each in loads):
+                return load
+    return None

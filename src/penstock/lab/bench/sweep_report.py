@@ -25,10 +25,18 @@ if TYPE_CHECKING:
 
     from penstock.core.record import Subject
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.bench.sweep import Point, Sweep
+    from penstock.lab.bench.sweep import Sweep
+    from penstock.lab.bench.tried import Point
     from penstock.lab.bench.workloads.base import Workload
 
 _QUOTED = (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"), ("tpot", "p99"))
+
+
+def _unproven(sweep: Sweep) -> str:
+    if not sweep.inconclusive:
+        return "No load was shown to hold."
+    why = min(point.stability.reason for point in sweep.of_axis)
+    return f"No load was shown to hold, nor to be too much. ({why}) A longer --budget tells more."
 
 
 def unit_of(sweep: Sweep) -> str:
@@ -49,10 +57,12 @@ def said(sweep: Sweep, slo: Slo | None = None) -> str:
             f" {binds}."
         )
         if best is None:
-            return f"{text} No load was shown to hold."
+            return f"{text} {_unproven(sweep)}"
         return f"{text} The highest load that was shown to hold is {figure(best, unit)}."
     if best is not None:
         return f"No saturation up to {figure(best, unit)}: {sweep.ended or 'it goes on'}."
+    if sweep.of_axis and sweep.inconclusive:
+        return _unproven(sweep)
     if sweep.of_axis and limit is not None:
         low = min(point.load.value for point in sweep.of_axis)
         return f"No load holds, down to {figure(low, unit)}: {sweep.ended or 'it goes on'}."

@@ -10,6 +10,7 @@ from penstock.core.record import Metric, Subject
 from penstock.lab.bench import records
 from penstock.lab.bench.compare.judging import FIGURES, cost
 from penstock.lab.bench.compare.tokens import count
+from penstock.lab.bench.folder import writing
 from penstock.lab.bench.run import Measured
 from penstock.lab.pages import render_html, render_markdown
 from penstock.lab.pages.compare_page import ComparedEngine, ComparedRatio, ComparePage, compare_page
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.core.record import Record
-    from penstock.lab.bench.compare.judging import Outcome
-    from penstock.lab.bench.compare.running import Comparison, Side
+    from penstock.lab.bench.compare.comparison import Comparison, Side
+    from penstock.lab.bench.compare.outcome import Outcome
     from penstock.lab.bench.compare.settings import Asked
     from penstock.lab.bench.compare.tokens import Counted
     from penstock.lab.bench.counts import Encoding
@@ -135,14 +136,15 @@ class Kept:
                 path, record = self._save_record(folder, name, side)
                 written.append(path)
                 made.append(record)
-        folder.mkdir(parents=True, exist_ok=True)
         document = compare_page(self._page(made))
         for file, content in (
             ("comparison.json", json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"),
             ("comparison.html", render_html.render(document)),
             ("comparison.md", render_markdown.render(document)),
         ):
-            (folder / file).write_text(content, encoding="utf-8")
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_text(content, encoding="utf-8")
             written.append(folder / file)
         return written
 
