@@ -45,7 +45,7 @@ format: $(VENV)/dev.stamp ## rewrite the code in the house style
 lock: $(VENV)/build.stamp ## pin the dependencies again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command 'make lock' --no-annotate pyproject.toml -o requirements/serve.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra encoders --extra grpc --extra lab --extra torch --group dev \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra encoders --extra grpc --extra lab --extra ray --extra torch --group dev \
 	  --custom-compile-command 'make lock' --no-annotate -c requirements/serve.txt pyproject.toml -o requirements/dev.txt
 
 services: ## what the tests use beyond Python: Node, Chromium

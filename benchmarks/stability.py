@@ -20,7 +20,8 @@ from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
 from penstock.lab.bench.knee import PLATEAU
 from penstock.lab.bench.stability import Stability, Verdict, judge_closed_times, judge_times
-from penstock.lab.bench.sweep import Load, Plan, Point, Sweep, search
+from penstock.lab.bench.sweep import Plan, Sweep, search
+from penstock.lab.bench.tried import Load, Point
 
 _LOADS = (0.7, 0.8, 0.9, 0.95, 0.97, 1.0, 1.03, 1.05, 1.1, 1.2)
 _QUEUES = {"fcfs 1": (in_order, 1), "fcfs 8": (in_order, 8), "shared 16": (shared, 16)}

@@ -10,9 +10,9 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.added import agree, measure
 from benchmarks.load.clients import CLIENTS
-from benchmarks.peers.base import find_uv
 from penstock.core.errors import PenstockError
 from penstock.core.paths import cache_dir
+from penstock.lab.bench.engines.environment import find_uv
 
 _RECORDS = Path(__file__).parents[1] / "records" / "load"
 

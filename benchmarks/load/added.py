@@ -34,7 +34,8 @@ class Seen:
     said: Said
     stub_ttft_mean: float
     stub_ttft_p99: float
-    tokens_per_s: float  # by the stub, between the first request received and the last piece written
+    arrival_delay_p99: float  # requests that reached the stub later than the earliest of them makes due
+    tokens_per_s: float  # written by the stub while answers began and ended at the same rate
     streams: int  # at once, at most
     requests: int
 
@@ -89,10 +90,19 @@ def _once(
         finally:
             serving.terminate()
             serving.wait(30)
-    return _seen(client.read(folder), truth, count)
+    return seen_of(client.read(folder), truth, count, rate)
 
 
-def _seen(said: Said, truth: list[dict[str, Any]], count: int) -> Seen:
+def seen_of(said: Said, truth: list[dict[str, Any]], count: int, rate: float) -> Seen:
+    """What a client said beside the stub's rows of its last `count` whole answers, which were due evenly at `rate`/s.
+
+    The throughput is that of the time in which as many answers end as begin: from a typical answer's length after the
+    first request to the last request; of all the time where there is no such stretch. An answer's tokens count evenly
+    between its first and its last.
+
+    Raises:
+        BenchmarkError: there is no whole answer.
+    """
     # A client may try the server first; the load itself comes last.
     rows = sorted((row for row in truth if row["whole"]), key=lambda row: row["received"])[-count:]
     if not rows:
@@ -100,21 +110,28 @@ def _seen(said: Said, truth: list[dict[str, Any]], count: int) -> Seen:
     received, first, last = (
         np.array([row[name] for row in rows], float) / 1e9 for name in ("received", "first", "last")
     )
+    tokens = np.array([row["tokens"] for row in rows], float)
     steps = np.concatenate([np.stack([received, np.ones(len(rows))]), np.stack([last, -np.ones(len(rows))])], axis=1)
     streams = int(np.cumsum(steps[1][np.argsort(steps[0], kind="stable")]).max())
+    begin, end = received[0] + float(np.median(last - received)), received[-1]
+    if begin >= end:
+        begin, end = received[0], last.max()
+    length = np.maximum(last - first, 1e-9)  # of an answer of a single piece, too
+    shares = np.clip(np.minimum(first + length, end) - np.maximum(first, begin), 0.0, None) / length
+    against_schedule = received - np.arange(len(rows)) / rate
     ttft = first - received
-    produced = sum(row["tokens"] for row in rows)
     return Seen(
-        said, float(ttft.mean()), float(np.percentile(ttft, 99)), produced / float(last.max() - received.min()),
-        streams, len(rows),
+        said, float(ttft.mean()), float(np.percentile(ttft, 99)),
+        float(np.percentile(against_schedule - against_schedule.min(), 99)),
+        float((tokens * shares).sum() / (end - begin)), streams, len(rows),
     )  # fmt: skip
 
 
 def _tell(name: str, rate: float, seen: Seen) -> None:
     print(
         f"{name} at {rate:g} requests/s: {seen.tokens_per_s:.0f} tokens/s, {seen.streams} streams at once, TTFT p99"
-        f" {seen.said.ttft_p99 * 1e3:.2f} ms where the stub took {seen.stub_ttft_p99 * 1e3:.2f} ms,"
-        f" {seen.said.whole} of {seen.requests} whole",
+        f" {seen.said.ttft_p99 * 1e3:.2f} ms where the stub took {seen.stub_ttft_p99 * 1e3:.2f} ms, requests up to"
+        f" {seen.arrival_delay_p99 * 1e3:.2f} ms late there (p99), {seen.said.whole} of {seen.requests} whole",
         flush=True,
     )
 
@@ -126,6 +143,7 @@ def _record(
         "added_ttft_p99": ("s", [run.said.ttft_p99 - run.stub_ttft_p99 for run in runs]),
         "added_ttft_mean": ("s", [run.said.ttft_mean - run.stub_ttft_mean for run in runs]),
         "ttft_p99": ("s", [run.said.ttft_p99 for run in runs]),
+        "arrival_delay_p99": ("s", [run.arrival_delay_p99 for run in runs]),
         "output_throughput": ("tokens/s", [run.tokens_per_s for run in runs]),
         "streams": ("requests", [float(run.streams) for run in runs]),
     }
@@ -139,6 +157,8 @@ def _record(
         notes=(
             "The client has processor 0, the stub processor 1. TTFT as the client reports it, less the stub's own time"
             " from a request's receipt to its first piece; the difference is of the percentiles.",
+            "Only Penstock counts TTFT from the moment a request was due, the others from its sending; how late they"
+            " reached the stub is in arrival_delay_p99, for all of them.",
             "The throughput and the streams at once are as the stub saw them.",
             *([f"A run failed: {failed}"] if failed else []),
         ),
@@ -164,7 +184,8 @@ def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: in
             folder = out / "raw" / f"agree-{name}-{number}-{int(time.time())}"
             folder.mkdir(parents=True)
             client = CLIENTS[name]
-            command = client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder)
+            # A client that shares the server's processor measures itself.
+            command = pinned(client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder), 0)
             with (folder / "client.log").open("w") as log:
                 subprocess.run(
                     ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],

@@ -49,6 +49,9 @@ def test_given_mistakes_when_compared_then_each_is_explained(penstock: Callable[
     assert "two engines" in penstock("bench", "compare", "penstock").err
     assert "bench engines install ollama" in penstock("bench", "compare", "penstock", "ollama").err
     assert "no gate" in penstock("bench", "compare", "penstock", "a=penstock", "--fail-if", "x").err
+    (alone / "c.toml").write_text("[compare]\n[bench]\nworkers = 2\n")
+    asked = penstock("bench", "compare", "http://127.0.0.1:9", "a=http://127.0.0.1:9", "--config", "c.toml")
+    assert "offered by one client" in asked.err
     gone = penstock("bench", "compare", "http://127.0.0.1:9", "a=http://127.0.0.1:9", "--rounds", "2")
     assert gone.code == 4
     assert "Nothing answers" in gone.err

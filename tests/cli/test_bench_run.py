@@ -61,6 +61,7 @@ def test_the_record_is_printed_and_kept_with_all_that_was_asked(
     (path,) = (alone / "kept").glob("*.json")
     assert Record.load(path) == record
     record.verify_files(path.parent)
+    assert "Time to first token" in path.with_suffix(".html").read_text(encoding="utf-8")
     assert [len(Observations.load(path.parent / file.path)) for file in record.files] == [6, 6]
     assert record.metric("ttft").n == 8  # without the first round of each repeat
     assert record.metric("server_finished").mean == 6
@@ -151,3 +152,18 @@ def test_a_client_that_was_starved_makes_the_run_invalid(stub: Stub) -> None:
     assert process.returncode == exits.INVALID, err
     assert "INVALID: The client" in err
     assert "TTFT" in out  # shown all the same
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--ray", "auto"), 9, "--ray is of several --workers"),
+        (("--workers", "2", "--ray", "ray://there:1"), 2, "join it with `ray start --address=HOST:6379`"),
+    ],
+)
+def test_workers_that_cant_be_are_refused(
+    penstock: Callable[..., Any], stub: Stub, options: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = penstock("bench", "run", stub.url, *SHORT, *options)
+    assert ran.code == code
+    assert said in ran.err

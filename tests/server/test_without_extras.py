@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 ONLY_OF_AN_EXTRA = (
     "penstock.engine.runners.torch", "penstock.models.dequantize", "penstock.engine.encoders.session",
-    "penstock.engine.encoders.bert", "penstock.server.kserve.grpc_", "penstock.server.kserve.inference_pb2",
-    "penstock.server.kserve.health_pb2", "penstock.lab.", "penstock.cli.bench_report",
+    "penstock.engine.encoders.bert", "penstock.engine.encoders.native_session", "penstock.engine.encoders.results",
+    "penstock.server.kserve.grpc_", "penstock.server.kserve.inference_pb2", "penstock.server.kserve.health_pb2",
+    "penstock.lab.", "penstock.cli.bench_report",
 )  # fmt: skip
 HIDDEN = ("numpy", "onnxruntime", "torch", "grpc", "google.protobuf", "optuna", "markdown_it")
 HIDING = f"import sys\nfor name in {HIDDEN}:\n    sys.modules[name] = None\n"

@@ -9,6 +9,7 @@ pub mod activations;
 pub mod affinity;
 pub mod arena;
 pub mod attention;
+pub mod encoder;
 pub mod error;
 pub mod finite;
 pub mod format;

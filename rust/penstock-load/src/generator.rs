@@ -3,99 +3,18 @@
 //! by keeping later requests from being sent (coordinated omission).
 
 use crate::alarm::Alarm;
-use crate::clock::Nanos;
 use crate::job::Submission;
-use crate::lag::Lag;
 use crate::limits;
 use crate::outcomes::Columns;
-use crate::tls::Tls;
+use crate::shared::{ALARM, Counters, Health, Out, Shared, Target, WAKER, locked};
 use crate::turns::Turns;
-use mio::{Poll, Token, Waker};
+use mio::{Poll, Waker};
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-const WAKER: Token = Token(0);
-const ALARM: Token = Token(1);
-pub(crate) const FIRST: usize = 2;
-
-/// What all requests have in common.
-#[derive(Clone)]
-pub struct Target {
-    /// Where to.
-    pub address: SocketAddr,
-    /// How to secure it.
-    pub tls: Option<Tls>,
-    /// Requests on their way at once, at most.
-    pub slots: usize,
-    /// From the sending to the answer's end.
-    pub timeout: Nanos,
-    /// Use connections again.
-    pub keep_alive: bool,
-    /// Keep what the answers say, up to so many bytes in all.
-    pub keep_text: usize,
-}
-
-/// Counts that can be read while it runs.
-#[derive(Debug, Default)]
-#[allow(missing_docs)]
-pub struct Counters {
-    pub sent: AtomicU64,
-    pub finished: AtomicU64,
-    pub failed: AtomicU64,
-    pub pieces: AtomicU64,
-    pub in_flight: AtomicU64,
-    pub waiting: AtomicU64,
-    pub retried: AtomicU64,
-}
-
-/// How the client itself fared.
-#[derive(Clone, Debug, Default)]
-pub struct Health {
-    /// From due to sending began, where a slot was free.
-    pub schedule: Lag,
-    /// From a due wake-up to being awake, and from a wake-up to the last of its events.
-    pub turn: Lag,
-    /// Of the thread.
-    pub cpu: Nanos,
-    /// Ready to run, and another ran; `None` where the system doesn't tell.
-    pub cpu_wait: Option<Nanos>,
-    /// Of the clock.
-    pub wall: Nanos,
-}
-
-#[derive(Default)]
-pub(crate) struct Shared {
-    pub(crate) inbox: Mutex<Inbox>,
-    pub(crate) out: Mutex<Out>,
-    pub(crate) changed: Condvar,
-    pub(crate) counters: Counters,
-    pub(crate) drained: AtomicBool,
-    pub(crate) cut: AtomicBool,
-    pub(crate) eager: AtomicBool, // someone waits for each single ending
-}
-
-#[derive(Default)]
-pub(crate) struct Inbox {
-    pub(crate) submissions: Vec<Submission>,
-    pub(crate) closed: bool,
-}
-
-#[derive(Default)]
-pub(crate) struct Out {
-    pub(crate) columns: Columns,
-    pub(crate) health: Health,
-    over: bool,
-    failure: Option<String>,
-}
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A running generator.
 pub struct Generator {
@@ -107,12 +26,13 @@ pub struct Generator {
 impl Generator {
     /// Start the thread.
     pub fn start(target: Target) -> io::Result<Self> {
-        limits::raise_open_files();
+        let open_files = limits::raise_open_files();
         let poll = Poll::new()?;
+        limits::make_room(&poll, open_files);
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let shared = Arc::new(Shared::default());
-        let mut turns = Turns::new(target, Arc::clone(&shared), poll, alarm);
+        let mut turns = Turns::new(target, limits::highest_file(open_files), Arc::clone(&shared), poll, alarm);
         let thread = std::thread::Builder::new().name("penstock-load".into()).spawn(move || {
             let ended = catch_unwind(AssertUnwindSafe(|| turns.run()))
                 .unwrap_or_else(|_| Err(io::Error::other("the load generator's thread panicked")));

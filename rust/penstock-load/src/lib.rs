@@ -3,8 +3,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`generator`] | the handle on it: submit, wait, take |
-//! | `turns` | the thread: due times, slots, connections, timeouts |
+//! | [`generator`], [`shared`] | the handle on it (submit, wait, take), and what it shares with the thread |
+//! | `turns` | the thread: due times, slots, timeouts; `turns::wires`: its connections |
 //! | [`connection`], [`tls`], [`limits`] | one socket, how it is secured, and how many there may be |
 //! | [`job`], `heard` | the request on it, and what was answered when |
 //! | [`http`], [`sse`], [`answer`] | bytes to body, body to events, events to text and usage |
@@ -24,6 +24,7 @@ pub mod lag;
 pub mod limits;
 pub mod outcomes;
 pub mod sched;
+pub mod shared;
 pub mod slots;
 pub mod sse;
 pub mod stub;

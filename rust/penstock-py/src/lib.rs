@@ -3,6 +3,7 @@
 //! pass on.
 
 mod adapters;
+mod encoder;
 mod load;
 mod passed;
 mod runner;
@@ -47,6 +48,12 @@ fn has_bfloat16() -> bool {
     Path::best().has_bf16_products()
 }
 
+/// The instruction path that is taken unasked.
+#[pyfunction]
+fn best_path() -> &'static str {
+    Path::best().name()
+}
+
 /// The instruction paths of this processor, best first.
 #[pyfunction]
 fn supported_paths() -> Vec<&'static str> {
@@ -70,6 +77,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPlacement>()?;
     module.add_class::<Runner>()?;
     module.add_class::<PackedWeights>()?;
+    module.add_class::<encoder::PyEncoder>()?;
     module.add_class::<load::PyGenerator>()?;
     module.add_class::<load::PyStub>()?;
     module.add_function(wrap_pyfunction!(load::load_endings, module)?)?;
@@ -78,6 +86,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(vocabulary::read_strings, module)?)?;
     module.add_function(wrap_pyfunction!(vocabulary::merges_by_score, module)?)?;
     module.add_function(wrap_pyfunction!(supported_paths, module)?)?;
+    module.add_function(wrap_pyfunction!(best_path, module)?)?;
     module.add_function(wrap_pyfunction!(has_bfloat16, module)?)?;
     module.add("PACKED_MAGIC", kept::MAGIC)?;
     module.add("NativeError", py.get_type::<NativeError>())?;

@@ -2,9 +2,10 @@
 
 use crate::NativeError;
 use penstock_load::clock::Nanos;
-use penstock_load::generator::{Generator, Target};
+use penstock_load::generator::Generator;
 use penstock_load::job::Submission;
 use penstock_load::outcomes::{Columns, Ending, Outcome};
+use penstock_load::shared::Target;
 use penstock_load::stub::behaviour::{Behaviour, Distribution, Fault};
 use penstock_load::stub::server::Stub;
 use penstock_load::tls;

@@ -28,7 +28,7 @@ const SCORED_ROWS: usize = 64;
 
 /// How many threads an engine on this machine's processor has, and where they run.
 #[pyclass(name = "Placement", module = "penstock._native", frozen)]
-pub(crate) struct PyPlacement(Placement);
+pub(crate) struct PyPlacement(pub(crate) Placement);
 
 #[pymethods]
 impl PyPlacement {
@@ -48,6 +48,24 @@ impl PyPlacement {
     }
 }
 
+/// The instruction path of this name; without one the best, and one that was never run on real hardware only if
+/// `unverified`.
+pub(crate) fn path_named(name: Option<&str>, unverified: bool) -> PyResult<Path> {
+    let path = match name {
+        None if unverified => Path::supported().next().unwrap_or(Path::Scalar),
+        None => Path::best(),
+        Some(name) => name.parse().map_err(|e| NativeConfigError::new_err(format!("{e}")))?,
+    };
+    if !path.is_supported() {
+        let have: Vec<&str> = Path::supported().map(Path::name).collect();
+        return Err(NativeConfigError::new_err(format!(
+            "This processor lacks the instructions of the path {path}; it has {}.",
+            have.join(", ")
+        )));
+    }
+    Ok(path)
+}
+
 /// One model on this machine's processor.
 #[pyclass(module = "penstock._native")]
 pub(crate) struct Runner {
@@ -64,18 +82,7 @@ impl Runner {
     #[new]
     #[pyo3(signature = (placement, precision, path=None, unverified=false))]
     fn new(placement: &PyPlacement, precision: &str, path: Option<&str>, unverified: bool) -> PyResult<Runner> {
-        let path = match path {
-            None if unverified => Path::supported().next().unwrap_or(Path::Scalar),
-            None => Path::best(),
-            Some(name) => name.parse().map_err(|e| NativeConfigError::new_err(format!("{e}")))?,
-        };
-        if !path.is_supported() {
-            let have: Vec<&str> = Path::supported().map(Path::name).collect();
-            return Err(NativeConfigError::new_err(format!(
-                "This processor lacks the instructions of the path {path}; it has {}.",
-                have.join(", ")
-            )));
-        }
+        let path = path_named(path, unverified)?;
         let precision = match precision {
             "int8" => Precision::Int8,
             "bfloat16" => Precision::Bf16,

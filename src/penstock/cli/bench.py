@@ -7,9 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import bench_compare, bench_engines, bench_stub, bench_sweep, bench_workloads
-from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, WORKLOAD
-from penstock.cli.bench_pages import report
+from penstock.cli import (
+    bench_compare,
+    bench_compile_study,
+    bench_engines,
+    bench_import,
+    bench_stub,
+    bench_sweep,
+    bench_tune,
+    bench_workloads,
+)
+from penstock.cli.bench_flags import ENDPOINT, JUDGEMENT, LOAD, SPREAD, WORKLOAD
+from penstock.cli.bench_pages import report, write_beside
 from penstock.cli.help import HeadedCommand, help_alone
 from penstock.cli.options import takes
 from penstock.cli.output import note, say_json
@@ -18,22 +27,24 @@ app = typer.Typer(callback=help_alone, invoke_without_command=True, help="Measur
 app.command("workloads", cls=HeadedCommand)(bench_workloads.workloads)
 app.add_typer(bench_workloads.app, name="workload")
 app.command("compare", cls=HeadedCommand)(bench_compare.compare)
+app.command("compile-study", cls=HeadedCommand)(bench_compile_study.compile_study)
 app.add_typer(bench_engines.app, name="engines")
 
 
-@takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, judgement=JUDGEMENT)
+@takes(endpoint=ENDPOINT, workload=WORKLOAD, load=LOAD, spread=SPREAD, judgement=JUDGEMENT)
 def run(
     url: Annotated[
         str | None, typer.Argument(help="Where the server is. [default: http://127.0.0.1:8000]", show_default=False)
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file; its table [bench] is read.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to keep the record in.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to keep the record and its page in.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     *,
     endpoint: dict[str, Any],
     workload: dict[str, Any],
     load: dict[str, Any],
+    spread: dict[str, Any],
     judgement: dict[str, Any],
 ) -> None:
     """Offer load to an endpoint and show what came back.
@@ -49,13 +60,15 @@ def run(
       penstock bench run
       penstock bench run http://gpu-box:8000 --rate 8 --duration 60 --slo ttft:500ms,tpot:50ms
       penstock bench run --concurrency 32 --requests 500 --out measured/
+      penstock bench run http://gpu-box:8000 --rate 400 --workers 4 --ray auto
     """
     import json
 
     from penstock.core.lab_extra import require
 
-    require("The laboratory", "numpy")
+    require("The laboratory", "numpy", "markdown_it")
     from penstock.cli.bench_report import exit_code, show
+    from penstock.cli.bench_spread import offered_by
     from penstock.cli.bench_watch import finished_first, watching
     from penstock.core.errors import RecordError
     from penstock.lab.bench.folder import prepare
@@ -65,15 +78,15 @@ def run(
     from penstock.lab.bench.settings import BenchSettings
     from penstock.lab.bench.setup import set_up
 
-    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **judgement)
+    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **load, **spread, **judgement)
     prepare(settings.out)
     setup = set_up(settings)
     scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
-    with watching(setup.repeats, quiet=quiet) as watch:
+    with offered_by(settings, quiet=quiet) as offering, watching(setup.repeats, quiet=quiet) as watch:
         measured = measure(
             setup.endpoint, setup.workload, setup.arrivals, setup.manner,
             count=setup.count, repeats=setup.repeats, slo=setup.slo,
-            scraper=scraper, on_progress=watch,
+            scraper=scraper, on_progress=watch, offering=offering,
         )  # fmt: skip
     with finished_first():
         unkept: RecordError | None = None
@@ -87,7 +100,7 @@ def run(
         else:
             show(measured, record)
         if path is not None:
-            note(f"Kept: {path}")
+            note(f"Kept: {path}, page: {write_beside(path)}")
         if unkept is not None:
             raise unkept
     if code := exit_code(measured, record):
@@ -98,3 +111,5 @@ app.command("run", cls=HeadedCommand)(run)
 app.command("report", cls=HeadedCommand)(report)
 app.command("stub", cls=HeadedCommand)(bench_stub.stub)
 app.command("sweep", cls=HeadedCommand)(bench_sweep.sweep)
+app.command("tune", cls=HeadedCommand)(bench_tune.tune)
+app.command("import", cls=HeadedCommand)(bench_import.import_)

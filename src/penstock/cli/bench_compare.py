@@ -91,8 +91,8 @@ def compare(
     from penstock.cli.bench_watch import finished_first, watching
     from penstock.lab import exits
     from penstock.lab.bench.compare.contenders import check
-    from penstock.lab.bench.compare.judging import outcome
     from penstock.lab.bench.compare.keeping import Kept
+    from penstock.lab.bench.compare.outcome import outcome
     from penstock.lab.bench.compare.running import Told
     from penstock.lab.bench.compare.running import compare as run
     from penstock.lab.bench.compare.settings import read

@@ -48,6 +48,16 @@ LOAD = Flags(
         Flag("repeats", int, "How often it is measured.", "3, or 1 of a trace"),
     ),
 )
+SPREAD = Flags(
+    "Several workers",
+    (
+        Flag("workers", int, "Offer it by so many workers on Ray, a processor each.", "this process alone"),
+        Flag(
+            "ray", str, "The cluster to take them from: HOST:PORT, or auto.", "one of this machine", metavar="ADDRESS"
+        ),
+        Flag("raw", bool, "Fetch every request's columns from them.", "if they are 256 MiB at most"),
+    ),
+)
 JUDGEMENT = Flags(
     "Judgement",
     (

@@ -70,6 +70,17 @@ def report(
         say_json({"pages": written})
 
 
+def write_beside(record: Path) -> Path:
+    """The page of a record that was just kept, beside it. Raises InvalidRequestError if it can't be written."""
+    from penstock.lab.pages import render_html, run_files
+    from penstock.lab.pages.run_page import run_page
+
+    [(_, page)] = run_files.read([record])
+    target = record.with_suffix(".html")
+    _write(target, render_html.render(run_page(page)))
+    return target
+
+
 def _target(source: Path, out: Path | None, ending: str, *, several: bool) -> Path:
     if out is None:
         return source.with_suffix(ending)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.bench_flags import ENDPOINT, WORKLOAD
+from penstock.cli.bench_flags import ENDPOINT, SPREAD, WORKLOAD
 from penstock.cli.flags import Flag, Flags
 from penstock.cli.options import takes
 from penstock.cli.output import note, say, say_json, table
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from penstock.core.record import Record
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.bench.sweep import Load, Point, Sweep
+    from penstock.lab.bench.sweep import Sweep
+    from penstock.lab.bench.tried import Load, Point
 
 _BELIEVED = 0.1  # half the interval, as a share: a wider one is no answer
 _HEADINGS = ["LOAD", "VERDICT", "SERVED/S", "WITHIN SLO", "TTFT P50", "TTFT P99", "TPOT P50", "BOUND BY"]
@@ -51,9 +52,10 @@ TARGET = Flags(
         Flag("dcgm", str, "The page of NVIDIA's DCGM exporter.", metavar="URL"),
     ),
 )
+_SPREAD = Flags(SPREAD.panel, tuple(row for row in SPREAD.rows if row.name != "raw"))  # verdicts are of every request
 
 
-@takes(endpoint=ENDPOINT, workload=WORKLOAD, effort=SEARCH, target=TARGET)
+@takes(endpoint=ENDPOINT, workload=WORKLOAD, effort=SEARCH, spread=_SPREAD, target=TARGET)
 def sweep(
     url: Annotated[
         str | None, typer.Argument(help="Where the server is. [default: http://127.0.0.1:8000]", show_default=False)
@@ -68,6 +70,7 @@ def sweep(
     endpoint: dict[str, Any],
     workload: dict[str, Any],
     effort: dict[str, Any],
+    spread: dict[str, Any],
     target: dict[str, Any],
 ) -> None:
     """Find the highest load that an endpoint holds: stable, and within the SLO if there is one.
@@ -87,6 +90,7 @@ def sweep(
     from penstock.core.lab_extra import require
 
     require("The laboratory", "numpy")
+    from penstock.cli.bench_spread import offered_by
     from penstock.lab.bench.folder import prepare
     from penstock.lab.bench.offer import Manner
     from penstock.lab.bench.points import Trials
@@ -99,7 +103,7 @@ def sweep(
     from penstock.lab.bench.sweep_report import page_of
 
     asked = {name: target[name] for name in ("slo", "metrics", "dcgm") if name in target}
-    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **asked)
+    settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **spread, **asked)
     slo = None if settings.slo is None else Slo.parse(settings.slo, _share(target.get("share", 0.99)))
     burstiness = effort.pop("burstiness", 1.0)
     plan = _plan(effort, None if slo is None else slo.share)
@@ -109,10 +113,10 @@ def sweep(
     asks, _ = make_workload(settings)
     found, notes = make_endpoint(settings, asks)
     scraper = Scraper.find(found, settings.metrics, settings.dcgm)
-    with _watching(slo, quiet=quiet) as watch:
+    with offered_by(settings, quiet=quiet, columns=True) as offering, _watching(slo, quiet=quiet) as watch:
         trials = Trials(
             endpoint=found, workload=asks, slo=slo, burstiness=burstiness, scraper=scraper, on_progress=watch.tell,
-            manner=Manner(timeout=settings.timeout, keep_alive=settings.keep_alive, keep_text=0),
+            manner=Manner(timeout=settings.timeout, keep_alive=settings.keep_alive, keep_text=0), offering=offering,
         )  # fmt: skip
         swept = search(plan, trials, watch.point)
     for line in notes:

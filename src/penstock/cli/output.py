@@ -32,6 +32,11 @@ def note_loading(model: str) -> None:
         note(f"Loading {model} ...")
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 record", "2 records"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def say_json(value: Any) -> None:
     """One JSON document on one line, so that several of them are JSONL."""
     say(json.dumps(value, ensure_ascii=False))

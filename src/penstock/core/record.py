@@ -26,29 +26,21 @@ import subprocess
 import tempfile
 from array import array
 from pathlib import Path, PurePosixPath
-from random import Random
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from penstock.core.errors import RecordError
+from penstock.core.estimate import CONFIDENCE, interval_of_mean, percentile
 from penstock.core.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import Self
 
 SCHEMA_VERSION = 2  # 1 had no intervals of percentiles, samples, flaws, command, packages or governor; it is still read
 _READABLE = (1, SCHEMA_VERSION)
 SAMPLES_KEPT = 64  # of a metric: repeats and rounds are kept one by one, requests are not
-CONFIDENCE = 0.95
-
-# Below the first size Student's t is the honest interval; above the second it and the bootstrap agree to
-# three digits and only the bootstrap is slow.
-_BOOTSTRAP_FROM = 30
-_BOOTSTRAP_TO = 10_000
-_RESAMPLES = 2000
 
 
 class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,11 +125,13 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if not math.isfinite(value):
                 raise RecordError(f"Sample {i} of metric {name!r} is {value}; a sample is a finite number.")
         ordered = sorted(values)
-        p50, p90, p95, p99 = (_percentile(ordered, percent) for percent in (50, 90, 95, 99))
+        p50, p90, p95, p99 = (percentile(ordered, percent) for percent in (50, 90, 95, 99))
         mean = min(max(math.fsum(values) / len(values), ordered[0]), ordered[-1])  # division may leave the range
+        estimate = interval_of_mean(values, mean, seed)
+        ci = None if estimate is None else Interval(*estimate[:2], CONFIDENCE, estimate[2])
         return cls(
             name=name, unit=unit, n=len(values), mean=mean, p50=p50, p90=p90, p95=p95, p99=p99,
-            min=ordered[0], max=ordered[-1], ci=_interval_of_mean(values, mean, seed),
+            min=ordered[0], max=ordered[-1], ci=ci,
             samples=tuple(values) if len(values) <= SAMPLES_KEPT else (),
         )  # fmt: skip
 
@@ -323,56 +317,6 @@ def _umask() -> int:
     mask = os.umask(0o022)  # the only way to read it is to set it
     os.umask(mask)
     return mask
-
-
-def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """Interpolated linearly between neighbours. A greater `percent` never gives less, rounding or not."""
-    at = (len(ordered) - 1) * percent / 100
-    below = int(at)
-    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
-    return min(low + (high - low) * (at - below), high)
-
-
-def _interval_of_mean(values: list[float], mean: float, seed: int) -> Interval | None:
-    n = len(values)
-    if n < 2:
-        return None
-    if _BOOTSTRAP_FROM <= n <= _BOOTSTRAP_TO:
-        low, high = _bootstrap(values, seed)
-        return Interval(low, high, CONFIDENCE, "bootstrap")
-    deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(n - 1)
-    half = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return Interval(mean - half, mean + half, CONFIDENCE, "t")
-
-
-def _bootstrap(values: list[float], seed: int) -> tuple[float, float]:
-    generator, n = Random(seed), len(values)
-    means = sorted(sum(generator.choices(values, k=n)) / n for _ in range(_RESAMPLES))
-    return _percentile(means, 50 * (1 - CONFIDENCE)), _percentile(means, 50 * (1 + CONFIDENCE))
-
-
-def t_quantile(degrees: int) -> float:
-    """Two-sided critical value of Student's t for CONFIDENCE; the normal one where they agree to 1e-3."""
-    if degrees >= _BOOTSTRAP_TO:
-        return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    low, high = 0.0, 1000.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_within(middle, degrees) < CONFIDENCE else (low, middle)
-    return high
-
-
-def _t_within(t: float, degrees: int) -> float:
-    """P(|T| < t), by the finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    theta = math.atan2(t, math.sqrt(degrees))
-    sine, cosine = math.sin(theta), math.cos(theta)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(2 + odd, degrees, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    return 2 / math.pi * (theta + sine * total) if odd else sine * total
 
 
 def _require_schema(version: int) -> None:

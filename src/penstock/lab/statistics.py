@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.core.errors import InvalidRequestError
-from penstock.core.record import CONFIDENCE, Interval
+from penstock.core.estimate import CONFIDENCE
+from penstock.core.record import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable

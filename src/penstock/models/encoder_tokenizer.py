@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     import tokenizers
 
+INLINE_CHARACTERS = 2048  # a shorter text is tokenized sooner than a thread would have it
+
+
+def _length(text: str | tuple[str, str]) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderInput:
@@ -64,7 +70,10 @@ class EncoderTokenizer:
         for text, field in zip(texts, fields, strict=True):
             _check(text, field)
         most = self.max_length if truncate is None or truncate < 0 else min(truncate, self.max_length)
-        encoded = self._backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        if len(texts) == 1 and _length(texts[0]) <= INLINE_CHARACTERS:
+            encoded = [self._encode_here(texts[0], add_special_tokens=add_special_tokens)]
+        else:
+            encoded = self._backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         inputs = []
         for text, field, whole in zip(texts, fields, encoded, strict=True):
             if len(whole) > most:
@@ -106,6 +115,11 @@ class EncoderTokenizer:
         """The text of some tokens, without special ones."""
         text: str = self._backend.decode(token_ids, skip_special_tokens=True)
         return text
+
+    def _encode_here(self, text: str | tuple[str, str], *, add_special_tokens: bool) -> tokenizers.Encoding:
+        """Without letting others run. The library has threads for a batch, even of one; to wake one takes longer."""
+        first, second = text if isinstance(text, tuple) else (text, None)
+        return self._backend.encode(first, second, add_special_tokens=add_special_tokens)
 
     def _cut(self, text: str | tuple[str, str], most: int, field: str, *, add_special_tokens: bool) -> Any:
         """The tokens of a text that is too long, cut at its end before special ones are put around."""

@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from penstock.models.encoder_tokenizer import INLINE_CHARACTERS
 from penstock.server.served_model import InUse, Served
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from penstock.server.observe import ModelObserver
 
 T = TypeVar("T")
-INLINE_CHARACTERS = 2048  # a shorter text is tokenized sooner than a thread would have it
 
 
 class ServedEncoder(Served["EncoderClient"]):

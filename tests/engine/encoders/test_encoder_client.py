@@ -19,15 +19,14 @@ from penstock.engine.encoders import messages
 from penstock.engine.encoders.client import EncoderClient
 from penstock.engine.encoders.messages import EncoderConfig
 from penstock.engine.encoders.process import FAILED, NOT_FINITE, EncoderLoop
-from penstock.models.encoder_tokenizer import EncoderInput
+from penstock.models.encoder_tokenizer import EncoderInput, EncoderTokenizer
 from support.eventually import eventually
 from support.tiny_encoders import write_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from penstock.engine.encoders.session import EncoderSession
 
 BROKEN, INFINITE, ALONE = 13, 14, 15  # tokens that the fake session can't compute, or not beside another text
 
@@ -136,20 +135,32 @@ def test_given_less_memory_than_the_weights_take_then_the_start_is_refused(model
 
     taken = asyncio.run(run(1 << 30))
     stored = (model / "model.safetensors").stat().st_size
-    assert stored < taken < 2 * stored  # the layers' matrices are packed beside what is stored
+    assert 0.9 * stored < taken < 2 * stored
     assert asyncio.run(run(taken)) == taken
     with pytest.raises(ConfigError, match="Raise --memory") as refused:
         asyncio.run(run(taken - 1))
     assert refused.value.param == "memory"
 
 
+def test_given_a_text_alone_then_its_tokens_are_those_it_has_among_others(model: Path) -> None:
+    tokenizer = EncoderTokenizer.load(model, 64)
+    texts = ["the fox", "été \U0001f98a \n dog " * 3, ("a pair", "of texts"), "dog " * 600]  # the last is a long one
+    fields = ["text"] * len(texts)
+    together = tokenizer.encode(texts, fields=fields, truncate=-1)
+    assert [tokenizer.encode([text], fields=["text"], truncate=-1)[0] for text in texts] == together
+    [bare] = tokenizer.encode(["the fox"], fields=["text"], add_special_tokens=False)
+    assert [*bare.token_ids] == [*together[0].token_ids][1:-1]
+
+
 class _Session:
     """Gives each text its first token; fails as it is told by tokens."""
+
+    pads = True
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []  # first tokens
 
-    def run(self, token_ids: list[Any], type_ids: list[Any]) -> Any:
+    def run(self, token_ids: Sequence[Any], type_ids: Sequence[Any]) -> Any:
         self.calls.append([int(ids[0]) for ids in token_ids])
         firsts = [int(ids[0]) for ids in token_ids]
         if BROKEN in firsts:
@@ -166,7 +177,7 @@ def answers(*sent: messages.ToEncoder) -> dict[int, messages.Encoded]:
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for message in sent:
             inbox.put(message)
-        loop = EncoderLoop(cast("EncoderSession", _Session()), theirs)
+        loop = EncoderLoop(_Session(), theirs)
         while not inbox.empty() or loop.has_work:
             loop.once(inbox)
         theirs.close()
@@ -227,7 +238,7 @@ def test_given_a_delay_then_requests_that_come_within_it_share_a_call(delay: flo
     session = _Session()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        loop = EncoderLoop(cast("EncoderSession", session), theirs, delay, lambda: inbox.now)
+        loop = EncoderLoop(session, theirs, delay, lambda: inbox.now)
         while loop.once(cast("queue.SimpleQueue[Any]", inbox)):
             pass
     assert session.calls == calls

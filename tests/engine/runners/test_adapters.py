@@ -84,7 +84,7 @@ def test_decode_steps_of_fixed_shape_give_what_steps_of_their_own_shape_do(tmp_p
     executor = runner._executor
     parts = (executor._compute, executor._planner, executor._cache, executor.bank)
     with torch.inference_mode():
-        graphs = DecodeGraphs(*parts, torch.float32, torch.device("cpu"))
+        graphs = DecodeGraphs(*parts, torch.float32, torch.device("cpu"), captures=False)
         for number, rank in ((1, 8), (2, 5), (3, 24)):  # the last is wider than there was room for
             load_adapter(runner, number, model, write_adapter(tmp_path / str(number), spec, rank, seed=number))
             requests = new_requests()

@@ -14,6 +14,7 @@ from penstock.engine.runners.torch.executor import StepExecutor
 from penstock.engine.runners.torch.graphs import DecodeGraphs
 from penstock.engine.runners.torch.linear import PackedLinear, PlainLinear, make_linear
 from penstock.engine.runners.torch.runner import TorchRunner
+from penstock.engine.runners.torch.variant import Variant
 from penstock.engine.types import SampleSpec, SequenceStep, StepBatch
 from support.gguf_files import write_tiny_gguf
 from support.runners import GREEDY, generate, make_requests, make_runner, random_prompts
@@ -133,7 +134,7 @@ def test_padded_static_decode_steps_give_the_same_hidden_states(variant: str, tm
         plan = executor._planner.plan(steps)
         expected = torch.cat([executor._compute(plan)[rows] for rows in plan.rows])
         parts = (executor._compute, executor._planner, executor._cache, executor.bank)
-        graphs = DecodeGraphs(*parts, torch.float32, torch.device("cpu"))
+        graphs = DecodeGraphs(*parts, torch.float32, torch.device("cpu"), captures=False)
         torch.testing.assert_close(graphs.run(steps), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(graphs.run(steps[:3]), expected[:3], atol=1e-5, rtol=0)
         torch.testing.assert_close(graphs.run(steps), expected, atol=1e-5, rtol=0)
@@ -147,7 +148,13 @@ def test_an_executor_with_graphs_writes_the_same_text(tiny: Path, runner: TorchR
     assert plain is not None
     with torch.inference_mode():
         other._executor = StepExecutor(
-            model.spec, model.decoder, model.rotary, plain._cache, torch.float32, torch.device("cpu"), graphs=True
+            model.spec,
+            model.decoder,
+            model.rotary,
+            plain._cache,
+            torch.float32,
+            torch.device("cpu"),
+            Variant(graphs="padded"),
         )
     requests = make_requests(random_prompts(4, 40, 9), 8)
     generate(other, requests, 8)

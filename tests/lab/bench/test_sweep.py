@@ -12,8 +12,9 @@ from benchmarks.stability import sweep
 from penstock.lab.bench.capacity import Evidence, limit_of
 from penstock.lab.bench.knee import crossing, knee
 from penstock.lab.bench.stability import Stability, Verdict, judge_closed_times, judge_times
-from penstock.lab.bench.sweep import Load, Plan, Point, Sweep, search
+from penstock.lab.bench.sweep import Plan, Sweep, search
 from penstock.lab.bench.sweep_report import bound_of, said
+from penstock.lab.bench.tried import Load, Point
 
 PLAN = Plan()
 

@@ -20,8 +20,9 @@ from penstock.lab.bench.points import Trials
 from penstock.lab.bench.slo import Slo
 from penstock.lab.bench.stability import Verdict
 from penstock.lab.bench.stub import Stub
-from penstock.lab.bench.sweep import Load, Plan, search
+from penstock.lab.bench.sweep import Plan, search
 from penstock.lab.bench.sweep_report import record_of, said
+from penstock.lab.bench.tried import Load
 from penstock.lab.bench.workloads import make
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import pytest
 from penstock.core.errors import InvalidRequestError, NotFoundError, RecordError
 from penstock.core.record import Attachment, Flaw
 from penstock.lab.journal.add import add
-from penstock.lab.journal.begin import begin, renumber
+from penstock.lab.journal.begin import TEMPLATE_RESULT, begin, renumber
 from penstock.lab.journal.check import check
 from penstock.lab.journal.entries import Metrics
 from penstock.lab.journal.evidence import Evidence
 from penstock.lab.journal.index import index
 from penstock.lab.journal.layout import Journal, topic_slug
-from penstock.lab.journal.promote import promote
-from support.journals import a_journal, a_record
+from penstock.lab.journal.promote import promote, waiting
+from support.journals import a_journal, a_record, throughput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +62,7 @@ def test_a_first_day_makes_a_journal_at_the_top_of_the_checkout(
     assert day.name == "day-001-does-it-spin"
     assert all(f"## {name}" in day.log.read_text() for name in ("Hypothesis", "Method", "Prediction", "Result"))
     assert (day.folder / "code").is_dir()
+    assert journal.day("Does it spin?") == day
     assert begin("Again")[1].number == 2
     assert Journal.find() == journal
     assert problems(journal) == ["journal/days/day-001-does-it-spin/LOG.md: Its result is still to be written."]
@@ -168,6 +169,17 @@ def test_a_merge_conflict_left_in_a_log_is_named(journal: Journal) -> None:
     assert [each.rpartition(": ")[2] for each in problems(journal)] == ["A merge conflict is left in it."]
 
 
+def test_a_link_to_nothing_is_named_but_not_one_in_code(journal: Journal) -> None:
+    a_day(
+        journal,
+        "```\n[a](gone.py)\n```\n`[b](gone.md)` [c](https://x.example/gone) [d](#result) [e](LOG.md#x)\n[f](gone.md)",
+    )
+    [problem] = problems(journal)
+    assert problem.endswith("There is no gone.md that it links.")
+    lines = journal.days[0].log.read_text().splitlines()
+    assert "[f]" in lines[int(problem.split(":")[1]) - 1]
+
+
 def test_the_index_is_the_same_each_time_and_stale_when_something_came(journal: Journal, tmp_path: Path) -> None:
     a_day(journal, learned="- Pages matter. And more.")
     text = index(Evidence(journal))
@@ -197,6 +209,33 @@ def test_promotion_moves_records_and_lessons_and_does_so_once(journal: Journal, 
     assert before == {path: path.read_bytes() for path in journal.root.rglob("*") if path.is_file()}
     kept.write_bytes(kept.read_bytes().replace(b"0.0121", b"0.0120"))
     assert any("has changed since" in problem or "not a record" in problem for problem in problems(journal))
+
+
+def test_a_day_without_a_result_is_not_promoted_and_waits_until_it_has_one(journal: Journal, tmp_path: Path) -> None:
+    _, day = begin("x", journal.root)
+    add(day, [saved(tmp_path)])
+    assert waiting(journal) == []
+    with pytest.raises(InvalidRequestError, match="still to be written"):
+        promote(journal, day)
+    assert "| [001 x](days/day-001-x/LOG.md) |" in (text := index(Evidence(journal)))
+    assert "|  | 1 |  |" in text  # nothing of the template
+    day.log.write_text(day.log.read_text().replace(TEMPLATE_RESULT, "TTFT is 12.3 ms."))
+    assert waiting(journal) == [day]
+    assert len(promote(journal, day).records) == 1
+    assert waiting(journal) == []
+    add(day, [saved(tmp_path, throughput(1.0), "later.json")])
+    assert waiting(journal) == [day]  # for what came after
+    day.log.unlink()
+    with pytest.raises(InvalidRequestError, match="no LOG"):
+        promote(journal, day)
+
+
+def test_a_record_of_another_schema_is_named_once_by_its_place(journal: Journal) -> None:
+    path = saved(journal.benchmarks)
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    [problem] = problems(journal)
+    assert problem.startswith("journal/benchmarks/r.json: It is not a record that can be used: It follows schema 3")
+    assert "Update Penstock" in problem
 
 
 def test_a_week_of_days_without_promotion_is_reminded_of(journal: Journal) -> None:

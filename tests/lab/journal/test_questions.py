@@ -19,6 +19,7 @@ from penstock.lab.bench.stub import Stub
 from penstock.lab.journal import rerun as rerunning
 from penstock.lab.journal.check import check
 from penstock.lab.journal.compare import Change, compare
+from penstock.lab.journal.compared import keep
 from penstock.lab.journal.evidence import Evidence, Exhibit
 from penstock.lab.journal.history import history, steps_in
 from penstock.lab.journal.layout import Journal
@@ -174,17 +175,56 @@ def test_flawed_runs_prove_nothing() -> None:
 
 
 def test_latencies_are_compared_by_what_was_seen_of_each_repeat(tmp_path: Path) -> None:
-    def measured(ttft: float, name: str) -> Exhibit:
-        with Stub(ttft=ttft, itl=0.001) as stub:
+    def measured(ttft: float, itl: float, name: str) -> Exhibit:
+        with Stub(ttft=ttft, itl=itl) as stub:
             url = f"http://127.0.0.1:{stub.port}"
             options = ["--requests", "4", "--repeats", "2", "--output-tokens", "4", "--out", str(tmp_path / name)]
             main(["bench", "run", url, *options, "--quiet"])
         [path] = (tmp_path / name).glob("*.json")
         return Exhibit(Record.load(path), path, name)
 
-    [change] = compare([measured(0.05, "a")], [measured(0.1, "b")], ["ttft.p50"]).changes
-    assert change.basis.startswith("2 pairs of repeats")
-    assert change.ratio == pytest.approx(2, rel=0.2)
+    metrics = ["ttft.p50", "itl.mean"]
+    changes = compare([measured(0.05, 0.01, "a")], [measured(0.1, 0.03, "b")], metrics).changes
+    assert [change.metric for change in changes] == metrics
+    for change, ratio in zip(changes, (2, 3), strict=True):
+        assert change.basis.startswith("2 pairs of repeats")
+        assert change.ratio == pytest.approx(ratio, rel=0.2)
+
+
+def test_a_kept_comparison_can_be_quoted_until_what_it_compares_is_taken_again(journal: Journal) -> None:
+    before, after = throughput(100.0, 110.0, 120.0), throughput(121.0, 133.0, 146.0)
+    sides = []
+    for name, record in (("before", before), ("after", after)):
+        path = journal.benchmarks / f"{name}.json"
+        record.save(path)
+        sides.append([Exhibit(record, path, name)])
+    [path] = keep(journal, ("kept/before.json", "kept/after.json"), compare(*sides))
+    assert path == journal.benchmarks / "compare" / "kept-before-to-after.json"
+    record = Record.load(path)
+    [metric] = record.metrics
+    assert (metric.name, metric.n, metric.ci is not None) == ("output_throughput_ratio", 3, True)
+    assert metric.mean == pytest.approx((121 / 100 * 133 / 110 * 146 / 120) ** (1 / 3))
+    assert record.workload.parameters["compared"]["verdicts"] == {"output_throughput": "faster"}
+    topic = journal.root / "topics" / "speed" / "overview.md"
+    topic.parent.mkdir()
+    topic.write_text("It has 21 % more throughput.\n")
+    assert "speed.svg" in " ".join(map(str, check(journal)))
+    assert not [problem for problem in check(journal) if problem.kind == "figure"]
+    throughput(1.0, 2.0, 3.0).save(journal.benchmarks / "before.json")
+    [problem] = [problem for problem in check(journal) if "compare/" in problem.where]
+    assert "journal/benchmarks/before.json, which it compares, is another Record now" in problem.what
+
+
+def test_workloads_that_differ_in_what_their_label_leaves_out_are_compared_apart() -> None:
+    def runs(*speeds: float) -> list[Exhibit]:
+        return [
+            exhibit(throughput(speed, workload=Workload("chat", 7, {"input_tokens": tokens}), created=_day(day)))
+            for tokens in (10, 20)
+            for day, speed in enumerate(speeds)
+        ]
+
+    found = compare(runs(1.0, 1.1, 1.2), runs(2.0, 2.2, 2.4))
+    assert [change.workload for change in found.changes] == ["chat", "chat (2)"]
 
 
 def test_what_else_differs_is_said() -> None:

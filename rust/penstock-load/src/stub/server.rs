@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -25,6 +26,9 @@ const WAKER: Token = Token(0);
 const ALARM: Token = Token(1);
 const LISTENER: Token = Token(2);
 const FIRST: usize = 3;
+const BACKLOG: libc::c_int = 4096;
+const WRITING: Nanos = MILLISECOND / 20; // at a stretch: what comes meanwhile is received when it is read
+const NEAR: Nanos = MILLISECOND / 50; // sooner than a timer is set and rings, in a virtual machine above all
 const ACCEPT_AGAIN: Nanos = 10 * MILLISECOND; // after the process ran out of files
 
 /// A running stub.
@@ -39,10 +43,14 @@ pub struct Stub {
 impl Stub {
     /// Listen on `address` (port 0: any free one) and serve in a thread.
     pub fn start(address: SocketAddr, behaviour: Behaviour) -> io::Result<Self> {
-        limits::raise_open_files();
+        let open_files = limits::raise_open_files();
         let mut listener = TcpListener::bind(address)?;
+        // mio lets 128 wait to be accepted: of thousands that connect at once most would be tried again a second later.
+        // SAFETY: plain system call on a socket that is ours; where it fails, 128 may wait.
+        unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
         let address = listener.local_addr()?;
         let poll = Poll::new()?;
+        limits::make_room(&poll, open_files);
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -111,8 +119,13 @@ impl Server {
         let mut events = Events::with_capacity(1024);
         while !stop.load(Relaxed) {
             let first = self.timers.peek().map(|Reverse(first)| first.0);
-            self.alarm.set(first.into_iter().chain(self.accept_at).min())?;
-            match self.poll.poll(&mut events, self.alarm.timeout()) {
+            let timeout = if first.is_some_and(|first| first <= clock::now() + NEAR) {
+                Some(Duration::ZERO)
+            } else {
+                self.alarm.set(first.into_iter().chain(self.accept_at).min())?;
+                self.alarm.timeout()
+            };
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
@@ -278,16 +291,19 @@ impl Server {
         self.timers.push(Reverse((first, index, serial)));
     }
 
-    /// Write all that is due.
+    /// Write what is due, for a while.
     fn ring(&mut self) {
-        while let Some(&Reverse((due, index, serial))) = self.timers.peek() {
-            if due > clock::now() {
+        let mut now = clock::now();
+        let until = now + WRITING;
+        while let Some(&Reverse((due, index, serial))) = self.timers.peek().filter(|_| now < until) {
+            if due > now {
                 return;
             }
             self.timers.pop();
             if self.clients.get_mut(index).is_some_and(|client| client.serial == serial && client.answer.is_some()) {
                 self.piece(index, serial);
             }
+            now = clock::now();
         }
     }
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _FLOAT_BYTES = 4
 
 
-def planned_bytes(spec: EncoderSpec, directory: Path) -> int:
+def planned_bytes(spec: EncoderSpec, directory: Path, *, packed_beside: bool) -> int:
     """Bytes of the weights once they are loaded. Raises ModelFileError for a file that isn't safetensors.
 
-    A drawn graph's are float32, and onnxruntime packs the layers' matrices anew beside them; of a graph that comes as a
-    file, the file and what lies outside it for want of room.
+    Those of safetensors become float32; onnxruntime packs the layers' matrices anew beside them (`packed_beside`). Of
+    a graph that comes as a file, the file and what lies outside it for want of room.
     """
     path = directory / spec.file
     if not spec.drawn:
@@ -31,12 +31,12 @@ def planned_bytes(spec: EncoderSpec, directory: Path) -> int:
         sizes = {name: _FLOAT_BYTES * math.prod(tensor.shape) for name, tensor in file.tensors.items()}
         matrices = [name for name, tensor in file.tensors.items() if ".layer." in name and len(tensor.shape) > 1]
         packed = sum(sizes[name] for name in matrices)
-    return sum(sizes.values()) + packed
+    return sum(sizes.values()) + (packed if packed_beside else 0)
 
 
-def check_memory(spec: EncoderSpec, directory: Path, most: int | None) -> int:
+def check_memory(spec: EncoderSpec, directory: Path, most: int | None, *, packed_beside: bool) -> int:
     """As `planned_bytes`. Raises ConfigError if that is more than `most` bytes, or than is free."""
-    needed = planned_bytes(spec, directory)
+    needed = planned_bytes(spec, directory, packed_beside=packed_beside)
     if most is not None and needed > most:
         raise ConfigError(
             f"{spec.name} may take {format_size(most)}, and its weights take {format_size(needed)}. Raise --memory.",

@@ -19,7 +19,7 @@ import msgspec
 from penstock.core.errors import ConfigError, PenstockError
 from penstock.engine import child, wire
 from penstock.engine.encoders import messages
-from penstock.engine.encoders.batches import Job, WaitingJobs, cut
+from penstock.engine.encoders.batches import CALL_TOKENS, ROUND_TOKENS, Job, WaitingJobs, cut
 from penstock.models.encoder_spec import load_encoder_spec
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock.engine.encoders.batches import Item
-    from penstock.engine.encoders.session import EncoderSession
+    from penstock.engine.encoders.results import Session
     from penstock.models.encoder_spec import EncoderSpec
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class EncoderLoop:
 
     def __init__(
         self,
-        session: EncoderSession,
+        session: Session,
         sock: socket.socket,
         max_queue_delay: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -110,7 +110,8 @@ class EncoderLoop:
         self._waiting.add(job)
 
     def _round(self) -> None:
-        for batch in cut(self._waiting.next_round()):
+        call = CALL_TOKENS if self._session.pads else ROUND_TOKENS
+        for batch in cut(self._waiting.next_round(), call=call):
             wanted = [item for item in batch if item.job.request_id in self._requests]
             if wanted:
                 self._compute(wanted)
@@ -134,10 +135,11 @@ class EncoderLoop:
                 self._fail(batch[0].job, FAILED)
                 self._send()
             return
+        tokens = sum(item.length for item in batch)
         done = messages.Batch(
             texts=len(batch),
-            tokens=sum(item.length for item in batch),
-            padded_tokens=len(batch) * max(item.length for item in batch),
+            tokens=tokens,
+            padded_tokens=len(batch) * max(item.length for item in batch) if self._session.pads else tokens,
             seconds=self._clock() - began,
             queued=[began - request.message.arrived for request in requests],
         )
@@ -194,29 +196,39 @@ def serve_encoder(sock: socket.socket) -> None:
     EncoderLoop(session, sock, config.max_queue_delay).run(inbox)
 
 
-def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, EncoderSession, dict[str, str], int]:
+def _load(config: messages.EncoderConfig) -> tuple[EncoderSpec, Session, dict[str, str], int]:
     directory = Path(config.directory)
     spec = _bounded(load_encoder_spec(directory), config.max_length)
     try:
-        import onnxruntime
+        from penstock.engine.encoders.native_session import NativeSession, instructions
+
+        native = instructions(spec)
+        if native is None:
+            import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"Serving {spec.name} needs onnxruntime: pip install 'penstock[encoders]'.") from error
+        raise ConfigError(f"Serving {spec.name} needs {error.name}: pip install 'penstock[encoders]'.") from error
     from penstock.engine.encoders.memory import check_memory
-    from penstock.engine.encoders.session import EncoderSession
     from penstock.engine.runners.base import RunnerConfig
     from penstock.engine.runners.threads import place_threads
 
-    weight_bytes = check_memory(spec, directory, config.memory)
+    weight_bytes = check_memory(spec, directory, config.memory, packed_beside=native is None)
     placed = place_threads(RunnerConfig(model_path=config.directory, threads=config.threads, pin_threads="off"))
+    session: Session
+    if native is not None:
+        session = NativeSession(spec, directory, placed)
+    else:
+        from penstock.engine.encoders.session import EncoderSession
+
+        session = EncoderSession(spec, directory, placed.threads)
     runner = {
-        "runner": f"onnxruntime {onnxruntime.__version__}",
+        "runner": f"native, {native}" if native else f"onnxruntime {onnxruntime.__version__}",
         "device": "cpu",
         "dtype": "float32" if spec.drawn else "as in the file",
         "attention": "over the whole text",
         "verified": "yes",
         "threads": str(placed.threads),
     }
-    return spec, EncoderSession(spec, directory, placed.threads), runner, weight_bytes
+    return spec, session, runner, weight_bytes
 
 
 def _bounded(spec: EncoderSpec, most: int | None) -> EncoderSpec:

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from penstock.core.errors import ModelFileError
+from penstock.engine.encoders.results import activate, unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from penstock.engine.encoders.results import Floats, Ids
     from penstock.models.encoder_spec import EncoderSpec
-
-    Floats = NDArray[np.float32]
-    Ids = NDArray[np.int32]
 
 SPIN_MICROSECONDS = 30
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -41,6 +40,8 @@ class EncoderSession:
     Raises:
         ModelFileError: onnxruntime can't load it, or its inputs or outputs are not an encoder's.
     """
+
+    pads = True
 
     def __init__(self, spec: EncoderSpec, directory: Path, threads: int) -> None:
         self._spec = spec
@@ -83,9 +84,9 @@ class EncoderSession:
         output: Floats = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
         with np.errstate(all="ignore"):  # what isn't finite is found by who asked
             if self._spec.kind != "embedder":
-                return _activate(output, self._spec.activation)
+                return activate(output, self._spec.activation)
             pooled = self._pool(output, mask, lengths) if self._is_hidden else output
-            return _unit(pooled) if self._spec.normalize else pooled
+            return unit(pooled) if self._spec.normalize else pooled
 
     def _pool(self, hidden: Floats, mask: Ids, lengths: NDArray[Any]) -> Floats:
         """[texts, size] of hidden states [texts, length, size]."""
@@ -133,19 +134,3 @@ def _padded(token_ids: Sequence[Ids], type_ids: Sequence[Ids], lengths: NDArray[
         ids[row, : len(own)] = own
         types[row, : len(own)] = own_types
     return ids, types, (np.arange(shape[1]) < lengths[:, None]).astype(np.int32)
-
-
-def _activate(logits: Floats, activation: str) -> Floats:
-    if activation == "sigmoid":
-        scores: Floats = np.float32(1) / (np.float32(1) + np.exp(-logits))
-        return scores
-    if activation == "softmax":
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scaled: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return scaled
-    return logits
-
-
-def _unit(vectors: Floats) -> Floats:
-    norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    return (vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32, copy=False)

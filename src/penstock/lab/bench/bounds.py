@@ -7,19 +7,18 @@ too, the computing is shared by more of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penstock.lab.bench.metrics import latencies
+from penstock.lab.bench.tried import Bound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from penstock.lab.bench.sweep import Point
+    from penstock.lab.bench.tried import Point
 
-What = Literal["client", "KV memory", "compute", "memory bandwidth", "queue", "nothing"]
 _CPU = 0.9  # of the generator's thread
 _KV_FULL = 0.95  # usage, of which the scheduler keeps a little
 _PREEMPTED = 0.01  # of the requests that finished
@@ -28,14 +27,6 @@ _STREAMS = 0.7  # of a GPU's memory bandwidth, which nothing reaches whole
 _WAITING = 1.0  # requests, on average
 _SLOWER = 1.5  # times what it was on a quiet server
 _WAITED = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What, and how it is known."""
-
-    what: What
-    evidence: str
 
 
 def what_bound(point: Point, before: Sequence[Point]) -> Bound | None:

@@ -47,6 +47,7 @@ class Endpoint:
     ignore_eos: bool = True  # the server knows the field; OpenAI's own refuses it
     stream: bool = True
     numbered: bool = True  # requests have an X-Request-Id; some servers want nothing but UUIDs there
+    numbering: tuple[int, int] = (0, 1)  # the number of its first request there, and from one to the next
 
     @classmethod
     def open(
@@ -95,7 +96,7 @@ class Endpoint:
             f"Host: {target.netloc}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
-            *([f"X-Request-Id: bench-{number}"] if self.numbered else []),
+            *([f"X-Request-Id: bench-{self.numbering[0] + number * self.numbering[1]}"] if self.numbered else []),
             *(f"{name}: {value}" for name, value in self.headers.items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

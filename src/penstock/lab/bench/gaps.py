@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from penstock.core.errors import InvalidRequestError
-from penstock.core.record import CONFIDENCE, Interval, Metric
+from penstock.core.estimate import CONFIDENCE
+from penstock.core.record import Interval, Metric
 from penstock.lab.bench.summary import PERCENTILES, interval_of_mean, ranks_of
 
 if TYPE_CHECKING:

@@ -31,6 +31,8 @@ from penstock.lab.bench.observations import Ending
 from penstock.lab.bench.pieces import tokens_before
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from penstock.lab.bench.observations import Observations
@@ -166,10 +168,12 @@ def meets(found: Latencies, slo: Slo) -> NDArray[np.bool_]:
     return within
 
 
-def totals(seen: Observations, found: Latencies, slo: Slo | None = None) -> Totals:
-    """Counts and rates of the same run as `found`."""
+def totals(
+    seen: Observations, found: Latencies, slo: Slo | None = None, span: tuple[float, float, bool] | None = None
+) -> Totals:
+    """Counts and rates of the same run as `found`. `span` is the window of a run that this is a part of."""
     asked, errors = ~seen.warm_up, errors_by_kind(seen)
-    begin, end, job = window(seen)
+    begin, end, job = span or window(seen)
     if job:
         return Totals(
             requests=int(asked.sum()), errors=errors, begin=begin, end=end, whole=len(found.ttft),
@@ -191,16 +195,28 @@ def totals(seen: Observations, found: Latencies, slo: Slo | None = None) -> Tota
 
 def window(seen: Observations) -> tuple[float, float, bool]:
     """Where a run's rates begin and end, in s after its start, and whether it is a job of so many requests."""
+    return window_between(*extent(seen), seen.meta)
+
+
+def extent(seen: Observations) -> tuple[float | None, float | None]:
+    """When the first request outside the warm-up was due, and when the last piece of text of one came, in s."""
     asked = ~seen.warm_up
-    if not asked.any():
-        return 0.0, 0.0, True
-    begin = float(seen.due[asked].min())
-    if seen.meta.get("cut"):
-        return begin, max(begin, min(seen.meta["wall"], seen.meta.get("duration") or np.inf)), False
-    if seen.meta.get("stopped"):
-        return begin, max(begin, float(seen.meta["duration"])), False
     last = seen.last_text[asked]
-    return begin, max(begin, float(np.nanmax(last))) if not np.isnan(last).all() else begin, True
+    return (
+        float(seen.due[asked].min()) if asked.any() else None,
+        None if np.isnan(last).all() else float(np.nanmax(last)),
+    )
+
+
+def window_between(begin: float | None, last: float | None, meta: Mapping[str, Any]) -> tuple[float, float, bool]:
+    """`window` of a run with this `extent`."""
+    if begin is None:
+        return 0.0, 0.0, True
+    if meta.get("cut"):
+        return begin, max(begin, min(meta["wall"], meta.get("duration") or np.inf)), False
+    if meta.get("stopped"):
+        return begin, max(begin, float(meta["duration"])), False
+    return begin, begin if last is None else max(begin, last), True
 
 
 def errors_by_kind(seen: Observations) -> dict[str, int]:

@@ -28,7 +28,7 @@ FORMAT = 1
 
 _TIMES = ("due", "sent", "connected", "first_byte", "first_text", "last_text", "end")
 _COUNTS = ("ending", "status", "finish", "prompt_tokens", "completion_tokens", "cached_tokens", "text_bytes")
-_PIECES = {"piece_gaps": np.float32, "piece_tokens": np.uint16, "piece_bytes": np.uint16}
+PIECES = {"piece_gaps": np.float32, "piece_tokens": np.uint16, "piece_bytes": np.uint16}
 
 
 class Ending(IntEnum):
@@ -86,7 +86,7 @@ class Observations:
         kept = set(self.id[mask].tolist())
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, column in columns.items():
-            if name in _PIECES:
+            if name in PIECES:
                 columns[name] = column[pieces]
             elif isinstance(column, np.ndarray):
                 columns[name] = column[mask]
@@ -96,7 +96,7 @@ class Observations:
 
     def forget_pieces(self) -> None:
         """Let go of what was read of the pieces of a file, which is read again when it is wanted."""
-        for name in _PIECES:
+        for name in PIECES:
             mapped = getattr(self, name)
             if isinstance(mapped, np.memmap) and mapped._mmap is not None:  # type: ignore[attr-defined]
                 mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ class Observations:
         for name in _COUNTS:
             columns[name] = column(name, np.int32)
         columns["piece_counts"] = column("piece_counts", np.uint32)
-        for name, dtype in _PIECES.items():
+        for name, dtype in PIECES.items():
             columns[name] = column(name, dtype)
         columns |= {name: values[ids] for name, values in wanted.items()}
         texts = {key: text for part in parts for key, text in part["texts"]}
@@ -159,7 +159,7 @@ class Observations:
         pieces = int(self.piece_counts.sum(dtype=np.int64))
         for f in fields(self):
             column = getattr(self, f.name)
-            if isinstance(column, np.ndarray) and len(column) != (pieces if f.name in _PIECES else len(self.id)):
+            if isinstance(column, np.ndarray) and len(column) != (pieces if f.name in PIECES else len(self.id)):
                 raise ValueError(f"the column {f.name} has {len(column)} entries, which is not as many as the others")
 
 
@@ -169,8 +169,8 @@ def _read(path: Path) -> dict[str, Any]:
         spoken = json.loads(stored["meta"].tobytes())
         if spoken["format"] != FORMAT:
             raise ValueError(f"they are of format {spoken['format']}, and this Penstock reads {FORMAT}.")
-        columns: dict[str, Any] = {name: stored[name] for name in stored.files if name not in ("meta", *_PIECES)}
-        columns |= {name: _mapped(path, stored.zip, name) for name in _PIECES}
+        columns: dict[str, Any] = {name: stored[name] for name in stored.files if name not in ("meta", *PIECES)}
+        columns |= {name: _mapped(path, stored.zip, name) for name in PIECES}
     spoken_of = {name: {int(key): text for key, text in spoken[name].items()} for name in ("texts", "details")}
     return columns | spoken_of | {"meta": spoken["meta"]}
 
@@ -181,7 +181,7 @@ def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(entry) as stream:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        if dtype != _PIECES[name] or len(shape) != 1:
+        if dtype != PIECES[name] or len(shape) != 1:
             raise ValueError(f"the column {name} is of {dtype}, in {len(shape)} dimensions")
         if entry.compress_type != zipfile.ZIP_STORED or not shape[0]:
             return np.frombuffer(stream.read(), dtype)

@@ -58,7 +58,7 @@ class Progress:
 class _Feed:
     """Requests on their way into the generator, numbered, with what was wanted of each."""
 
-    def __init__(self, endpoint: Endpoint, requests: Iterator[Planned], duration: float | None) -> None:
+    def __init__(self, endpoint: Endpoint, requests: Iterator[Planned | None], duration: float | None) -> None:
         self._endpoint = endpoint
         self._requests = requests
         self._duration = duration
@@ -81,11 +81,15 @@ class _Feed:
         """The next requests, until so many or so long."""
         batch: list[tuple[int, int | None, bytes]] = []
         while count > 0 and nbytes > 0:
-            planned = next(self._requests, None)
-            past = planned is not None and self._duration is not None and (planned.due or 0.0) >= self._duration
-            if planned is None or past:
+            try:
+                planned = next(self._requests)
+            except StopIteration:
                 self.exhausted = True
-                self.stopped = past
+                break
+            if planned is None:
+                break
+            if self._duration is not None and (planned.due or 0.0) >= self._duration:
+                self.exhausted = self.stopped = True
                 break
             number, wire = self.encode(planned)
             due = None if planned.due is None else start_ns + int(planned.due * 1e9)
@@ -109,16 +113,21 @@ class _Feed:
 
 def offer(
     endpoint: Endpoint,
-    requests: Iterable[Planned],
+    requests: Iterable[Planned | None],
     manner: Manner,
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    start: Callable[[], int] | None = None,
 ) -> Observations:
     """Send `requests`, which come in order of due time, and note all that comes back.
 
-    KeyboardInterrupt ends the run at once: what was seen until then is returned, `meta["cut"]` is true, and requests
-    under way are counted as cut. A turn of a conversation is due when its thinking time is over; the time the feeder
-    needs to make it counts as latency of the client and shows in the schedule delay.
+    KeyboardInterrupt, also from `on_progress`, ends the run at once: what was seen until then is returned,
+    `meta["cut"]` is true, and requests under way are counted as cut. A turn of a conversation is due when its thinking
+    time is over; the time the feeder needs to make it counts as latency of the client and shows in the schedule delay.
+
+    Args:
+        requests: None among them says that no further one is there yet.
+        start: called when all is prepared; when the run starts, in ns of `time.monotonic_ns()`. None: at once.
 
     Raises:
         InvalidRequestError: the endpoint's API can't ask for what the workload wants.
@@ -131,8 +140,8 @@ def offer(
         keep_alive=manner.keep_alive, keep_text=_ALL_TEXT if feed.conversations else manner.keep_text,
         tls_name=endpoint.tls_name, tls_authorities=endpoint.authorities,
     )  # fmt: skip
-    start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
-    started = time.time() + _LEAD_S
+    start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9) if start is None else start()
+    started = time.time() + (start_ns - time.monotonic_ns()) / 1e9
     at_once = manner.slots or 0  # of a closed loop's requests, these are due when it starts
     generator.submit(
         [

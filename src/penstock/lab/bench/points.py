@@ -12,10 +12,10 @@ from penstock.lab.bench.arrivals import ClosedLoop, Gamma
 from penstock.lab.bench.bounds import what_bound
 from penstock.lab.bench.metrics import latencies, meets
 from penstock.lab.bench.observations import Ending
-from penstock.lab.bench.offer import Manner
+from penstock.lab.bench.offer import Manner, offer
 from penstock.lab.bench.run import for_repeat, measure
 from penstock.lab.bench.stability import judge, judge_closed, steady_share
-from penstock.lab.bench.sweep import Load, Point
+from penstock.lab.bench.tried import Load, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.lab.bench.observations import Observations
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.planned import Planned
+    from penstock.lab.bench.run import Offering
     from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.workloads.base import Workload
@@ -78,6 +79,7 @@ class Trials:
     burstiness: float = 1.0  # of arrivals; 1: Poisson
     manner: Manner = field(default_factory=Manner)
     scraper: Scraper | None = None
+    offering: Offering = offer
     on_progress: Callable[[Load, float, Progress], None] | None = None  # a load, for so many seconds
     _tried: list[Point] = field(default_factory=list)
     _checked: bool = False
@@ -97,6 +99,7 @@ class Trials:
         measured = measure(
             self.endpoint, workload, arrivals, manner, count=count, slo=self.slo, scraper=self.scraper,
             on_progress=None if told is None else lambda _repeat, progress: told(load, seconds, progress),
+            offering=self.offering,
         )  # fmt: skip
         run = measured.runs[0]
         response = (run.end - run.due)[run.ending == Ending.WHOLE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from penstock.lab.bench.arrivals import ClosedLoop, schedule
 from penstock.lab.bench.observations import Ending
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.workloads.base import Workload
+
+
+class Offering(Protocol):
+    """What sends requests and notes what comes back, as `offer` does."""
+
+    def __call__(
+        self,
+        endpoint: Endpoint,
+        requests: Iterable[Planned],
+        manner: Manner,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Observations:
+        """As `offer`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,6 +71,7 @@ def measure(
     slo: Slo | None = None,
     scraper: Scraper | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
+    offering: Offering = offer,
 ) -> Measured:
     """Offer `workload` as `arrivals` say, `repeats` times.
 
@@ -67,6 +82,7 @@ def measure(
         count: requests of each repeat, warm-up included; None: until `manner.duration` is over or they are used up.
         scraper: reads the server's own metrics beside; they go to `meta["server"]`.
         on_progress: called with the repeat's number and how far it is.
+        offering: who offers it: this process, or several (`spread`), which then judge their own parts.
 
     Ctrl-C ends it: the repeat under way is cut, no further one begins.
 
@@ -83,13 +99,15 @@ def measure(
         requests = schedule(mine.requests(), arrivals, mine.seed, count)
         told = None if on_progress is None else _bind(on_progress, repeat)
         try:
-            run = _offered(endpoint, requests, manner, scraper, told)
+            run = _offered(offering, endpoint, requests, manner, scraper, told)
         except KeyboardInterrupt:
             if not runs:
                 raise
             runs[-1].meta["cut"] = True
             break
-        run.meta.update(repeat=repeat, seed=mine.seed, invalid=list(judge(run)))
+        run.meta.update(repeat=repeat, seed=mine.seed)
+        if "invalid" not in run.meta:
+            run.meta["invalid"] = list(judge(run))
         runs.append(run)
         if run.meta["cut"]:
             break
@@ -99,6 +117,7 @@ def measure(
 
 
 def _offered(
+    offering: Offering,
     endpoint: Endpoint,
     requests: Iterable[Planned],
     manner: Manner,
@@ -106,10 +125,10 @@ def _offered(
     on_progress: Callable[[Progress], None] | None,
 ) -> Observations:
     if scraper is None:
-        return offer(endpoint, requests, manner, on_progress=on_progress)
+        return offering(endpoint, requests, manner, on_progress=on_progress)
     with scraper.window() as window:
-        run = offer(endpoint, requests, manner, on_progress=on_progress)
-    scraper.settle(window, int((run.ending == Ending.WHOLE).sum()))
+        run = offering(endpoint, requests, manner, on_progress=on_progress)
+    scraper.settle(window, run.meta.get("whole", int((run.ending == Ending.WHOLE).sum())))
     run.meta["server"] = window.describe(run.meta["started_monotonic"])
     return run
 

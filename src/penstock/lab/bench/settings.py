@@ -80,6 +80,9 @@ class BenchSettings(PenstockSettings):
     duration: float | None = setting(None, number(0, above=True))
     warm_up: int | None = setting(None, integer(0))
     repeats: int | None = setting(None, integer(1))
+    workers: int | None = setting(None, integer(1, 1000))
+    ray: str | None = setting(None, text)
+    raw: bool | None = setting(None, switch)
     slo: str | None = setting(None, text)
     metrics: str | None = setting(None, text)
     dcgm: str | None = setting(None, text)
@@ -100,6 +103,9 @@ class BenchSettings(PenstockSettings):
             raise ConfigError(f"{self.arrivals} arrivals have a burstiness of their own.", param="burstiness")
         if self.ramp_up is not None and any(getattr(self, name) is not None for name in ("rate", "ramp", "steps")):
             raise ConfigError("--ramp-up is of a closed loop; a rate that grows is a --ramp.", param="ramp_up")
+        for name in ("ray", "raw"):
+            if self.workers is None and getattr(self, name) is not None:
+                raise ConfigError(f"{_flag(name)} is of several --workers; say how many.", param=name)
         if self.arrivals == "gamma" and self.burstiness is None:
             raise ConfigError(
                 "Gamma arrivals need a --burstiness: 1 is Poisson, more comes in bursts.", param="arrivals"

@@ -93,7 +93,7 @@ def make_load(settings: BenchSettings) -> Load:
 
 def make_endpoint(settings: BenchSettings, workload: Workload) -> tuple[Endpoint, tuple[str, ...]]:
     """Found and probed, with what the probe had to say. What is said in turns can only be put to a chat."""
-    any_api = settings.api == "auto" and not _is_chat(workload)
+    any_api = settings.api == "auto" and not is_chat(workload)
     api = "completions" if any_api else "chat" if settings.api == "auto" else settings.api
     found = Endpoint.open(
         settings.url, api=api,  # type: ignore[arg-type]
@@ -105,7 +105,8 @@ def make_endpoint(settings: BenchSettings, workload: Workload) -> tuple[Endpoint
     return probed.endpoint, probed.notes
 
 
-def _is_chat(workload: Workload) -> bool:
+def is_chat(workload: Workload) -> bool:
+    """Whether what it asks can only be put to a chat: messages, or turns."""
     first = next(iter(workload.requests()), None)
     if first is None:
         return False

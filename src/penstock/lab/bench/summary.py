@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.core.record import CONFIDENCE, SAMPLES_KEPT, Interval, Metric, t_quantile
+from penstock.core.estimate import CONFIDENCE, t_quantile
+from penstock.core.record import SAMPLES_KEPT, Interval, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

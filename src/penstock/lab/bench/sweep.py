@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Literal
 from penstock.lab.bench.capacity import Evidence, limit_of
 from penstock.lab.bench.knee import crossing, knee
 from penstock.lab.bench.stability import Verdict
+from penstock.lab.bench.tried import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.lab.bench.bounds import Bound
     from penstock.lab.bench.capacity import Limit
-    from penstock.lab.bench.run import Measured
-    from penstock.lab.bench.stability import Stability
+    from penstock.lab.bench.tried import Point
 
 _GROWTH = 8  # of concurrency, looking for a first guess
 _OF_TOLERANCE = 0.5  # is the standard error that two saturated points are to have together
@@ -46,35 +45,6 @@ _INVALID_IN_TURN = 3
 _FEW = 8  # at once
 _KNEE_POINTS = 6  # at least: fewer may lie on a line by chance
 _AROUND = (1.6, 1.3, 1.15, 1.07, 1.03)  # times the knee
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Requests/s, or requests at once."""
-
-    value: float
-    closed: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Point:
-    """A load that was tried."""
-
-    load: Load
-    stability: Stability
-    share: tuple[float, float] | None = None  # of requests within the SLO, and its error; None: the client spoilt it
-    requests: int = 0  # that were due
-    response: float = 0.0  # s that an answer took, on average
-    invalid: tuple[str, ...] = ()  # why the client can't be believed: no latencies are quoted
-    disturbed: bool = False  # the client was so late that not even the verdict can be believed
-    cut: bool = False
-    measured: Measured | None = None
-    bound: Bound | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether its verdict counts."""
-        return not self.disturbed and not self.cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

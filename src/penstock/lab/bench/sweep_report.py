@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from penstock.core.record import Subject
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.bench.sweep import Point, Sweep
+    from penstock.lab.bench.sweep import Sweep
+    from penstock.lab.bench.tried import Point
     from penstock.lab.bench.workloads.base import Workload
 
 _QUOTED = (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"), ("tpot", "p99"))

@@ -9,6 +9,8 @@ quantile that is quoted is p99, so that is what the client may not distort:
   piece of text. Its p99 may be a quarter of the p99 gap between pieces, as the lag at a gap's two ends partly cancels.
 - **a stall** of the thread longer than a hundredth of the run touches more than one request in a hundred.
 - **CPU**: a thread that is busy over 90 % of the time has queues of its own.
+- **clocks** of several clients may be apart, and what one of them sends is that much early or late among the others':
+  a schedule delay, by a tenth of the run's p99 TTFT at most.
 - **the wall clock** may drift from the monotonic one by 0.1 %, twice what NTP slews; more means that it was set, or
   that the machine slept.
 
@@ -70,6 +72,22 @@ def judge(seen: Observations) -> tuple[str, ...]:
             f"The wall clock jumped by {drift:+.2f} s against the monotonic one: it was set, or the machine slept."
         )
     return tuple(reasons)
+
+
+def clocks_apart(seconds: float, ttft: float) -> str | None:
+    """Why several clients can't be believed to have kept the plan together; None if they can.
+
+    Args:
+        seconds: that two of their clocks may be apart.
+        ttft: p99 of the run, in s.
+    """
+    limit = max(_LEAST_DELAY_S, _SCHEDULE_SHARE * ttft)
+    if seconds <= limit:
+        return None
+    return (
+        f"The clients' clocks are only known to within {seconds * 1e3:.1f} ms, and {limit * 1e3:.1f} ms is a tenth of"
+        " the p99 TTFT."
+    )
 
 
 def _limit(times: NDArray[np.floating], share: float) -> float:

@@ -10,6 +10,7 @@ from penstock.core.errors import ConfigError, NotFoundError
 from penstock.lab.journal.entries import Metrics, write_whole
 from penstock.lab.journal.layout import SETTINGS, Day, Journal, topic_slug
 
+TEMPLATE_HYPOTHESIS = "What is believed, and why. If it is wrong, what else must be true?"
 TEMPLATE_RESULT = "What came. Each figure here must be in a Record: penstock journal add RECORD."
 TEMPLATE_LESSON = "- What the difference between prediction and result taught."
 TEMPLATE_TROUBLE = "- What went wrong on the way, and what would have shown it sooner."
@@ -20,7 +21,7 @@ Date: {date}
 
 ## Hypothesis
 
-What is believed, and why. If it is wrong, what else must be true?
+{hypothesis}
 
 ## Method
 
@@ -71,6 +72,7 @@ def begin(topic: str, given: Path | None = None, *, date: datetime.date | None =
         number=day.number,
         topic=title,
         date=date or datetime.datetime.now().astimezone().date(),
+        hypothesis=TEMPLATE_HYPOTHESIS,
         result=TEMPLATE_RESULT,
         lesson=TEMPLATE_LESSON,
         trouble=TEMPLATE_TROUBLE,
@@ -79,6 +81,14 @@ def begin(topic: str, given: Path | None = None, *, date: datetime.date | None =
     write_whole(day.folder / "TODO.md", f"# Left to do after day {day.number:03}\n")
     Metrics().save(day.metrics)
     return journal, day
+
+
+def has_result(day: Day) -> bool:
+    """Whether something was written where the template has its result."""
+    try:
+        return TEMPLATE_RESULT not in day.log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def renumber(journal: Journal, day: Day) -> Day:

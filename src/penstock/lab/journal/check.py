@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, RecordError
 from penstock.core.record import Record
-from penstock.lab.journal.begin import TEMPLATE_RESULT
+from penstock.lab.imports.figures import figures_of
+from penstock.lab.imports.physics import breaches
+from penstock.lab.journal.begin import has_result
+from penstock.lab.journal.compared import KEY, changed_since, checksum
 from penstock.lab.journal.entries import Metrics
 from penstock.lab.journal.evidence import Evidence, Exhibit, Problem
-from penstock.lab.journal.figures import figures_in
+from penstock.lab.journal.figures import figures_in, without_code
 from penstock.lab.journal.index import index
 from penstock.lab.journal.layout import INDEX
 from penstock.lab.journal.plots import drawn, plot_path
@@ -18,13 +21,13 @@ from penstock.lab.journal.regions import renewed
 from penstock.lab.journal.truth import Truth, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from penstock.lab.journal.layout import Day, Journal
 
 WEEK = 7  # days of the journal without lessons lifted, before a reminder
-_LINK = re.compile(r"\]\(([^)\s]+\.json)(?:#([\w.-]+))?\)")
+_LINK = re.compile(r"\]\((?![a-zA-Z][a-zA-Z0-9+.-]*:|/|#)([^)\s#]+)(?:#([^)\s]*))?[^)]*\)")  # within the checkout
 
 
 def check(journal: Journal) -> list[Problem]:
@@ -32,7 +35,7 @@ def check(journal: Journal) -> list[Problem]:
     evidence = Evidence(journal)
     everything = evidence.all
     evidence.verify()
-    found = [*evidence.problems, *_numbers(journal), *_missing(journal)]
+    found = [*evidence.problems, *_impossible(everything, journal), *_numbers(journal), *_missing(journal)]
     everywhere = Truth([each for each in everything if not each.record.flaws], journal)
     units = {metric.unit for each in everything for metric in each.record.metrics} - {"1"}
     own = {day.log.resolve(): day for day in journal.days}
@@ -47,6 +50,14 @@ def _by_place(problem: Problem) -> tuple[bool, str, int]:
     place, _, line = problem.where.rpartition(":")
     numbered = line.isdecimal()
     return problem.kind == "reminder", place if numbered else problem.where, int(line) if numbered else 0
+
+
+def _impossible(everything: Iterable[Exhibit], journal: Journal) -> Iterator[Problem]:
+    """Records whose figures break a law; those with flaws prove nothing anyway."""
+    for each in everything:
+        if not each.record.flaws:
+            for breach in breaches(figures_of(each.record)):
+                yield Problem(each.label(journal), f"It can't be true: {breach}", "record")
 
 
 def _page(page: Path, day: Day | None, evidence: Evidence, everywhere: Truth, units: set[str]) -> Iterator[Problem]:
@@ -85,23 +96,20 @@ def _sources(page: Path, text: str, day: Day | None, evidence: Evidence) -> tupl
     """The Records a page may quote: a day's own, and those it links. A topic that links none may quote all."""
     found = list(evidence.of_days.get(day, ())) if day else []
     problems = []
-    for match in _LINK.finditer(text):
-        if "://" in match[1]:
-            continue
-        path = (page.parent / match[1]).resolve()
-        name = match[2]
-        linked = [each for each in evidence.all if each.path.resolve() == path and (not name or each.name == name)]
-        if not linked and path.is_file() and not path.is_relative_to(evidence.journal.root):
-            try:
-                linked = [Exhibit(Record.load(path), path, path.stem)]
-            except PenstockError as error:
-                problems.append(
-                    Problem(_at(evidence.journal.shown(page), text, match.start()), error.message, "record")
-                )
-        if not linked and not path.is_file():
-            what = f"There is no {match[1]} that it links."
-            problems.append(Problem(_at(evidence.journal.shown(page), text, match.start()), what, "layout"))
-        found += linked
+    plain = without_code(text)
+    for match in _LINK.finditer(plain):
+        path, name = (page.parent / match[1]).resolve(), match[2]
+        where = _at(evidence.journal.shown(page), plain, match.start())
+        if not path.exists():
+            problems.append(Problem(where, f"There is no {match[1]} that it links.", "layout"))
+        elif path.suffix == ".json":
+            linked = [each for each in evidence.all if each.path.resolve() == path and (not name or each.name == name)]
+            if not linked and not path.is_relative_to(evidence.journal.root):
+                try:
+                    linked = [Exhibit(Record.load(path), path, path.stem)]
+                except PenstockError as error:
+                    problems.append(Problem(where, error.message, "record"))
+            found += linked
     return found, problems
 
 
@@ -143,6 +151,7 @@ def _stale(evidence: Evidence) -> Iterator[Problem]:
         except PenstockError as error:
             where, _, what = error.message.partition(": ")
             yield Problem(where, what, "stale")
+    yield from _compared(evidence)
     for plot in journal.settings.plot:
         path = plot_path(journal, plot)
         try:
@@ -150,6 +159,20 @@ def _stale(evidence: Evidence) -> Iterator[Problem]:
                 yield Problem(journal.shown(path), "It is out of date: penstock journal plot", "stale")
         except PenstockError as error:
             yield Problem(journal.shown(journal.root / "journal.toml"), error.message, "stale")
+
+
+def _compared(evidence: Evidence) -> Iterator[Problem]:
+    """Comparisons that were kept, of Records that have been taken again since."""
+    journal = evidence.journal
+    kept = [each for each in evidence.all if KEY in each.record.workload.parameters]
+    there = {each.label(journal): checksum(each.record) for each in evidence.all} if kept else {}
+    for exhibit in kept:
+        try:
+            for name in changed_since(exhibit.record, there):
+                what = f"{name}, which it compares, is another Record now: penstock journal compare --add"
+                yield Problem(exhibit.label(journal), what, "stale")
+        except RecordError as error:
+            yield Problem(exhibit.label(journal), error.message, "record")
 
 
 def _reminders(journal: Journal) -> Iterator[Problem]:
@@ -169,16 +192,8 @@ def _reminders(journal: Journal) -> Iterator[Problem]:
             "reminder",
         )
     for day in journal.days[:-1]:  # the newest is at work
-        if _untouched(day):
+        if day.log.is_file() and not has_result(day):
             yield Problem(journal.shown(day.log), "Its result is still to be written.", "reminder")
-
-
-def _untouched(day: Day) -> bool:
-    """Whether the template still stands where the result should."""
-    try:
-        return TEMPLATE_RESULT in day.log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _at(shown: str, text: str, position: int) -> str:

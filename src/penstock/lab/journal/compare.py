@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.core.errors import InvalidRequestError
-from penstock.core.record import SAMPLES_KEPT
-from penstock.lab.journal.fields import higher_is_better, metric_of, split_metric
+from penstock.lab.journal.fields import higher_is_better, metric_of
+from penstock.lab.journal.repeats import Repeats, are_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,8 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     changes: tuple[Change, ...]
-    warnings: tuple[str, ...]  # what else differs, and what could not be paired
+    warnings: tuple[str, ...]  # what else differs
+    sides: dict[str, tuple[list[Exhibit], list[Exhibit]]]  # both sides' Records of each workload
 
 
 def compare(
@@ -78,53 +79,22 @@ def compare(
     changes: list[Change] = []
     for name, (first, second) in groups.items():
         warnings += _differences(first[-1].record, second[-1].record)
+        single = len(first) == len(second) == 1
+        repeats = [Repeats(side[0]) for side in (first, second)] if single else []
         for metric in metrics or _common(first, second):
-            change = _change(name, metric, first, second, margin)
+            change = _change(name, metric, first, second, repeats, margin)
             if change is not None:
                 changes.append(change)
     if not changes:
         names = ", ".join(metrics) or "no metric above zero"
         raise InvalidRequestError(f"The sides can't be compared: both have {names} in no workload.", param="metric")
-    return Comparison(tuple(changes), tuple(dict.fromkeys(warnings)))
+    return Comparison(tuple(changes), tuple(dict.fromkeys(warnings)), groups)
 
 
 def workload_key(record: Record) -> str:
     """The same for Records that were made to do the same."""
     parameters = {name: value for name, value in record.workload.parameters.items() if name not in _VOLATILE}
     return msgspec.json.encode([record.workload.name, parameters], order="sorted").decode()
-
-
-def repeats_of(exhibit: Exhibit, metric: str) -> tuple[float, ...]:
-    """The metric repeat by repeat: its samples if they are repeats, or of each attached repeat what `metric` asks.
-
-    Nothing if neither is there.
-    """
-    found = metric_of(exhibit.record, metric)
-    if found is None:
-        return ()
-    if found[0].samples and are_repeats(exhibit.record, found[0].n):
-        return found[0].samples
-    files = [file.path for file in exhibit.record.files if file.path.endswith(".npz")]
-    name, statistic = split_metric(metric)
-    if len(files) < 2 or name not in ("ttft", "tpot", "e2e"):
-        return ()
-    import numpy as np
-
-    from penstock.lab.bench.metrics import latencies
-    from penstock.lab.bench.observations import Observations
-
-    values = []
-    for file in files:
-        try:
-            seen = getattr(latencies(Observations.load(exhibit.path.parent / file)), name)
-        except InvalidRequestError:  # changed since, which `check` tells
-            return ()
-        if not len(seen):
-            return ()
-        share = {"min": 0, "max": 100}.get(statistic) if statistic in ("min", "max") else None
-        percent = share if share is not None else float(statistic[1:]) if statistic != "mean" else None
-        values.append(float(np.mean(seen) if percent is None else np.percentile(seen, percent)))
-    return tuple(values)
 
 
 def _paired(a: Sequence[Exhibit], b: Sequence[Exhibit]) -> dict[str, tuple[list[Exhibit], list[Exhibit]]]:
@@ -135,10 +105,12 @@ def _paired(a: Sequence[Exhibit], b: Sequence[Exhibit]) -> dict[str, tuple[list[
     shared = [key for key in dict.fromkeys(keys) if key in keys[: len(a)] and key in keys[len(a) :]]
     if not shared:
         raise InvalidRequestError("The sides have no workload in common.", param="record")
-    groups = {}
+    groups: dict[str, tuple[list[Exhibit], list[Exhibit]]] = {}
     for key in shared:
         sides = [sorted((e for e in side if workload_key(e.record) == key), key=_created) for side in (a, b)]
-        groups[_short(sides[0][0].record)] = (sides[0], sides[1])
+        label = workload_label(sides[0][0].record)
+        alike = sum(each == label or each.startswith(f"{label} (") for each in groups)
+        groups[f"{label} ({alike + 1})" if alike else label] = (sides[0], sides[1])
     return groups
 
 
@@ -146,7 +118,7 @@ def _created(exhibit: Exhibit) -> Any:
     return exhibit.record.created
 
 
-def _short(record: Record) -> str:
+def workload_label(record: Record) -> str:
     """The workload's name, and what tells it from others of that name."""
     shown = [
         f"{k} {v}" for k, v in record.workload.parameters.items() if k in ("concurrency", "rate", "streams", "batch")
@@ -161,8 +133,14 @@ def _common(a: Sequence[Exhibit], b: Sequence[Exhibit]) -> list[str]:
 
 
 def _change(
-    workload: str, metric: str, first: Sequence[Exhibit], second: Sequence[Exhibit], margin: float
+    workload: str,
+    metric: str,
+    first: Sequence[Exhibit],
+    second: Sequence[Exhibit],
+    repeats: Sequence[Repeats],
+    margin: float,
 ) -> Change | None:
+    """None if a side hasn't the metric, or it isn't above zero. `repeats`: of sides that are one Record each."""
     from penstock.lab.statistics import Verdict, paired_ratio, unpaired_ratio, verdict
 
     found = [[metric_of(each.record, metric) for each in side] for side in (first, second)]
@@ -172,8 +150,8 @@ def _change(
     kind: Metric = sides[0][0][0]
     runs = [[value for _, value in side] for side in sides]
     what = "runs"
-    if len(first) == len(second) == 1:
-        runs = [list(repeats_of(side[0], metric)) for side in (first, second)]
+    if repeats:
+        runs = [list(side.of(metric)) for side in repeats]
         what = "repeats"
     ratios: tuple[float, ...] = ()
     ratio: Ratio | None = None
@@ -186,10 +164,12 @@ def _change(
         else:
             ratio = unpaired_ratio(runs[1], runs[0])
             basis = f"{len(runs[0])} and {len(runs[1])} {what}"
-    elif len(first) == len(second) == 1:
+    elif repeats:
         ratio = _of_means(first[0].record, second[0].record, metric)
         basis = basis if ratio is None else f"means of {sides[0][0][0].n} and {sides[1][0][0].n} repeats"
     a, b = (math.fsum(value for _, value in side) / len(side) for side in sides)
+    if basis.startswith("means"):
+        a, b = (side[0][0].mean for side in sides)
     if ratio is None:
         return Change(workload, metric, kind.unit, a, b, b / a, None, None, Verdict.INCONCLUSIVE, basis)
     better = higher_is_better(kind.name, kind.unit)
@@ -224,16 +204,9 @@ def _of_means(a: Record, b: Record, metric: str) -> Ratio | None:
     return Ratio(min(degrees) + 1, logs[1] - logs[0], math.sqrt(total), freedom, None)
 
 
-def are_repeats(record: Record, n: int) -> bool:
-    """Whether n samples are so many as the workload says it was repeated; of requests there are more."""
-    work = record.workload.parameters
-    counts = [value for name in ("repeats", "rounds") if isinstance(value := work.get(name), int)]
-    return 2 <= n <= SAMPLES_KEPT and (not counts or n in (*counts, math.prod(counts)))
-
-
 def _differences(a: Record, b: Record) -> list[str]:
     """What differs beside the figures, in words."""
-    found = []
+    found = ["Both sides are the same Record."] if a == b else []
     if a.machine.hardware() != b.machine.hardware():
         found.append("The machines differ, so a change may be theirs.")
     elif a.machine.kernel != b.machine.kernel:

@@ -43,6 +43,11 @@ class Problem:
         return f"{self.where}: {self.what}"
 
 
+def _of_it(error: RecordError, path: Path) -> str:
+    """What is wrong with a file, for a list that names it by itself."""
+    return error.message.replace(f"The record {path}", "It").replace(str(path), "It")
+
+
 def records_below(folder: Path) -> list[Exhibit]:
     """The Records of a folder outside any journal. Raises RecordError if a file is neither one nor attached to one."""
     found, failed = _read_all(sorted(folder.rglob("*.json")))
@@ -78,7 +83,9 @@ class Evidence:
         """The Records in the folder of Records. Other JSON there must be attached to one of them."""
         paths = (path for path in sorted(self.journal.benchmarks.rglob("*.json")) if not self._is_days(path))
         found, failed = _read_all(paths)
-        self.problems += [Problem(self.journal.shown(path), error.message, "record") for path, error in failed.items()]
+        self.problems += [
+            Problem(self.journal.shown(path), _of_it(error, path), "record") for path, error in failed.items()
+        ]
         return found
 
     @cached_property
@@ -107,7 +114,7 @@ class Evidence:
         try:
             entries = Metrics.load(day.metrics).records
         except RecordError as error:
-            self.problems.append(Problem(self.journal.shown(day.metrics), error.message, "record"))
+            self.problems.append(Problem(self.journal.shown(day.metrics), _of_it(error, day.metrics), "record"))
             return []
         found = []
         for entry in entries:

@@ -81,6 +81,11 @@ def figures_in(page: str, units: Iterable[str] = ()) -> list[Figure]:
     return found
 
 
+def without_code(page: str) -> str:
+    """As many lines, those of code blank, and code within lines too."""
+    return _CODE.sub(lambda m: _blank(m[0]), "\n".join(_blank_code(page)))
+
+
 def _checked_lines(page: str) -> list[tuple[int, str]]:
     """(number, text) of each line that may hold figures, blanked where it may not."""
     lines = _blank_code(page)

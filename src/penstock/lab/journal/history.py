@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import InvalidRequestError, RecordError
 from penstock.core.record import Record
 from penstock.lab.journal.chart import Chart, Line, Point
-from penstock.lab.journal.compare import are_repeats, workload_key
+from penstock.lab.journal.compare import workload_key, workload_label
 from penstock.lab.journal.fields import machine_name, metric_of, split_metric
+from penstock.lab.journal.repeats import are_repeats
 
 if TYPE_CHECKING:
     import datetime
@@ -83,7 +84,7 @@ def history(evidence: Evidence, metric: str, *, subject: str = "", workload: str
         found = metric_of(record, metric)
         if found is None or record.flaws or (subject and record.subject.name != subject):
             continue
-        if workload and workload not in (record.workload.name, _label(record)):
+        if workload and workload not in (record.workload.name, workload_label(record)):
             continue
         once = (record.created, record.subject.name, workload_key(record), found[1])
         if once not in seen:
@@ -166,16 +167,9 @@ def _trend(records: list[Record], metric: str, order: dict[str, int]) -> Trend:
     first, found = records[0], metric_of(records[0], metric)
     unit = found[0].unit if found else ""
     return Trend(
-        first.subject.name, _label(first), machine_name(first.machine), first.machine.hardware(), unit,
+        first.subject.name, workload_label(first), machine_name(first.machine), first.machine.hardware(), unit,
         tuple(moments), tuple(steps),
     )  # fmt: skip
-
-
-def _label(record: Record) -> str:
-    shown = [
-        f"{k} {v}" for k, v in record.workload.parameters.items() if k in ("concurrency", "rate", "streams", "batch")
-    ]
-    return ", ".join([record.workload.name, *shown])
 
 
 def _versions(evidence: Evidence) -> Iterable[Record]:

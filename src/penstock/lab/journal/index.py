@@ -7,12 +7,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import RecordError
+from penstock.lab.journal.begin import TEMPLATE_HYPOTHESIS, TEMPLATE_LESSON
 from penstock.lab.journal.entries import Metrics
 
 if TYPE_CHECKING:
     from penstock.lab.journal.evidence import Evidence
     from penstock.lab.journal.layout import Day, Journal
 
+_TEMPLATE = (TEMPLATE_HYPOTHESIS, TEMPLATE_LESSON)
 _HEAD = "<!-- Made by penstock journal index; what is written here by hand is lost. -->\n\n# Journal\n"
 
 
@@ -32,9 +34,8 @@ def days_and_topics(journal: Journal) -> list[str]:
         ]
         for day in days:
             sections = sections_of(day)
-            learned = first_sentence(sections.get("what i learned", "")) or first_sentence(
-                sections.get("hypothesis", "")
-            )
+            told = (sections.get(name, "") for name in ("what i learned", "hypothesis"))
+            learned = next((first_sentence(text) for text in told if text and text not in _TEMPLATE), "")
             records, promoted = _state(day)
             name = f"[{day.number:03} {day.topic}](days/{day.name}/LOG.md)"
             parts.append(f"| {name} | {date_of(day)} | {_cell(learned)} | {records} | {promoted} |")

@@ -131,7 +131,8 @@ class Journal:
         days = self.days
         bare = name.rstrip("/").rpartition("/")[2]
         number = int(match[1]) if (match := re.fullmatch(r"(?:day-)?(\d+)", bare)) else None
-        found = [day for day in days if number == day.number or bare in (day.name, day.topic)]
+        topic = topic_slug(bare) if re.search(r"[A-Za-z0-9]", bare) else bare
+        found = [day for day in days if number == day.number or bare == day.name or topic == day.topic]
         if len(found) > 1:
             raise InvalidRequestError(f"{name!r} may be {' or '.join(day.name for day in found)}.", param="day")
         if not found:
@@ -162,7 +163,7 @@ class Journal:
 
 def topic_slug(text: str) -> str:
     """ "Huge pages (again)" -> "huge-pages-again". Raises InvalidRequestError if nothing is left."""
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub("['’]", "", text.lower())).strip("-")[:60].strip("-")
     if not slug:
         raise InvalidRequestError(f"A topic needs letters or digits; got {text!r}.", param="topic")
     return slug

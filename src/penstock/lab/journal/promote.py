@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import posixpath
 import re
 import shutil
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.core.errors import RecordError
+from penstock.core.errors import InvalidRequestError, RecordError
 from penstock.core.record import Attachment
-from penstock.lab.journal.begin import TEMPLATE_LESSON, TEMPLATE_TROUBLE
+from penstock.lab.journal.begin import TEMPLATE_LESSON, TEMPLATE_TROUBLE, has_result
 from penstock.lab.journal.entries import Entry, Metrics, record_of, write_whole
 from penstock.lab.journal.index import sections_of
 from penstock.lab.journal.layout import topic_slug
@@ -38,8 +40,12 @@ class Promoted:
 def promote(journal: Journal, day: Day, topic: str = "") -> Promoted:
     """Lift a day. Done twice it changes nothing the second time; a lesson edited in its topic stays as edited.
 
-    Raises RecordError if the day's Records can't be read, or something can't be written.
+    Raises InvalidRequestError if nothing is written of the day yet; RecordError if its Records can't be read, or
+    something can't be written.
     """
+    if not has_result(day):
+        what = "Its result is still to be written." if day.log.is_file() else "It has no LOG.md."
+        raise InvalidRequestError(f"{day.name} can't be promoted: {what}", param="day")
     metrics = Metrics.load(day.metrics)
     slug = topic_slug(topic or day.topic)
     folder = journal.root / "topics" / slug
@@ -63,6 +69,19 @@ def promote(journal: Journal, day: Day, topic: str = "") -> Promoted:
     msgspec.structs.replace(metrics, promoted=today, records=tuple(entries)).save(day.metrics)
     shutil.rmtree(day.folder / "files", ignore_errors=True)
     return Promoted(day.name, slug, tuple(records), tuple(page for page in pages if page))
+
+
+def waiting(journal: Journal) -> list[Day]:
+    """Days with a result that haven't been promoted, or have been given Records since.
+
+    Raises RecordError if a day's Records can't be read.
+    """
+    found = []
+    for day in journal.days:
+        metrics = Metrics.load(day.metrics)
+        if has_result(day) and (metrics.promoted is None or any(entry.promoted is None for entry in metrics.records)):
+            found.append(day)
+    return found
 
 
 def _lifted(journal: Journal, day: Day, entry: Entry) -> tuple[Entry, Path]:
@@ -121,8 +140,11 @@ def _relative(journal: Journal, page: Path, record: str) -> str:
 
 
 def _relinked(text: str, day: Day) -> str:
-    """Links that were relative to the day's folder, from a topic's."""
-    return re.sub(r"\]\((?![a-z]+:|/|#)([^)\s]+)", lambda m: f"](../../days/{day.name}/{m[1]}", text)
+    """Links that were relative to the day's folder, from a topic's: both are two folders below the journal's."""
+    days = PurePosixPath("days", day.name)
+    return re.sub(
+        r"\]\((?![a-z]+:|/|#)([^)\s]+)", lambda m: f"](../../{posixpath.normpath((days / m[1]).as_posix())}", text
+    )
 
 
 def _examples(journal: Journal, day: Day, folder: Path) -> list[str]:

@@ -61,7 +61,10 @@ def write(journal: Journal, out: Path) -> int:
         raise InvalidRequestError(f"{out} holds something that isn't a journal's site.", param="out")
     evidence = Evidence(journal)
     site = _Site(journal)
-    for path in [*(day.log for day in journal.days), *(p for t in journal.topics for p in sorted(t.rglob("*.md")))]:
+    for path in [
+        *(day.log for day in journal.days if day.log.is_file()),
+        *(p for t in journal.topics for p in sorted(t.rglob("*.md"))),
+    ]:
         _prose(site, path)
     for exhibit in evidence.all:
         _record(site, exhibit)
@@ -117,9 +120,14 @@ def _front(site: _Site, evidence: Evidence) -> None:
         sections.append(Section("Records", (_record_table(journal, evidence.all),)))
     document = Document(
         title=f"Journal of {journal.root.parent.name or 'a laboratory'}", kind="Journal",
-        lead=(Prose(text),) if text else (), sections=tuple(sections),
+        lead=(Prose(_unbroken_dates(text)),) if text else (), sections=tuple(sections),
     )  # fmt: skip
     site.add("index.html", document, text, journal.root / "JOURNAL_INDEX.md")
+
+
+def _unbroken_dates(text: str) -> str:
+    """With hyphens at which narrow columns break no line; links, which have no dates, stay."""
+    return re.sub(r"\b(\d{4})-(\d\d)-(\d\d)\b", "\\1\u2011\\2\u2011\\3", text)
 
 
 def _record_table(journal: Journal, exhibits: list[Exhibit]) -> Table:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from penstock.lab.pages.plots import Tone
 
 VerdictWord = Literal["faster", "slower", "equivalent", "inconclusive"]
-_TONES: dict[str, Tone] = {"faster": "good", "slower": "bad", "equivalent": "plain", "inconclusive": "soft"}
+VERDICT_TONES: dict[str, Tone] = {"faster": "good", "slower": "bad", "equivalent": "plain", "inconclusive": "soft"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ def _ratio_table(compared: ComparePage) -> Table:
             f"{ratio.engine} / {ratio.baseline}",
             words(ratio.figure),
             ratio.ratio.cell(),
-            Cell(ratio.verdict, tone=_TONES[ratio.verdict], badge=True),
+            Cell(ratio.verdict, tone=VERDICT_TONES[ratio.verdict], badge=True),
             Cell(str(len(ratio.pairs)), sort=len(ratio.pairs)),
         )
         for ratio in compared.ratios

@@ -58,6 +58,9 @@ def of_record(record: Record, folder: Path, slo: Slo | None, title: str) -> RunP
         except (RecordError, InvalidRequestError) as error:
             notes.append(f"What was seen of each request is not drawn: {error.message}")
             runs = []
+    if any(not run.meta.get("spread", {"columns": True})["columns"] for run in runs):
+        notes.append("What was seen of each request is not drawn: its columns stayed with the workers.")
+        runs = []
     return RunPage(
         title=title, metrics=record.metrics, runs=runs, flaws=record.flaws, slo=slo or _slo_of(record), record=record,
         notes=notes,

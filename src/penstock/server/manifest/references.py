@@ -11,6 +11,7 @@ _OPENAI = "https://developers.openai.com/api/reference/resources/"
 _VLLM = "https://docs.vllm.ai/en/stable/serving/online_serving/"
 
 VLLM_LORA = "https://docs.vllm.ai/en/stable/features/lora/"
+VLLM_RESPONSES = _VLLM + "openai_compatible_server/#responses-api"
 PENSTOCK = "serving.md#watching-it"  # endpoints of our own; beside the page that is made from the manifest
 
 

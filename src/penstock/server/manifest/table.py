@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.server.manifest import batches, messages, responses
+from penstock.server.manifest import batches, messages, response_parts, responses
 from penstock.server.manifest.adapters import LOAD_ADAPTER, UNLOAD_ADAPTER
 from penstock.server.manifest.api import Api
 from penstock.server.manifest.field import LLAMA_CPP, OLLAMA, OURS, VLLM, supported
@@ -80,7 +80,7 @@ PARTS = (
     *COMPLETION_PARTS,
     *READING_PARTS,
     *OTHER_PARTS,
-    *responses.PARTS,
+    *response_parts.PARTS,
     *messages.PARTS,
     *batches.PARTS,
 )

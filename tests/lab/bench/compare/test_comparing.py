@@ -12,9 +12,10 @@ import pytest
 from penstock.core.errors import EngineDeadError, InvalidRequestError
 from penstock.core.record import Record
 from penstock.lab.bench.arrivals import ClosedLoop
-from penstock.lab.bench.compare.judging import Gate, Outcome, cost, outcome
+from penstock.lab.bench.compare.judging import cost
 from penstock.lab.bench.compare.keeping import Kept
-from penstock.lab.bench.compare.running import Comparison, Told, compare
+from penstock.lab.bench.compare.outcome import Gate, Outcome, outcome
+from penstock.lab.bench.compare.running import Told, compare
 from penstock.lab.bench.compare.settings import read
 from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.engines import Common, Place
@@ -28,6 +29,8 @@ from penstock.lab.statistics import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from penstock.lab.bench.compare.comparison import Comparison
 
 
 @pytest.fixture(autouse=True)

@@ -49,14 +49,16 @@ class Layer:
 class Decoder:
     """Computes hidden states and logits; holds the weights and nothing of a request."""
 
-    def __init__(self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
-        reader = _Reader(weights, spec.rms_norm_eps, dtype, device)
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device, *, packs: bool = True
+    ) -> None:
+        reader = _Reader(weights, spec.rms_norm_eps, dtype, device, packs=packs)
         self._spec = spec
         self._rotated = spec.n_heads + spec.n_kv_heads
         self._layers = [_read_layer(reader, spec, i) for i in range(spec.n_layers)]
         self._embed = reader.tensor("embed.weight")
         self._final_norm = reader.norm("final_norm.weight")
-        self._head = make_linear(self._embed if spec.tied_embeddings else reader.tensor("head.weight"))
+        self._head = make_linear(self._embed if spec.tied_embeddings else reader.tensor("head.weight"), packs=packs)
 
     @property
     def nbytes(self) -> int:
@@ -120,11 +122,12 @@ def _add(
 class _Reader:
     """Reads tensors one by one, each float32 copy dropped before the next is made."""
 
-    def __init__(self, weights: Weights, eps: float, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, weights: Weights, eps: float, dtype: torch.dtype, device: torch.device, *, packs: bool) -> None:
         self._weights = weights
         self._eps = eps
         self._dtype = dtype
         self._device = device
+        self._packs = packs
 
     def norm(self, name: str, dtype: torch.dtype | None = None) -> RMSNorm:
         """A norm, whose result is of the model's dtype or this; its weights stay in float32 like what they multiply."""
@@ -136,6 +139,10 @@ class _Reader:
         parts = [torch.from_numpy(self._weights.read(name)).to(self._dtype) for name in names]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self._device)
 
+    def linear(self, *names: str, bias: Tensor | None = None) -> Linear:
+        """The product with the named tensors, joined along their outputs."""
+        return make_linear(self.tensor(*names), bias, packs=self._packs)
+
 
 def _read_layer(reader: _Reader, spec: ModelSpec, i: int) -> Layer:
     at = f"layers.{i}."
@@ -144,14 +151,14 @@ def _read_layer(reader: _Reader, spec: ModelSpec, i: int) -> Layer:
     return Layer(
         kind=spec.windows.index(spec.window(i)),
         attn_norm=reader.norm(f"{at}attn_norm.weight"),
-        qkv=make_linear(reader.tensor(*(f"{at}{n}.weight" for n in joined)), bias),
+        qkv=reader.linear(*(f"{at}{n}.weight" for n in joined), bias=bias),
         qk_norm=_read_qk_norm(reader, spec, at) if spec.qk_norm else None,
-        o=make_linear(reader.tensor(f"{at}o.weight")),
+        o=reader.linear(f"{at}o.weight"),
         attn_post_norm=reader.norm(f"{at}attn_post_norm.weight", torch.float32) if spec.post_norms else None,
         mlp_norm=reader.norm(f"{at}mlp_norm.weight"),
-        gate=make_linear(reader.tensor(f"{at}gate.weight")),
-        up=make_linear(reader.tensor(f"{at}up.weight")),
-        down=make_linear(reader.tensor(f"{at}down.weight")),
+        gate=reader.linear(f"{at}gate.weight"),
+        up=reader.linear(f"{at}up.weight"),
+        down=reader.linear(f"{at}down.weight"),
         mlp_post_norm=reader.norm(f"{at}mlp_post_norm.weight", torch.float32) if spec.post_norms else None,
     )
 

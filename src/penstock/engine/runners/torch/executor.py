@@ -16,6 +16,7 @@ from penstock.engine.runners.torch.logprobs import prompt_logprobs
 from penstock.engine.runners.torch.lora import LoraBank
 from penstock.engine.runners.torch.plan import Planner
 from penstock.engine.runners.torch.sampler import sample
+from penstock.engine.runners.torch.variant import PLAIN, Variant
 from penstock.engine.types import PositionLogprobs, Sampled, SequenceOutput
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class StepExecutor:
         bank: the adapters that sequences may ask for.
 
     Args:
-        graphs: run steps of decodes alone in fixed shapes, captured as graphs where the device can.
+        variant: as it is, steps of decodes alone run in fixed shapes, captured as graphs, where the device can.
     """
 
     def __init__(
@@ -48,8 +49,7 @@ class StepExecutor:
         cache: KVCache,
         dtype: torch.dtype,
         device: torch.device,
-        *,
-        graphs: bool,
+        variant: Variant = PLAIN,
     ) -> None:
         self._spec = spec
         self._decoder = decoder
@@ -58,9 +58,15 @@ class StepExecutor:
         self._limits = Limits(spec.vocab_size, rotary.length, cache.num_blocks, cache.block_size)
         attention = Attention(spec, cache, device)
         self.bank = LoraBank(spec, dtype, device)
-        self._compute = partial(decoder.forward, rotary=rotary, attention=attention, bank=self.bank)
+        compute = partial(decoder.forward, rotary=rotary, attention=attention, bank=self.bank)
+        self._compute = compute if variant.compiler is None else variant.compiler(compute)
         self._planner = Planner(cache, spec.windows, dtype, device)
-        self._graphs = DecodeGraphs(self._compute, self._planner, cache, self.bank, dtype, device) if graphs else None
+        captures = variant.graphs == "auto" and device.type == "cuda"
+        self._graphs = (
+            DecodeGraphs(self._compute, self._planner, cache, self.bank, dtype, device, captures=captures)
+            if captures or variant.graphs == "padded"
+            else None
+        )
 
     def run(self, sequences: Sequence[SequenceStep]) -> list[SequenceOutput]:
         """One output for each sequence, in order."""

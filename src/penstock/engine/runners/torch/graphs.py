@@ -27,10 +27,9 @@ class DecodeGraphs:
     """Runs steps in which every sequence computes one token, padded up to a power of two of sequences and of
     blocks, so that few shapes exist. A shape is captured when first met.
 
-    Without CUDA the same padded step runs eagerly, which is how its logic is tested.
-
     Args:
         forward: computes hidden states [rows, hidden] from a plan, by operations a graph can hold.
+        captures: else the padded step is computed as any other.
     """
 
     def __init__(
@@ -41,6 +40,8 @@ class DecodeGraphs:
         bank: LoraBank,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        captures: bool,
     ) -> None:
         self._forward = forward
         self._planner = planner
@@ -49,6 +50,7 @@ class DecodeGraphs:
         self._layout = bank.layout
         self._dtype = dtype
         self._device = device
+        self._captures = captures
         self._steps: dict[tuple[int, ...], _StaticStep] = {}
         self._pool: Any = None
 
@@ -86,7 +88,7 @@ class DecodeGraphs:
         plan = StepPlan(integers(rows), integers(rows), integers(rows), attention, (), adapted)
         step = _StaticStep(plan, widths, torch.empty(0), None)
         self._fill(step, ())
-        if self._device.type == "cuda":
+        if self._captures:
             self._capture(step)
         return step
 
@@ -127,7 +129,7 @@ class DecodeGraphs:
 
 @dataclass(slots=True)
 class _StaticStep:
-    """One shape's tensors, at addresses that never change, and its graph (None where there is no CUDA)."""
+    """One shape's tensors, at addresses that never change, and its graph (None if it isn't captured)."""
 
     plan: StepPlan
     widths: tuple[int, ...]  # blocks of a sequence, for each window

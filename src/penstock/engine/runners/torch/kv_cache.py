@@ -21,23 +21,40 @@ class KVCache:
 
     One block more than asked for, `spare_block`, fills up block tables: no sequence owns it, and what padded
     rows write goes there.
+
+    Args:
+        apart: give each layer memory of its own. Of one memory that several names are written through, a compiler
+            has to make one value again after each write.
     """
 
     def __init__(
-        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        spec: ModelSpec,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        apart: bool = False,
     ) -> None:
         self.num_blocks = num_blocks
         self.spare_block = num_blocks
         self.block_size = block_size
         self._heads = (2, spec.n_kv_heads, spec.head_dim)
-        width = 2 * spec.n_kv_heads * spec.head_dim
-        blocks = _zeros((spec.n_layers, num_blocks + 1, block_size * width), dtype, device)
-        self._blocks = blocks.unbind(0)
-        self._slots = blocks.view(spec.n_layers, (num_blocks + 1) * block_size, width).unbind(0)
+        self._width = 2 * spec.n_kv_heads * spec.head_dim
+        shape = num_blocks + 1, block_size * self._width
+        if apart:
+            self._blocks = tuple(_zeros(shape, dtype, device) for _ in range(spec.n_layers))
+        else:
+            self._blocks = _zeros((spec.n_layers, *shape), dtype, device).unbind(0)
+        self._slots = tuple(layer.view(-1, self._width) for layer in self._blocks)
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store keys_values [rows, 2 * n_kv_heads * head_dim] at slots [rows] (block * block_size + offset)."""
-        self._slots[layer].index_copy_(0, slots, keys_values)
+        if torch.compiler.is_compiling():  # to which both would be tensors of their own
+            self._blocks[layer].view(-1, self._width).index_copy_(0, slots, keys_values)
+        else:
+            self._slots[layer].index_copy_(0, slots, keys_values)
 
     def read(self, layer: int, blocks: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
         """Gather blocks [sequences * n], n for each; K, V, each [sequences, n_kv_heads, n * block_size, head_dim]."""

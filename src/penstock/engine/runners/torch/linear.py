@@ -43,9 +43,13 @@ class Linear(Protocol):
     def nbytes(self) -> int: ...
 
 
-def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The right product for where `weight` [out, in] lives. The caller drops its own reference to `weight`."""
-    if weight.device.type == "cpu" and _has_onednn():
+def make_linear(weight: Tensor, bias: Tensor | None = None, *, packs: bool = True) -> Linear:
+    """The right product for where `weight` [out, in] lives. The caller drops its own reference to `weight`.
+
+    Args:
+        packs: reorder weights where that is faster; not for a compiler, which has to see what is multiplied.
+    """
+    if packs and weight.device.type == "cpu" and _has_onednn():
         return PackedLinear(weight, bias)
     return PlainLinear(weight, bias)
 

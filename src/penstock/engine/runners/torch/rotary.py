@@ -45,4 +45,7 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     rows, heads, dim = x.shape
     # Of two halves, rolling by one is swapping them, and cheaper than flip.
     swapped = x.view(rows, heads, 2, dim // 2).roll(1, 2).view(rows, heads, dim)
-    torch.addcmul(x * cos, swapped, sin, out=x)
+    if torch.compiler.is_compiling():  # which takes no strided `out`, and makes one kernel of this all the same
+        x.copy_(torch.addcmul(x * cos, swapped, sin))
+    else:
+        torch.addcmul(x * cos, swapped, sin, out=x)

@@ -17,6 +17,7 @@ from penstock.engine.runners.torch.device import choose_placement, kv_budget
 from penstock.engine.runners.torch.executor import StepExecutor
 from penstock.engine.runners.torch.kv_cache import KVCache
 from penstock.engine.runners.torch.rotary import Rotary
+from penstock.engine.runners.torch.variant import PLAIN, Variant
 from penstock.engine.types import SampleSpec, SamplingParams, SequenceStep, StepOutput
 from penstock.models.load import load
 
@@ -45,8 +46,9 @@ class TorchRunner:
     be pinned.
     """
 
-    def __init__(self, config: RunnerConfig) -> None:
+    def __init__(self, config: RunnerConfig, variant: Variant = PLAIN) -> None:
         self._config = config
+        self._variant = variant
         self._placement = choose_placement(config)
         computed = str(self._placement.dtype).removeprefix("torch.")
         if config.kv_cache_dtype not in {"auto", computed}:
@@ -75,7 +77,7 @@ class TorchRunner:
         dtype, device = self._placement.dtype, self._placement.device
         spec, weights = load(Path(self._config.model_path))
         with weights, torch.inference_mode():
-            decoder = Decoder(spec, weights, dtype, device)
+            decoder = Decoder(spec, weights, dtype, device, packs=self._variant.compiler is None)
             rotary = Rotary(spec, self._config.max_model_len, dtype, device)
         keep_freed_memory()
         self._model = _Model(spec, decoder, rotary)
@@ -105,10 +107,10 @@ class TorchRunner:
     def allocate(self, num_blocks: int) -> None:
         model, dtype, device = self._loaded(), self._placement.dtype, self._placement.device
         with torch.inference_mode():
-            cache = KVCache(model.spec, num_blocks, self._config.block_size, dtype, device)
-            graphs = device.type == "cuda"
-            executor = StepExecutor(model.spec, model.decoder, model.rotary, cache, dtype, device, graphs=graphs)
-            for tokens in (self._config.block_size, 1):  # the first products of a shape cost more than the next
+            compiled = self._variant.compiler is not None
+            cache = KVCache(model.spec, num_blocks, self._config.block_size, dtype, device, apart=compiled)
+            executor = StepExecutor(model.spec, model.decoder, model.rotary, cache, dtype, device, self._variant)
+            for tokens in () if compiled else (self._config.block_size, 1):  # the first products of a shape cost more
                 executor.run([_warm_up_step(min(tokens, self._config.max_model_len))])
         self._executor = executor
 

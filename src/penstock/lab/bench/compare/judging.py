@@ -1,27 +1,20 @@
-"""From runs to figures, ratios and an outcome."""
+"""From runs to figures, and from figures to ratios."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from penstock.core.errors import InvalidRequestError
-from penstock.core.suggest import did_you_mean
-from penstock.lab import exits
 from penstock.lab.bench.metrics import latencies, totals
-from penstock.lab.statistics import Verdict, paired_ratio, verdict
+from penstock.lab.bench.records import metrics_of
+from penstock.lab.statistics import paired_ratio, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from penstock.lab.bench.compare.running import Comparison, Slot
     from penstock.lab.bench.observations import Observations
     from penstock.lab.bench.slo import Slo
-    from penstock.lab.statistics import Ratio
+    from penstock.lab.statistics import Ratio, Verdict
 
 MOST_ERRORS = 0.01  # share of a run's requests that may fail; of those that fail nothing is known, and they cost less
 
@@ -35,50 +28,23 @@ FIGURES: Mapping[str, tuple[str, bool]] = {
     "ttft p95": ("s", False),
     "tpot mean": ("s", False),
     "tpot p95": ("s", False),
+    "itl mean": ("s", False),
+    "itl p99": ("s", False),
     "e2e mean": ("s", False),
     "e2e p95": ("s", False),
 }
 
 
-class Outcome(StrEnum):
-    """Of a comparison, for CI."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """One run of one contender."""
 
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-    @property
-    def exit_code(self) -> int:
-        return {"pass": 0, "fail": exits.FAILED, "inconclusive": exits.INCONCLUSIVE, "invalid": exits.INVALID}[self]
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Fails a comparison in which any contender's figure is `word`, beside the baseline."""
-
-    figure: str
-    word: Verdict
-
-    @classmethod
-    def parse(cls, text: str) -> Gate:
-        """ "ttft p95 slower". Raises InvalidRequestError."""
-        figure, _, word = " ".join(text.split()).rpartition(" ")
-        if word not in list(Verdict):
-            raise InvalidRequestError(
-                f"{text!r} is no gate: write a figure and faster, slower, equivalent or inconclusive, as in"
-                ' "ttft p95 slower".',
-                param="fail_if",
-            )
-        if figure not in FIGURES:
-            raise InvalidRequestError(
-                f"There is no figure {figure!r}.{did_you_mean(figure, list(FIGURES))} There are {', '.join(FIGURES)}.",
-                param="fail_if",
-            )
-        return cls(figure, Verdict(word))
-
-    def __str__(self) -> str:
-        return f"{self.figure} {self.word}"
+    round: int
+    place: int  # counted over the whole comparison
+    name: str
+    run: Observations
+    figures: dict[str, float]
+    reasons: tuple[str, ...]  # why it can't be believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +60,17 @@ class Compared:
 
 
 def figures_of(run: Observations, slo: Slo | None) -> dict[str, float]:
-    """Of one run; only those that are over zero."""
-    found = latencies(run)
-    sums = totals(run, found, slo)
-    values = {
-        "output_throughput": sums.output_throughput,
-        "request_throughput": sums.request_throughput,
-        "goodput": sums.goodput,
-    }
-    tpot = found.tpot[~np.isnan(found.tpot)]
-    for name, samples in (("ttft", found.ttft), ("tpot", tpot), ("e2e", found.e2e)):
-        if len(samples):
-            values[f"{name} mean"] = float(samples.mean())
-            values |= {f"{name} p{p}": float(np.percentile(samples, p)) for p in (50, 95)}
-    return {name: value for name in FIGURES if (value := values.get(name)) and math.isfinite(value)}
+    """Of one run, as its Record would have them; only those that are over zero.
+
+    Inter-token latency is of all tokens of the run: a request's own mean is its TPOT, and says nothing of long gaps.
+    """
+    there = {metric.name: metric for metric in metrics_of([run], slo)}
+    values = {}
+    for figure in FIGURES:
+        name, _, statistic = figure.partition(" ")
+        if name in there and (value := getattr(there[name], statistic or "mean")) > 0:
+            values[figure] = float(value)
+    return values
 
 
 def reasons_against(run: Observations, slo: Slo | None) -> tuple[str, ...]:
@@ -145,27 +108,6 @@ def compared(slots: Sequence[Slot], names: Sequence[str], baseline: str, margin:
             said = verdict(ratio, higher_is_better=higher, margin=margin)
             result.append(Compared(name, baseline, figure, ratio, said, each))
     return result
-
-
-def outcome(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Outcome, tuple[str, ...]]:
-    """What CI is told, and why: invalid before fail before inconclusive before pass."""
-    if against := comparison.invalid:
-        return Outcome.INVALID, against
-    failed, unsure = [], []
-    for gate in gates:
-        for each in comparison.compared:
-            if each.figure != gate.figure:
-                continue
-            sentence = f"{each.name} is {each.verdict} in {each.figure} beside {each.baseline}"
-            if each.verdict is gate.word:
-                failed.append(f"{sentence}, which --fail-if forbids.")
-            elif each.verdict is Verdict.INCONCLUSIVE:
-                unsure.append(f"{sentence}: more --rounds may tell.")
-        if not any(each.figure == gate.figure for each in comparison.compared):
-            unsure.append(f"There is no {gate.figure} to judge by.")
-    if failed:
-        return Outcome.FAIL, tuple(failed)
-    return (Outcome.INCONCLUSIVE, tuple(unsure)) if unsure else (Outcome.PASS, ())
 
 
 def cost(throughput: float, price_per_hour: float) -> float:

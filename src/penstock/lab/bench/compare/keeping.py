@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.core.record import Record
-    from penstock.lab.bench.compare.judging import Outcome
-    from penstock.lab.bench.compare.running import Comparison, Side
+    from penstock.lab.bench.compare.comparison import Comparison, Side
+    from penstock.lab.bench.compare.outcome import Outcome
     from penstock.lab.bench.compare.settings import Asked
     from penstock.lab.bench.compare.tokens import Counted
     from penstock.lab.bench.counts import Encoding

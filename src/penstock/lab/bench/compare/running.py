@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError
 from penstock.lab.bench.arrivals import ClosedLoop
-from penstock.lab.bench.compare.judging import compared, figures_of, reasons_against
+from penstock.lab.bench.compare.comparison import Comparison, Side
+from penstock.lab.bench.compare.judging import Slot, figures_of, reasons_against
 from penstock.lab.bench.compare.order import order_of
 from penstock.lab.bench.offer import Manner, offer
 from penstock.lab.bench.run import for_repeat, measure
@@ -18,75 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from penstock.lab.bench.compare.contenders import Contender
-    from penstock.lab.bench.compare.judging import Compared
     from penstock.lab.bench.endpoint import Endpoint
     from penstock.lab.bench.engines import Common, Place
     from penstock.lab.bench.engines.model import ModelForms
-    from penstock.lab.bench.engines.running import Up
-    from penstock.lab.bench.observations import Observations
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.run import Measured
     from penstock.lab.bench.setup import Load
-    from penstock.lab.statistics import Verdict
 
 _WARM_UP_SEED = 1_000_000  # of requests that no run will ask again
 _WARM_UP_AT_ONCE = 8
 _TRIES = 2  # of a run whose client was late or short of CPU
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Slot:
-    """One run of one contender."""
-
-    round: int
-    place: int  # counted over the whole comparison
-    name: str
-    run: Observations
-    figures: dict[str, float]
-    reasons: tuple[str, ...]  # why it can't be believed
-
-
-@dataclass(slots=True, eq=False)
-class Side:
-    """All that is known of one contender."""
-
-    contender: Contender
-    up: Up | None = None  # as it was last
-    ready_s: list[float] = field(default_factory=list)
-    measured: list[Measured] = field(default_factory=list)
-    failed: str = ""  # why it didn't come up, or ended
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Comparison:
-    """What came of it."""
-
-    sides: dict[str, Side]  # by name, in the order given; the first is the baseline
-    load: Load
-    margin: float
-    slots: list[Slot]
-    cut: bool
-
-    @property
-    def baseline(self) -> str:
-        return next(iter(self.sides))
-
-    @property
-    def compared(self) -> list[Compared]:
-        return compared(self.slots, list(self.sides), self.baseline, self.margin)
-
-    def verdict(self, name: str, figure: str) -> Verdict | None:
-        """Of one contender beside the baseline; None if that wasn't measured."""
-        return next((each.verdict for each in self.compared if (each.name, each.figure) == (name, figure)), None)
-
-    @property
-    def invalid(self) -> tuple[str, ...]:
-        """Why it can't be believed; empty if it can."""
-        said = [f"{name}: {side.failed}" for name, side in self.sides.items() if side.failed]
-        said += [f"{slot.name}, round {slot.round + 1}: {reason}" for slot in self.slots for reason in slot.reasons]
-        if self.cut:
-            said.append("It was ended by Ctrl-C, before its time.")
-        return tuple(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from penstock.core.setting_kinds import integer, number, path, setting, switch, 
 from penstock.core.settings import PenstockSettings
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.compare.contenders import Contender
-from penstock.lab.bench.compare.judging import Gate
+from penstock.lab.bench.compare.outcome import Gate
 from penstock.lab.bench.engines import Common
 from penstock.lab.bench.settings import BenchSettings
 from penstock.lab.statistics import MARGIN
@@ -113,6 +113,10 @@ def _bench(
     asked = BenchSettings.read(file, **flags)
     if asked.repeats is not None and asked.repeats != BenchSettings.repeats:
         raise InvalidRequestError("A comparison is repeated in --rounds, not --repeats.", param="repeats")
+    if asked.workers is not None:
+        raise InvalidRequestError(
+            "A comparison's load is offered by one client; leave out the workers.", param="workers"
+        )
     more: dict[str, Any] = {}
     if asked.tokenizer is None and any(each.engine for each in contenders):
         more["tokenizer"] = compare.model  # so that prompts have the same length for everyone

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from penstock.core.errors import NotFoundError
 from penstock.core.suggest import did_you_mean
-from penstock.lab.bench.engines.base import Common, Engine, Launch, Place
+from penstock.lab.bench.engines.base import Common, Engine, Launch
 from penstock.lab.bench.engines.llama_cpp import LlamaCppPython
 from penstock.lab.bench.engines.ollama import Ollama
 from penstock.lab.bench.engines.openvino import OpenVinoGenAI
 from penstock.lab.bench.engines.penstock import Penstock
+from penstock.lab.bench.engines.place import Place
 from penstock.lab.bench.engines.tensorrt_llm import TensorRtLlm
 from penstock.lab.bench.engines.tgi import Tgi
 from penstock.lab.bench.engines.vllm import VllmCpu, VllmCpuAllCores

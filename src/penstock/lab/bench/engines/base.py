@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.core.errors import NotFoundError
-from penstock.core.paths import cache_dir
 from penstock.lab.bench.engines.environment import Recipe, install, installed_version, remove
 
 if TYPE_CHECKING:
@@ -17,22 +16,9 @@ if TYPE_CHECKING:
 
     from penstock.lab.bench.endpoint import Api
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 SERVED = "model"  # the name under which every engine serves its model
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where engines are installed, and where they write."""
-
-    venvs: Path  # a folder for each engine
-    logs: Path
-
-    @classmethod
-    def default(cls) -> Place:
-        """Below Penstock's cache directory."""
-        venvs = cache_dir() / "peers"
-        return cls(venvs, venvs / "logs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from penstock.core.limits import usable_cpus
 from penstock.core.machine import fingerprint
-from penstock.lab.bench.engines.base import SERVED, Common, Launch, Place, PythonEngine
+from penstock.lab.bench.engines.base import SERVED, Common, Launch, PythonEngine
 from penstock.lab.bench.engines.environment import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 # CMake option -> the flag of the processor that it needs. AMX stays off: with it on, this version dies of an
 # illegal instruction on virtual machines whose processor does offer AMX.

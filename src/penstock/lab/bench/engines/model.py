@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from penstock.lab.bench.engines.base import Place
+    from penstock.lab.bench.engines.place import Place
 
 # transformers reads GGUF and writes safetensors; also the environment of the peer of that name.
 CONVERTER = Recipe(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from penstock.core.errors import ConfigError, EngineDeadError
 from penstock.core.machine import fingerprint
-from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch, Place
+from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch
 from penstock.lab.bench.engines.environment import STAMP, run_steps
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 VERSION = "0.9.6"  # of newer ones the proxy's archive lacks a header
 _PACKAGE = f"github.com/ollama/ollama@v{VERSION}"

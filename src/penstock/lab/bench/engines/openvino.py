@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from penstock.lab.bench.engines.base import SERVED, Common, Launch, Place, PythonEngine
+from penstock.lab.bench.engines.base import SERVED, Common, Launch, PythonEngine
 from penstock.lab.bench.engines.environment import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 _SERVER = Path(__file__).parent / "drivers" / "openvino_server.py"
 

@@ -18,8 +18,9 @@ from penstock.lab.bench.probe import probe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from penstock.lab.bench.engines.base import Common, Engine, Launch, Place
+    from penstock.lab.bench.engines.base import Common, Engine, Launch
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 READY_TIMEOUT_S = 900.0
 _RETRY_S = 0.05

@@ -6,12 +6,13 @@ import json
 import shutil
 from typing import TYPE_CHECKING, ClassVar
 
-from penstock.lab.bench.engines.base import Common, Engine, Launch, Place, flags
+from penstock.lab.bench.engines.base import Common, Engine, Launch, flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 _LAUNCHER = "trtllm-serve"
 

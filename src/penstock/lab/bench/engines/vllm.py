@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from penstock.lab.bench.engines.base import SERVED, Common, Launch, Place, PythonEngine, flags
+from penstock.lab.bench.engines.base import SERVED, Common, Launch, PythonEngine, flags
 from penstock.lab.bench.engines.environment import Recipe
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
 
 _DEQUANTIZED = "It reads no GGUF: its weights are the same, dequantized to bfloat16."
 _KV_GIB = "1"  # 46 000 tokens of the default model; by default it takes half of the memory
