@@ -76,6 +76,7 @@ class Stubbed:
     drift: float = 0.0
     behaviour: dict[str, Any] = field(default_factory=dict)
     fails_at: int | None = None
+    engine: str = "stub"  # which is started, not a server that is up already
 
     @contextmanager
     def up(self, *_: object) -> Iterator[Up]:
