@@ -101,6 +101,7 @@ def sweep(
     from penstock.lab.bench.slo import Slo
     from penstock.lab.bench.sweep import search
     from penstock.lab.bench.sweep_report import page_of
+    from penstock.lab.bench.told import what_it_tells
 
     asked = {name: target[name] for name in ("slo", "metrics", "dcgm") if name in target}
     settings = BenchSettings.read(config, url=url, out=out, **endpoint, **workload, **spread, **asked)
@@ -112,6 +113,7 @@ def sweep(
         prepare(None if file is None else file.parent, flag)
     asks, _ = make_workload(settings)
     found, notes = make_endpoint(settings, asks)
+    told = what_it_tells(found)
     scraper = Scraper.find(found, settings.metrics, settings.dcgm)
     with offered_by(settings, quiet=quiet, columns=True) as offering, _watching(slo, quiet=quiet) as watch:
         trials = Trials(
@@ -123,9 +125,9 @@ def sweep(
         note(line)
     if not swept.points:
         raise typer.Exit(_exit_code(swept))
-    told = (None, None) if scraper is None else (scraper.engine, scraper.version)
     about: dict[str, Any] = {
-        "subject": subject_of(found, *told), "workload": asks, "slo": slo, "command": ["penstock", *sys.argv[1:]],
+        "subject": subject_of(found, told, scraper), "workload": asks, "slo": slo,
+        "command": ["penstock", *sys.argv[1:]],
         "parameters": {"settings": settings.describe(), "burstiness": burstiness},
     }  # fmt: skip
     with finished_first():

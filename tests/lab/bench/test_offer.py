@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.observations import Ending
 from penstock.lab.bench.offer import Manner, offer
 from penstock.lab.bench.planned import Planned, Turn
+from penstock.lab.bench.scrape import Scraper
 from penstock.lab.bench.stub import Stub
 
 if TYPE_CHECKING:
@@ -296,6 +298,17 @@ def test_given_tls_when_opened_with_the_authority_then_models_are_found() -> Non
     with scripted(b"", answer, tls=True) as (url, _):  # the first connection only tries whether it answers
         named = url.replace("127.0.0.1", "localhost")
         assert Endpoint.open(named, ca=DATA / "authority.pem").model == "m"
+
+
+def test_given_tls_when_pages_beside_the_load_are_read_then_the_authority_is_trusted_there_too() -> None:
+    page = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(page), page)
+    with scripted(answer, tls=True) as (url, _):
+        named = url.replace("127.0.0.1", "localhost")
+        endpoint = replace(endpoint_of(url, authorities=(DATA / "authority.pem").read_bytes()), base=named)
+        scraper = Scraper.find(endpoint)
+    assert scraper is not None
+    assert scraper.engine == "vllm"
 
 
 def test_given_a_file_that_holds_no_certificates_when_opened_then_it_is_refused(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ class Endpoint:
         """Where requests go."""
         return self.base + self._path()
 
+    def client(self, timeout: float) -> httpx.Client:
+        """For pages beside the load, metrics among them; it trusts whom requests trust."""
+        context = ssl.create_default_context()
+        if self.authorities is not None:
+            context.load_verify_locations(cadata=self.authorities.decode())
+        return httpx.Client(timeout=timeout, verify=context)
+
     def encode(self, planned: Planned, number: int) -> bytes:
         """The whole HTTP request. Raises InvalidRequestError if this API can't ask for that."""
         body = json.dumps(self._body(planned)).encode()

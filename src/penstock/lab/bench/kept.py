@@ -26,8 +26,7 @@ def keep(
     Raises:
         RecordError: the folder can't be written.
     """
-    told = (None, None) if scraper is None else (scraper.engine, scraper.version)
-    subject = subject_of(measured.endpoint, *told)
+    subject = subject_of(measured.endpoint, setup.told, scraper)
     parameters = {"settings": settings.describe()}
     metrics, command, notes = server_metrics(measured), settings.command(), list(setup.notes)
     failed = sum(run.meta.get("server", {}).get("failed_scrapes", 0) for run in measured.runs)

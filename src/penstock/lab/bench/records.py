@@ -25,6 +25,7 @@ from penstock.lab.bench.metrics import counted, latencies, totals
 from penstock.lab.bench.spread.figures import counts_of, latency_metrics, tally_of, totals_of
 from penstock.lab.bench.spread.telling import notes_of, parameters_of
 from penstock.lab.bench.summary import Sections, of_requests
+from penstock.lab.bench.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from penstock.lab.bench.metrics import Latencies, Totals
     from penstock.lab.bench.observations import Observations
     from penstock.lab.bench.run import Measured
+    from penstock.lab.bench.scrape import Scraper
     from penstock.lab.bench.slo import Slo
 
 _EXAMPLES = 3  # of what went wrong, in the notes
@@ -157,9 +159,12 @@ def save(
     return path, record
 
 
-def subject_of(endpoint: Endpoint, name: str | None = None, version: str | None = None) -> Subject:
+def subject_of(endpoint: Endpoint, told: Told | None = None, scraper: Scraper | None = None) -> Subject:
     """A server of which no more is known than what it said."""
-    return Subject(name or "endpoint", version or "unknown", {"model": endpoint.model, "api": endpoint.api})
+    told = told or Told()
+    name, version = ("endpoint", None) if scraper is None else (scraper.engine or "endpoint", scraper.version)
+    configuration = {"model": endpoint.model, "api": endpoint.api, "settings": dict(told.settings)}
+    return Subject(name, told.version or version or "unknown", configuration)
 
 
 def flaws_of(runs: Sequence[Observations]) -> tuple[Flaw, ...]:

@@ -89,11 +89,11 @@ class Window:
 class Scraper:
     """Reads the pages of one server, and of its GPUs."""
 
-    def __init__(self, pages: list[_Page], engine: str | None, version: str | None, model: str | None) -> None:
+    def __init__(self, pages: list[_Page], engine: str | None, version: str | None, endpoint: Endpoint) -> None:
         self.engine = engine
         self.version = version  # of the engine, if it tells
         self._pages = pages
-        self._model = model
+        self._endpoint = endpoint
 
     @classmethod
     def find(cls, endpoint: Endpoint, metrics: str | None = None, dcgm: str | None = None) -> Scraper | None:
@@ -106,7 +106,7 @@ class Scraper:
         if metrics != "off":
             url = metrics or endpoint.base + "/metrics"
             try:
-                samples = _fetch(url, endpoint.headers)
+                samples = _fetch(endpoint, url, endpoint.headers)
                 engine, version = engine_of(samples), version_of(samples)
                 if engine is None and metrics:
                     known = ", ".join(ENGINES)
@@ -120,19 +120,19 @@ class Scraper:
                 pages.append(_Page(url, ENGINES[engine], endpoint.headers))
         if dcgm:
             try:
-                names = _fetch(dcgm, {})
+                names = _fetch(endpoint, dcgm, {})
             except (httpx.HTTPError, ValueError) as error:
                 raise InvalidRequestError(f"{dcgm} is no Prometheus page: {error}", param="dcgm") from error
             if not any(name.startswith("DCGM_") for name in names):
                 raise InvalidRequestError(f"{dcgm} holds no metrics of DCGM.", param="dcgm")
             pages.append(_Page(dcgm, DCGM, {}))
-        return cls(pages, engine, version, endpoint.model) if pages else None
+        return cls(pages, engine, version, endpoint) if pages else None
 
     @contextmanager
     def window(self) -> Iterator[Window]:
         """Read before and meanwhile; `settle` on what is given reads after."""
         window, over = Window(self.engine), threading.Event()
-        with httpx.Client(timeout=_TIMEOUT_S) as client:
+        with self._endpoint.client(_TIMEOUT_S) as client:
             window.add(self._read(client))
 
             def keep_reading() -> None:
@@ -150,7 +150,7 @@ class Scraper:
     def settle(self, window: Window, finished: int) -> None:
         """The last reading of a window: once the server has counted `finished` answers, or after a second."""
         deadline = time.monotonic() + _SETTLE_S
-        with httpx.Client(timeout=_TIMEOUT_S) as client:
+        with self._endpoint.client(_TIMEOUT_S) as client:
             while True:
                 window.add(self._read(client))
                 counted = window.increase("finished")
@@ -164,7 +164,7 @@ class Scraper:
         together = Reading()
         try:
             for page in self._pages:
-                reading = page.read(client, self._model)
+                reading = page.read(client, self._endpoint.model)
                 together.values.update(reading.values)
                 together.sums.update(reading.sums)
         except (httpx.HTTPError, ValueError):
@@ -172,9 +172,9 @@ class Scraper:
         return together
 
 
-def _fetch(url: str, headers: Mapping[str, str]) -> dict[str, list[Sample]]:
-    answer = httpx.get(url, headers=dict(headers), timeout=_TIMEOUT_S).raise_for_status()
-    return samples_of(answer.text)
+def _fetch(endpoint: Endpoint, url: str, headers: Mapping[str, str]) -> dict[str, list[Sample]]:
+    with endpoint.client(_TIMEOUT_S) as client:
+        return samples_of(client.get(url, headers=dict(headers)).raise_for_status().text)
 
 
 def _increase(values: list[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import InvalidRequestError
@@ -13,6 +13,7 @@ from penstock.lab.bench.probe import probe
 from penstock.lab.bench.run import for_repeat
 from penstock.lab.bench.settings import DURATION_S
 from penstock.lab.bench.slo import Slo
+from penstock.lab.bench.told import Told, what_it_tells
 from penstock.lab.bench.workloads import make, parse_workload
 from penstock.lab.bench.workloads.wordlist import load_tokenizer
 
@@ -47,6 +48,7 @@ class Setup(Load):
 
     endpoint: Endpoint
     notes: tuple[str, ...]
+    told: Told = field(default_factory=Told)  # by the server, of itself
 
 
 def set_up(settings: BenchSettings) -> Setup:
@@ -60,7 +62,7 @@ def set_up(settings: BenchSettings) -> Setup:
     endpoint, notes = make_endpoint(settings, load.workload)
     return Setup(
         endpoint=endpoint, workload=load.workload, arrivals=load.arrivals, manner=load.manner, count=load.count,
-        repeats=load.repeats, slo=load.slo, notes=notes,
+        repeats=load.repeats, slo=load.slo, notes=notes, told=what_it_tells(endpoint),
     )  # fmt: skip
 
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-import httpx
-
 from penstock.core.errors import ConfigError, InvalidRequestError
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.engines import find
 from penstock.lab.bench.engines.running import Up, running
 from penstock.lab.bench.probe import probe
+from penstock.lab.bench.told import what_it_tells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,21 +114,13 @@ class Contender:
         any_api = self.api == "auto"
         probed = probe(found, any_api=any_api, any_end=self.ignore_eos is None, timeout=_PROBE_TIMEOUT_S)
         told = {"url": probed.endpoint.base, "model": probed.endpoint.model, "api": probed.endpoint.api}
-        version = self.version if self.version != "unknown" else _version_of(probed.endpoint)
+        own = what_it_tells(probed.endpoint)
+        version = self.version if self.version != "unknown" else own.version or "unknown"
         yield Up(
-            endpoint=probed.endpoint, version=version, configuration=told | {"body": dict(self.body)},
+            endpoint=probed.endpoint, version=version,
+            configuration=told | {"body": dict(self.body), "settings": dict(own.settings)},
             differs=(_UP_ALREADY,), notes=probed.notes, ready_s=None, child=None,
         )  # fmt: skip
-
-
-def _version_of(endpoint: Endpoint) -> str:
-    """What it says at /version, as Penstock and vLLM do."""
-    try:
-        answer = httpx.get(f"{endpoint.base}/version", headers=dict(endpoint.headers), timeout=_PROBE_TIMEOUT_S)
-        said = answer.raise_for_status().json()["version"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return "unknown"
-    return said if isinstance(said, str) and said.strip() and said.isprintable() else "unknown"
 
 
 def check(contenders: list[Contender], place: Place) -> None:
