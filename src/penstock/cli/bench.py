@@ -82,7 +82,8 @@ def run(
     prepare(settings.out)
     setup = set_up(settings)
     scraper = Scraper.find(setup.endpoint, settings.metrics, settings.dcgm)
-    with offered_by(settings, quiet=quiet) as offering, watching(setup.repeats, quiet=quiet) as watch:
+    seen = watching(setup.repeats, count=setup.count, seconds=setup.seconds, quiet=quiet)
+    with offered_by(settings, quiet=quiet) as offering, seen as watch:
         measured = measure(
             setup.endpoint, setup.workload, setup.arrivals, setup.manner,
             count=setup.count, repeats=setup.repeats, slo=setup.slo,

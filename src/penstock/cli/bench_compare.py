@@ -111,7 +111,7 @@ def compare(
     if any(each.engine for each in asked.contenders):
         model = ModelForms.find(asked.compare.model, place, note)
     slots = asked.compare.rounds * len(asked.contenders)
-    with watching(slots, quiet=quiet) as watch:
+    with watching(slots, count=load_.count, seconds=load_.seconds, quiet=quiet) as watch:
         comparison = run(
             asked.contenders, load_, place, model, asked.common, rounds=asked.compare.rounds,
             margin=asked.compare.margin, told=Told(say=(lambda _line: None) if quiet else note, on_progress=watch),

@@ -19,12 +19,26 @@ if TYPE_CHECKING:
     from penstock.lab.bench.offer import Progress
 
 _LINE_S = 10.0  # between two lines where there is no terminal
+_BAR = 20  # cells
 _HEADINGS = ("repeat", "elapsed", "sent", "in flight", "done", "failed", "tokens/s", "TTFT p50")
 
 
 @contextmanager
-def watching(repeats: int, *, quiet: bool = False) -> Iterator[Callable[[int, Progress], None]]:
-    """Give what `measure` tells its progress to. A first Ctrl-C interrupts, a second one kills."""
+def watching(
+    repeats: int, *, count: int | None = None, seconds: float | None = None, quiet: bool = False
+) -> Iterator[Callable[[int, Progress], None]]:
+    """Give what `measure` tells its progress to. A first Ctrl-C interrupts, a second one kills.
+
+    Args:
+        count, seconds: of each repeat, which ends with either; None: until its requests are used up.
+    """
+
+    def share(progress: Progress) -> float | None:
+        """Of a repeat, how much is over."""
+        parts = [progress.finished / count] if count else []
+        parts += [progress.elapsed / seconds] if seconds else []
+        return min(1.0, max(0.0, *parts)) if parts else None
+
     with once_interruptible():
         if quiet:
             yield lambda _repeat, _progress: None
@@ -33,17 +47,18 @@ def watching(repeats: int, *, quiet: bool = False) -> Iterator[Callable[[int, Pr
             from rich.live import Live
 
             with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
-                yield _Drawn(live, repeats)
+                yield _Drawn(live, repeats, share)
         else:
-            yield _Written(repeats)
+            yield _Written(repeats, share)
 
 
 class _Drawn:
     """A table that keeps changing; repeats that are over stay in it."""
 
-    def __init__(self, live: Live, repeats: int) -> None:
+    def __init__(self, live: Live, repeats: int, share: Callable[[Progress], float | None]) -> None:
         self._live = live
         self._repeats = repeats
+        self._share = share
         self._latest: dict[int, Progress] = {}
 
     def __call__(self, repeat: int, progress: Progress) -> None:
@@ -51,21 +66,25 @@ class _Drawn:
         self._live.update(self._table())
 
     def _table(self) -> Table:
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold", caption="Ctrl-C ends it with what was measured.")
         for heading in _HEADINGS:
             table.add_column(heading, justify="right", no_wrap=True)
         for repeat, progress in self._latest.items():
-            table.add_row(*_cells(repeat, self._repeats, progress))
+            share = self._share(progress) if repeat == max(self._latest) else None
+            bar = "" if share is None else ProgressBar(1.0, share, width=_BAR)
+            table.add_row(*_cells(repeat, self._repeats, progress), bar)
         return table
 
 
 class _Written:
     """A line now and then."""
 
-    def __init__(self, repeats: int) -> None:
+    def __init__(self, repeats: int, share: Callable[[Progress], float | None]) -> None:
         self._repeats = repeats
+        self._share = share
         self._next = (0, _LINE_S)
 
     def __call__(self, repeat: int, progress: Progress) -> None:
@@ -74,7 +93,9 @@ class _Written:
             current, at = repeat, _LINE_S
         if progress.elapsed >= at:
             cells = _cells(repeat, self._repeats, progress)
-            note(", ".join(f"{heading} {cell}" for heading, cell in zip(_HEADINGS, cells, strict=True)))
+            share = self._share(progress)
+            words = [f"{heading} {cell}" for heading, cell in zip(_HEADINGS, cells, strict=True)]
+            note(", ".join(words + ([] if share is None else [f"{share:.0%} over"])))
             at = progress.elapsed + _LINE_S
         self._next = current, at
 

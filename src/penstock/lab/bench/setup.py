@@ -41,6 +41,12 @@ class Load:
     repeats: int
     slo: Slo | None
 
+    @property
+    def seconds(self) -> float | None:
+        """For which each repeat sends; None: until its requests are used up."""
+        stages = self.arrivals.seconds if isinstance(self.arrivals, Stages) else None
+        return min((each for each in (self.manner.duration, stages) if each is not None), default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup(Load):
