@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,29 @@ def test_given_an_engine_that_fails_requests_when_compared_then_its_runs_count_f
     assert outcome(found, [])[0] is Outcome.INVALID
     assert "requests failed" in found.invalid[0]
     assert "status 503" in found.invalid[0]
+
+
+def test_given_ctrl_c_when_comparing_then_whole_rounds_are_kept_the_rest_is_marked_and_no_start_follows(
+    tmp_path: Path,
+) -> None:
+    clock: list[int] = []
+
+    def ctrl_c(slot: int, _progress: object) -> None:
+        if slot == 3:  # the second round's second run
+            signal.raise_signal(signal.SIGINT)
+
+    sides: Any = (Stubbed("a", 0.02, clock), Stubbed("b", 0.02, clock))
+    told = Told(on_progress=ctrl_c)
+    found = compare(sides, load(), PLACE, None, Common(), rounds=4, margin=0.05, told=told)
+    assert found.cut
+    assert len(clock) == 4
+    assert {len(each.pairs) for each in found.compared} == {1}
+    assert outcome(found, [])[0] is Outcome.INVALID
+    asked = read(None, ["penstock", "ollama"], {}, {"tokenizer": "none"})
+    Kept(asked, found, Outcome.INVALID, found.invalid, None, ["penstock", "bench", "compare"]).save(tmp_path)
+    cut = Record.load(tmp_path / f"compare-{found.slots[-1].name}.json")
+    assert [flaw.kind for flaw in cut.flaws] == ["cut"]
+    assert "Ctrl-C" in (tmp_path / "comparison.md").read_text()
 
 
 @pytest.mark.parametrize(
