@@ -114,7 +114,7 @@ def _embeddings(arguments: argparse.Namespace) -> None:
 
 def _load_report(arguments: argparse.Namespace) -> None:
     record = load_report.measure(arguments.requests, arguments.pieces, arguments.repeats, arguments.seed)
-    record.save(arguments.out / f"{load_report.NAME}.json")
+    keep(record, arguments.out / f"{load_report.NAME}.json")
     report.write(arguments.out)
 
 

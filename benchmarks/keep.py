@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.core.record import Record
 
 
-def keep(record: Record, path: Path) -> None:
-    """Raises RecordError if it can't be written."""
-    command = ("python", "-m", "benchmarks", *command_of(sys.argv[1:]))
+def keep(record: Record, path: Path, module: str = "benchmarks") -> None:
+    """`module` is what was run. Raises RecordError if it can't be written."""
+    command = ("python", "-m", module, *command_of(sys.argv[1:]))
     msgspec.structs.replace(record, command=command, packages=package_versions() | record.packages).save(path)

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 import penstock
+from benchmarks.keep import keep
 from benchmarks.queues import closed, in_order, poisson, services, shared
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stability", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200, help="runs of each queue, load and length")
     parser.add_argument("--sweeps", type=int, default=40, help="sweeps of each service")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "simulated" / "stability.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "simulated")
     arguments = parser.parse_args()
     rates, metrics = verdicts(arguments.runs)
     metrics += limits(arguments.sweeps)
@@ -46,7 +47,7 @@ def main() -> None:
         machine=fingerprint(), git=git_state(), metrics=tuple(metrics),
         notes=("Simulated: no figure depends on the machine's speed.",),
     )  # fmt: skip
-    record.save(arguments.out)
+    keep(record, arguments.out / "stability.json", "benchmarks.stability")
     for metric in metrics:
         print(f"{metric.name:48} mean {metric.mean:.4f}  worst {metric.max:.4f}")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.keep import keep
 from benchmarks.load.clients import CLIENTS, Asked, Client, Said, pinned
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TTFT_S, _ITL_S = 0.1, 0.1
 _SLACK_S = 180.0  # for a client to start and to sum up
 _SEED = 1
+_MODULE = "benchmarks.load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def measure(
         for name in names:
             if runs[name]:
                 record = _record(CLIENTS[name], rate, tokens, seconds, runs[name], venvs, failed.get(name))
-                record.save(out / f"load-{name}-{rate:g}.json")
+                keep(record, out / f"load-{name}-{rate:g}.json", _MODULE)
 
 
 def _once(
@@ -197,7 +199,7 @@ def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: in
         pairs = zip(runs["penstock"], runs["guidellm"], strict=True)
         ratios[figure] = [getattr(ours, figure) / getattr(theirs, figure) for ours, theirs in pairs]
         print(f"{figure}: {math.exp(np.mean(np.log(ratios[figure]))):.4f} of guidellm's {ratios[figure]}", flush=True)
-    Record(
+    record = Record(
         subject=Subject("penstock", _version(CLIENTS["penstock"], venvs)),
         workload=Workload("load-agreement", _SEED, {"rate": rate, "requests": count, "tokens": tokens}),
         machine=fingerprint(),
@@ -206,5 +208,6 @@ def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: in
         notes=(
             f"Penstock's figure over that of guidellm {_version(CLIENTS['guidellm'], venvs)}, same engine, in turn.",
         ),
-    ).save(out / "load-agreement.json")
+    )
+    keep(record, out / "load-agreement.json", _MODULE)
     return all(abs(math.log(float(np.exp(np.mean(np.log(values)))))) < math.log(1.03) for values in ratios.values())

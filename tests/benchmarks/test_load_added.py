@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from benchmarks.errors import BenchmarkError
+from benchmarks.load import added
 from benchmarks.load.added import seen_of
 from benchmarks.load.clients import Said
+
+from penstock.core.record import Record
+from penstock.lab.journal.rerun import command_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SAID = Said(0.101, 0.102, 0.01, 100)
 S = 1_000_000_000
@@ -41,3 +50,15 @@ def test_given_a_trial_request_and_a_broken_one_when_seen_then_only_the_load_cou
 def test_given_nothing_whole_when_seen_then_it_says_so() -> None:
     with pytest.raises(BenchmarkError, match="nothing whole"):
         seen_of(SAID, [row(0.0, whole=False)], 1, 1.0)
+
+
+def test_given_a_measurement_when_kept_then_its_record_can_be_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.load", "added", "--rates", "20", "--out", str(tmp_path)])
+    monkeypatch.setattr(added, "_once", lambda *_: seen_of(SAID, [row(i / 20) for i in range(100)], 100, 20.0))
+    added.measure(["penstock"], [20.0], rounds=1, seconds=5.0, tokens=10, venvs=tmp_path, tokenizer=tmp_path,
+                  out=tmp_path)  # fmt: skip
+    record = Record.load(tmp_path / "load-penstock-20.json")
+    assert command_line(record)[1:] == ("-m", "benchmarks.load", "added", "--rates", "20")
+    assert record.packages

@@ -324,6 +324,18 @@ def test_a_rerun_runs_the_command_and_compares_what_it_left(tmp_path: Path, monk
         rerunning.rerun(exhibit(record), tmp_path)
 
 
+def test_a_rerun_of_a_command_that_measures_several_loads_takes_the_one_asked_for(tmp_path: Path) -> None:
+    def at(rate: float, day: int) -> Record:
+        created = datetime.datetime(2026, 1, day, tzinfo=datetime.UTC)
+        return throughput(rate, workload=Workload("load", 1, {"rate": rate}), created=created)
+
+    at(25.0, 1).save(tmp_path / "slow.json")
+    at(400.0, 2).save(tmp_path / "fast.json")
+    found = rerunning._newest(tmp_path, at(25.0, 1))
+    assert found is not None
+    assert found.name == "slow"
+
+
 @pytest.mark.parametrize(
     "command", [(), ("rm", "-rf", "x"), ("penstock",), ("penstock", "serve", "x"), ("python", "x.py")]
 )

@@ -24,9 +24,10 @@ MARGIN = 0.10  # wider than a comparison's: another hour, and often another comm
 Outcome = Literal["reproduced", "changed", "inconclusive"]
 
 # A Record may come from anyone, so it is no way to run just anything.
+_MODULES = ("benchmarks", "benchmarks.load", "benchmarks.stability")
 _COMMANDS = {
     ("penstock", "bench"): (sys.executable, "-m", "penstock.cli", "bench"),
-    ("python", "-m", "benchmarks"): (sys.executable, "-m", "benchmarks"),
+    **{("python", "-m", module): (sys.executable, "-m", module) for module in _MODULES},
 }
 
 
@@ -113,8 +114,10 @@ def _newest(folder: Path, like: Record) -> Exhibit | None:
         except RecordError:
             continue  # a raw file
         if (record.subject.name, record.workload.name) == (like.subject.name, like.workload.name):
-            same = record.workload.parameters.get("concurrency") == like.workload.parameters.get("concurrency")
-            found.append((same, record.created, path, record))
+            # One command may measure several loads.
+            asked, wanted = record.workload.parameters, like.workload.parameters
+            same = [asked.get(name) == wanted.get(name) for name in ("concurrency", "rate")]
+            found.append((sum(same), record.created, path, record))
     if not found:
         return None
     *_, path, record = max(found, key=lambda each: each[:2])
