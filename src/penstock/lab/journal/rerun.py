@@ -25,7 +25,7 @@ Outcome = Literal["reproduced", "changed", "inconclusive"]
 
 # A Record may come from anyone, so it is no way to run just anything.
 _MODULES = ("benchmarks", "benchmarks.load", "benchmarks.stability")
-_COMMANDS = {
+_COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("penstock", "bench"): (sys.executable, "-m", "penstock.cli", "bench"),
     **{("python", "-m", module): (sys.executable, "-m", module) for module in _MODULES},
 }
