@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from penstock import _native
 from penstock.core.errors import ConfigError, ModelFileError
@@ -92,4 +93,14 @@ def test_given_weights_of_other_sizes_then_the_start_names_what_does_not_fit(
         assert text != before
     config.write_text(text)
     with pytest.raises(ModelFileError, match=said):
+        NativeSession(load_encoder_spec(path), path, PLACEMENT)
+
+
+def test_given_weights_that_are_no_floats_then_the_start_names_their_type(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path, "embedder")
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    name = "encoder.layer.1.output.dense.weight"
+    save_file({**tensors, name: tensors[name].astype(np.int8)}, file)
+    with pytest.raises(ModelFileError, match=f"{name} is stored as I8, not as floats"):
         NativeSession(load_encoder_spec(path), path, PLACEMENT)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _SIZES = (
     "vocab_size", "hidden_size", "ffn_size", "n_layers", "n_heads", "norm_eps", "first_position", "max_length",
 )  # fmt: skip
-_FLOATS = ("F32", "F16", "BF16")
 _WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -61,7 +60,6 @@ class NativeSession:
             tensors = {
                 name.removeprefix(base): (info.dtype, list(info.shape), file.data(name))
                 for name, info in file.tensors.items()
-                if info.dtype in _FLOATS
             }
             sizes = {name: getattr(spec, name) for name in _SIZES}
             try:
