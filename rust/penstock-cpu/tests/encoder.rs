@@ -327,4 +327,7 @@ fn what_does_not_fit_is_refused() {
     }
     let sizes = Sizes { longest: case.sizes.longest + 1, ..case.sizes.clone() };
     assert!(Encoder::new(Path::best(), Pool::new(1), sizes, None, &case.weights).is_err());
+    let sizes = Sizes { layers: 0, ..case.sizes.clone() };
+    let made = Encoder::new(Path::best(), Pool::new(1), sizes, None, &case.weights);
+    assert!(made.is_err_and(|why| why.to_string().contains("sizes")));
 }
