@@ -104,7 +104,11 @@ class Decoder:
         dim = self._spec.head_dim
         heads = qkv[:, : self._rotated * dim].view(-1, self._rotated, dim)
         if norm is not None:
-            torch.mul(F.rms_norm(heads, (dim,), eps=self._spec.rms_norm_eps), norm, out=heads)
+            normed = F.rms_norm(heads, (dim,), eps=self._spec.rms_norm_eps)
+            if torch.compiler.is_compiling():  # as in `rotate_`
+                heads.copy_(normed * norm)
+            else:
+                torch.mul(normed, norm, out=heads)
         rotate_(heads, cos, sin)
 
 

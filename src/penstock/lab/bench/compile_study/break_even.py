@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Literal
 
-from penstock.core.record import CONFIDENCE
+from penstock.core.estimate import CONFIDENCE
 from penstock.lab.statistics import t_quantile
 
 if TYPE_CHECKING:

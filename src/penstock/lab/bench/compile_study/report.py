@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from penstock.core.estimate import CONFIDENCE
 from penstock.core.machine import fingerprint
 from penstock.core.provenance import command_of, package_versions
-from penstock.core.record import CONFIDENCE, Flaw, Interval, Metric, Record, Subject, Workload, git_state
+from penstock.core.record import Flaw, Interval, Metric, Record, Subject, Workload, git_state
 from penstock.lab.bench.compile_study.trial import Point
 from penstock.lab.bench.compile_study.words import broken, recompiled, where
 from penstock.lab.pages.units import figure

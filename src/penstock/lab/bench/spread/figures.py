@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.core.record import CONFIDENCE, Interval, Metric
+from penstock.core.estimate import CONFIDENCE
+from penstock.core.record import Interval, Metric
 from penstock.lab.bench.counts import Counts, count
 from penstock.lab.bench.gaps import blocks
 from penstock.lab.bench.histogram import Histogram

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from penstock.lab.bench.compare.judging import compared
+from penstock.lab.bench.compare.judging import Slot, compared
 from penstock.lab.bench.compare.order import order_of
-from penstock.lab.bench.compare.running import Slot
 from penstock.lab.bench.tune.search import Search, Trial, chosen
 from penstock.lab.bench.tune.space import changes
 from penstock.lab.statistics import Verdict, paired_ratio, verdict

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from penstock.core.errors import PenstockError
 from penstock.engine.settings import EngineSettings
 from penstock.lab.bench.compare.judging import figures_of, reasons_against
-from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch, Place
+from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch
 from penstock.lab.bench.engines.penstock import Penstock
 from penstock.lab.bench.engines.running import running
 from penstock.lab.bench.run import for_repeat, measure
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from penstock.lab.bench.endpoint import Api
     from penstock.lab.bench.engines.model import ModelForms
+    from penstock.lab.bench.engines.place import Place
     from penstock.lab.bench.engines.running import Up
     from penstock.lab.bench.offer import Progress
     from penstock.lab.bench.run import Measured
