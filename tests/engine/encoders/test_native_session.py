@@ -49,6 +49,22 @@ def test_vectors_and_scores_are_those_of_onnxruntime(tmp_path: Path, kind: str, 
         np.testing.assert_array_equal(native.run([ids], [types])[0], found[index])
 
 
+def test_given_norms_named_as_in_the_first_files_then_both_runners_read_them(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path, "classifier")
+    spec, given = load_encoder_spec(path), texts(2)
+    before = NativeSession(spec, path, PLACEMENT).run(*given)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    weights = load_file(path / spec.file)
+    renamed = {
+        name.replace(new, was): array for name, array in weights.items() for new, was in old.items() if new in name
+    }
+    rest = {name: array for name, array in weights.items() if "LayerNorm" not in name}
+    assert len(renamed) == 10
+    save_file(renamed | rest, path / spec.file)
+    np.testing.assert_array_equal(NativeSession(spec, path, PLACEMENT).run(*given), before)
+    np.testing.assert_allclose(EncoderSession(spec, path, 2).run(*given), before, atol=1e-5)
+
+
 def test_given_a_graph_as_a_file_or_only_plain_code_then_onnxruntime_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
