@@ -96,6 +96,9 @@ impl Encoder {
     /// [`Error::Internal`] for ids, types or lengths that the model doesn't have.
     pub fn run(&mut self, texts: Texts<'_>, pooling: Pooling) -> Result<Vec<f32>> {
         self.check(texts)?;
+        if texts.lengths.is_empty() {
+            return Ok(Vec::new());
+        }
         let Encoder { path, pool, weights, scratch } = self;
         let _seat = pool.seat();
         let pass = Pass { path: *path, pool, weights, texts, rows: texts.ids.len() };
@@ -168,7 +171,8 @@ impl Rows {
 }
 
 impl Pass<'_> {
-    /// Room for the batch. What pads a row is zero from the beginning and never written, or written as zero.
+    /// Room for the batch. What pads a row is zero: products read it. Zero weights leave it so, but for a row with a
+    /// number that isn't finite.
     fn prepare(&self, scratch: &mut Scratch) {
         let Weights { width, wide_width, qkv_width, ref sizes, .. } = *self.weights;
         let grow = |buffer: &mut Vec<f32>, width: usize| {
@@ -180,6 +184,11 @@ impl Pass<'_> {
         grow(&mut scratch.y, width);
         grow(&mut scratch.qkv, qkv_width);
         grow(&mut scratch.wide, wide_width);
+        for buffer in [&mut scratch.x, &mut scratch.y] {
+            for row in buffer.chunks_exact_mut(width).take(self.rows) {
+                row[sizes.hidden..].fill(0.0);
+            }
+        }
         let longest = self.texts.lengths.iter().copied().max().unwrap_or(0);
         let needed = scratch_len(longest, sizes.hidden / sizes.heads);
         for own in &mut scratch.threads {
@@ -350,11 +359,11 @@ impl Pass<'_> {
             first += length;
         }
         let x = Rows::of(&mut scratch.x, w.width);
-        let y = Rows::of(&mut scratch.y, w.width);
-        self.dense(&head.first, x, texts, y, Then::Nothing);
+        self.dense(&head.first, x, texts, Rows::of(&mut scratch.y, w.width), Then::Nothing);
         scratch.y[..texts * w.width].iter_mut().for_each(|number| *number = number.tanh());
         let padded = head.last.matrix.tiles() * LANES;
         let mut logits = vec![0.0; texts * padded];
+        let y = Rows::of(&mut scratch.y, w.width);
         self.dense(&head.last, y, texts, Rows::of(&mut logits, padded), Then::Nothing);
         logits.chunks_exact(padded).flat_map(|row| &row[..classes]).copied().collect()
     }

@@ -266,6 +266,38 @@ fn what_is_not_finite_reaches_the_vector() {
 }
 
 #[test]
+fn what_is_not_finite_is_forgotten_with_its_batch() {
+    let mut rng = Rng::new(6);
+    for _ in 0..8 {
+        let mut case = Case::new(&mut rng, vec![5, 4]);
+        case.sizes.vocab = 2;
+        let words = case.weights.0.get_mut("embeddings.word_embeddings.weight").unwrap();
+        let name = words.name.clone();
+        *words = Tensor { name, ..Tensor::random(&mut rng, "F32", 2, case.sizes.hidden, 1.0) };
+        words.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let head = Head { first: "pooler.dense".into(), last: "classifier".into(), classes: 3 };
+        for head in [None, Some(head)] {
+            let sizes = case.sizes.clone();
+            let mut encoder = Encoder::new(Path::best(), Pool::new(2), sizes, head, &case.weights).unwrap();
+            case.ids.fill(1);
+            let wanted = encoder.run(case.texts(), Pooling::Mean).unwrap();
+            case.ids.fill(0);
+            assert!(encoder.run(case.texts(), Pooling::Mean).unwrap().iter().all(|number| number.is_nan()));
+            case.ids.fill(1);
+            let got = encoder.run(case.texts(), Pooling::Mean).unwrap();
+            assert_same(&got, &wanted, &format!("{} numbers", case.sizes.hidden));
+        }
+    }
+}
+
+#[test]
+fn of_no_texts_there_are_no_vectors() {
+    let case = Case::new(&mut Rng::new(7), vec![5]);
+    let nothing = Texts { ids: &[], types: &[], lengths: &[] };
+    assert!(case.encoder(Path::best(), 2).run(nothing, Pooling::Mean).unwrap().is_empty());
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let mut rng = Rng::new(5);
     let case = Case::new(&mut rng, vec![5, 4]);
@@ -295,4 +327,7 @@ fn what_does_not_fit_is_refused() {
     }
     let sizes = Sizes { longest: case.sizes.longest + 1, ..case.sizes.clone() };
     assert!(Encoder::new(Path::best(), Pool::new(1), sizes, None, &case.weights).is_err());
+    let sizes = Sizes { layers: 0, ..case.sizes.clone() };
+    let made = Encoder::new(Path::best(), Pool::new(1), sizes, None, &case.weights);
+    assert!(made.is_err_and(|why| why.to_string().contains("sizes")));
 }

@@ -92,7 +92,7 @@ class EncoderTokenizer:
         """
         _check(text, field)
         backend = self._backend
-        own = backend.encode(text, add_special_tokens=False)
+        own = self._encode_aside(text)
         room = self.max_length - backend.num_special_tokens_to_add(is_pair=False)
         own.truncate(room, stride=room // 4)
         wholes = [backend.post_process(piece, add_special_tokens=True) for piece in (own, *own.overflowing)]
@@ -108,7 +108,7 @@ class EncoderTokenizer:
                 return text
         except UnicodeEncodeError:
             return text  # `encode` refuses it by its field
-        offsets = self._backend.encode(text, add_special_tokens=False).offsets
+        offsets = self._encode_aside(text).offsets
         return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -120,6 +120,10 @@ class EncoderTokenizer:
         """Without letting others run. The library has threads for a batch, even of one; to wake one takes longer."""
         first, second = text if isinstance(text, tuple) else (text, None)
         return self._backend.encode(first, second, add_special_tokens=add_special_tokens)
+
+    def _encode_aside(self, text: str) -> tokenizers.Encoding:
+        """A text of any length, without special tokens, while others run: only of a batch does the library let them."""
+        return self._backend.encode_batch([text], add_special_tokens=False)[0]
 
     def _cut(self, text: str | tuple[str, str], most: int, field: str, *, add_special_tokens: bool) -> Any:
         """The tokens of a text that is too long, cut at its end before special ones are put around."""
@@ -133,11 +137,11 @@ class EncoderTokenizer:
                 param=field,
                 code="context_length_exceeded",
             )
-        own = backend.encode(first, add_special_tokens=False)
+        own = self._encode_aside(first)
         if second is None:
             own.truncate(room)
             return backend.post_process(own, None, add_special_tokens)
-        other = backend.encode(second, add_special_tokens=False)
+        other = self._encode_aside(second)
         own_room, other_room = _share(room, len(own), len(other))
         own.truncate(own_room)
         other.truncate(other_room)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from penstock import _native
 from penstock.core.errors import ConfigError, ModelFileError
@@ -46,6 +47,22 @@ def test_vectors_and_scores_are_those_of_onnxruntime(tmp_path: Path, kind: str, 
     np.testing.assert_allclose(found, EncoderSession(spec, path, 2).run(*given), atol=1e-5)
     for index, (ids, types) in enumerate(zip(*given, strict=True)):  # bit for bit the same alone
         np.testing.assert_array_equal(native.run([ids], [types])[0], found[index])
+
+
+def test_given_norms_named_as_in_the_first_files_then_both_runners_read_them(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path, "classifier")
+    spec, given = load_encoder_spec(path), texts(2)
+    before = NativeSession(spec, path, PLACEMENT).run(*given)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    weights = load_file(path / spec.file)
+    renamed = {
+        name.replace(new, was): array for name, array in weights.items() for new, was in old.items() if new in name
+    }
+    rest = {name: array for name, array in weights.items() if "LayerNorm" not in name}
+    assert len(renamed) == 10
+    save_file(renamed | rest, path / spec.file)
+    np.testing.assert_array_equal(NativeSession(spec, path, PLACEMENT).run(*given), before)
+    np.testing.assert_allclose(EncoderSession(spec, path, 2).run(*given), before, atol=1e-5)
 
 
 def test_given_a_graph_as_a_file_or_only_plain_code_then_onnxruntime_computes(
@@ -92,4 +109,14 @@ def test_given_weights_of_other_sizes_then_the_start_names_what_does_not_fit(
         assert text != before
     config.write_text(text)
     with pytest.raises(ModelFileError, match=said):
+        NativeSession(load_encoder_spec(path), path, PLACEMENT)
+
+
+def test_given_weights_that_are_no_floats_then_the_start_names_their_type(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path, "embedder")
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    name = "encoder.layer.1.output.dense.weight"
+    save_file({**tensors, name: tensors[name].astype(np.int8)}, file)
+    with pytest.raises(ModelFileError, match=f"{name} is stored as I8, not as floats"):
         NativeSession(load_encoder_spec(path), path, PLACEMENT)

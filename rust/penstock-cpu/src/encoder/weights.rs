@@ -93,7 +93,10 @@ pub(super) struct Weights {
 impl Weights {
     pub(super) fn read(sizes: Sizes, head: Option<Head>, tensors: &dyn Tensors, pool: &Pool) -> Result<Weights> {
         let Sizes { vocab, hidden, ffn, layers, heads, .. } = sizes;
-        if [vocab, hidden, ffn, layers, heads].contains(&0) || !hidden.is_multiple_of(heads) {
+        if [vocab, hidden, ffn, layers, heads].contains(&0) {
+            return Err(Error::Model("config.json doesn't say all of the model's sizes.".into()));
+        }
+        if !hidden.is_multiple_of(heads) {
             return Err(Error::Model(format!("{heads} heads can't share {hidden} numbers.")));
         }
         let reader = Reader { tensors, pool };

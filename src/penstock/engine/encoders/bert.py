@@ -15,6 +15,7 @@ import numpy as np
 
 from penstock.core.errors import ModelFileError
 from penstock.engine.encoders.onnx_graph import FLOAT, INT32, MICROSOFT, OnnxGraph
+from penstock.engine.encoders.tensor_names import prefix_of, today
 from penstock.models.dequantize import dequantize_into
 from penstock.models.safetensors import SafetensorsFile
 
@@ -57,9 +58,8 @@ class _Drawing:
         self.weights: dict[str, Floats] = {}
         self._spec = spec
         self._file = file
-        self._base = next(
-            (p for p in ("", "bert.", "roberta.") if f"{p}embeddings.word_embeddings.weight" in file.tensors), ""
-        )
+        self._base = prefix_of(file.tensors)
+        self._stored = {today(name): name for name in file.tensors}
         for name in ("input_ids", "token_type_ids", "attention_mask"):
             self.graph.input(name, INT32, ["batch", "length"])
 
@@ -147,13 +147,14 @@ class _Drawing:
 
     def _read(self, name: str, *shape: int | None) -> Floats:
         """A stored tensor as float32; None fits any size."""
-        info = self._file.tensors.get(name)
+        stored = self._stored.get(name, name)
+        info = self._file.tensors.get(stored)
         if info is None or info.dtype not in _FLOATS:
             raise ModelFileError(f"{self._file.path} has no tensor {name} of floats. Download the model again.")
         fits = len(info.shape) == len(shape) and all(w in {None, s} for w, s in zip(shape, info.shape, strict=True))
         if not fits:
             raise ModelFileError(f"{self._file.path}: {name} has the shape {info.shape}, and config.json says {shape}.")
         out = np.empty(info.shape, np.float32)
-        dequantize_into(self._file.data(name), info.dtype, out.reshape(-1))
-        self._file.release_pages(name)
+        dequantize_into(self._file.data(stored), info.dtype, out.reshape(-1))
+        self._file.release_pages(stored)
         return out

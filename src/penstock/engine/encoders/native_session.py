@@ -13,6 +13,7 @@ import numpy as np
 from penstock import _native
 from penstock.core.errors import ConfigError, ModelFileError
 from penstock.engine.encoders.results import activate, unit
+from penstock.engine.encoders.tensor_names import prefix_of, today
 from penstock.models.safetensors import SafetensorsFile
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 _SIZES = (
     "vocab_size", "hidden_size", "ffn_size", "n_layers", "n_heads", "norm_eps", "first_position", "max_length",
 )  # fmt: skip
-_FLOATS = ("F32", "F16", "BF16")
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 def instructions(spec: EncoderSpec) -> str | None:
@@ -57,11 +56,10 @@ class NativeSession:
         self._spec = spec
         path = directory / spec.file
         with SafetensorsFile.open(path) as file:
-            base = next((p for p in ("", "bert.", "roberta.") if f"{p}{_WORDS}" in file.tensors), "")
+            base = prefix_of(file.tensors)
             tensors = {
-                name.removeprefix(base): (info.dtype, list(info.shape), file.data(name))
+                today(name.removeprefix(base)): (info.dtype, list(info.shape), file.data(name))
                 for name, info in file.tensors.items()
-                if info.dtype in _FLOATS
             }
             sizes = {name: getattr(spec, name) for name in _SIZES}
             try:

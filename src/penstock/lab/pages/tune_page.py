@@ -107,7 +107,7 @@ def _verdict_section(page: TunePage) -> Section:
     low, high = 1 / (1 + page.margin), 1 + page.margin
     plots = (
         Plot(
-            title=f"{page.figure}, fresh requests", height=260, x=Axis(label="", categories=tuple(names)),
+            title=f"{page.figure}, the verdict's runs", height=260, x=Axis(label="", categories=tuple(names)),
             y=Axis(label="", unit=page.unit, from_zero=True),
             series=(
                 Series(name="each run", kind="points", x=[at for at, _, _ in points], y=[v for _, v, _ in points],

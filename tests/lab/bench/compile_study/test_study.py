@@ -149,6 +149,11 @@ TELL = 'import sys; print(\'{"type":"progress","doing":"compiling"}\', flush=Tru
     ("code", "limit", "reason"),
     [
         ("import time; time.sleep(60)", 1.0, "took longer than 1 s, during compiling"),
+        (
+            "import time; print('{\"type', end='', flush=True); time.sleep(60)",
+            1.0,
+            "took longer than 1 s, during compiling",
+        ),
         ("sys.exit('out of luck')", 60.0, "ended with exit code 1: out of luck"),
         ("import os; os.kill(os.getpid(), 9)", 60.0, "was ended by SIGKILL"),
         ('print(\'{"type":"failed","reason":"no memory"}\')', 60.0, "no memory"),

@@ -62,6 +62,7 @@ def test_given_numbers_then_they_are_in_order_and_tried_by_themselves_at_their_e
         ({}, {"kv_cache_dtype": ["int8"]}, "--allow-lossy"),
         ({}, {"speculation": ["ngram"]}, "--allow-lossy"),
         ({"block_size": "x"}, {"threads": [1]}, "block_size"),
+        ({"model": "other"}, {"threads": [1]}, "no setting here"),
         ({"block_size": 8}, {"block-size": [16, 32]}, "both set and searched"),
     ],
 )

@@ -13,15 +13,21 @@ import pytest
 from penstock.core.errors import InvalidRequestError
 from penstock.engine.settings import EngineSettings
 from penstock.lab import exits
+from penstock.lab.bench.arrivals import ClosedLoop
+from penstock.lab.bench.endpoint import Endpoint
+from penstock.lab.bench.offer import Manner
+from penstock.lab.bench.run import Measured, for_repeat
 from penstock.lab.bench.tune.evidence import Kept
 from penstock.lab.bench.tune.journal import NAME, Journal
 from penstock.lab.bench.tune.objective import Objective
 from penstock.lab.bench.tune.settings import read
 from penstock.lab.bench.tune.study import Found, Plan, Study
 from penstock.lab.bench.tune.trying import Run
+from penstock.lab.bench.workloads import make
 from penstock.lab.statistics import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from penstock.lab.bench.tune.settings import Asked
@@ -39,6 +45,7 @@ class Simulated:
     breaks: tuple[Any, ...] = ()  # values of block_size that can't be served
     cut_at: int | None = None
     down: bool = False
+    fails: Callable[[Settings, int, str], bool] = lambda *_: False
     late: int = 0  # first runs that can't be believed
     clock: float = 0.0
     made: list[tuple[Settings, int, str]] = field(default_factory=list)
@@ -54,7 +61,8 @@ class Simulated:
         self.clock += 10.0
         figure = 100 * (1 + self.gain * (settings.get("block_size") == 32)) * math.exp(random.gauss(0, self.noise))
         figure *= 0.8 if settings.get("speculation") == "off" else 1.0
-        failed = "It fell over." if self.down or settings.get("block_size") in self.breaks else ""
+        down = self.down or self.fails(settings, len(self.made), name)
+        failed = "It fell over." if down or settings.get("block_size") in self.breaks else ""
         against = ("The client sent late.",) if len(self.made) <= self.late else ()
         return Run(
             measured=None, figure=None if failed or against else figure, figures={"output_throughput": figure},
@@ -116,6 +124,24 @@ def test_given_a_verdict_then_it_is_of_requests_that_no_trial_had_in_balanced_or
     assert [bool(settings) for settings, _ in last[:8]] == [False, True, True, False, True, False, False, True]
 
 
+def test_given_requests_of_a_file_then_the_settings_file_doesnt_call_them_new(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    result = kept(study(Simulated(gain=0.25)))
+    endpoint = Endpoint(base="http://x", api="chat", model="m", ip="::1", port=1, tls_name=None)
+    for workload, fresh in (
+        (make("jsonl", {"path": str(own), "shuffle": "true"}, 0, None), False),
+        (make("synthetic", {"input_tokens": "8"}, 0, None), True),
+    ):
+        measured = Measured(
+            endpoint=endpoint, workload=for_repeat(workload, 2000), arrivals=ClosedLoop(1), manner=Manner(timeout=1.0),
+            count=1, slo=None, runs=[],
+        )  # fmt: skip
+        result.found.runs = {"defaults": [measured]}
+        assert ("that no trial had" in result.toml(None)) == fresh
+        assert ("the same requests, measured anew" in result.toml(None)) != fresh
+
+
 def test_given_nothing_better_when_studied_then_the_defaults_are_kept(tmp_path: Path) -> None:
     found = study(Simulated())
     assert found.verdict is Verdict.EQUIVALENT
@@ -151,6 +177,35 @@ def test_given_defaults_that_cant_be_measured_when_studied_then_it_ends_at_once_
     assert kept(study(Simulated(gain=0.25, late=1))).winning == {"block_size": 32}
 
 
+def test_given_defaults_that_fail_after_their_first_run_when_studied_then_the_study_ends() -> None:
+    server = Simulated(gain=0.25, fails=lambda settings, made, _: not settings and made > 1, cut_at=200)
+    found = study(server, trials=3)
+    assert [settings for settings, _, _ in server.made].index({"block_size": 8}) == 4
+    assert found.invalid[0] == "No round of the verdict has both sides."
+    assert not found.search.defaults.failed, "they can be served"
+
+
+def test_given_a_winner_that_fails_rounds_of_the_verdict_when_judged_then_it_isnt_better() -> None:
+    server = Simulated(
+        gain=0.25, fails=lambda settings, made, stage: stage == "tune-verdict" and bool(settings and made % 2)
+    )
+    result = kept(study(server))
+    assert len(result.found.pairs) == 4
+    assert (result.found.verdict, result.winning) == (Verdict.INCONCLUSIVE, {})
+    assert "failed in the verdict: It fell over." in result.said
+    assert "It fell over." in result.toml(None)
+
+
+def test_given_a_trial_that_fails_on_the_shortlist_then_another_goes_on() -> None:
+    server = Simulated(gain=0.25, fails=lambda settings, _, stage: stage == "tune-shortlist" and len(settings) == 1)
+    found = study(server)
+    assert found.winner is not None
+    assert found.winner.settings == {"block_size": 32, "pin_threads": "on"}
+    none = study(Simulated(gain=0.25, fails=lambda _settings, _made, stage: stage == "tune-shortlist"))
+    assert (none.winner, none.verdict) == (None, None)
+    assert "It fell over." in kept(none).said
+
+
 def test_given_a_budget_then_the_search_ends_in_time_for_the_verdict() -> None:
     server = Simulated(gain=0.25, noise=0.02)
     found = study(server, budget=240.0, trials=500, rounds=4)
@@ -179,8 +234,12 @@ def test_given_a_study_that_was_cut_when_resumed_then_nothing_is_run_twice_and_i
     assert on.made == whole.made
     assert found.pairs == expected.pairs
     assert found.seconds == pytest.approx(expected.seconds)
+    runs = len(on.made)
     again = study(Simulated(gain=0.25), tmp_path, resume=True)  # its search is over
     assert again.verdict is Verdict.FASTER
+    stages = [json.loads(line)["stage"] for line in file.read_text().splitlines()[1:]]
+    assert stages[:runs] == [name.removeprefix("tune-") for _, _, name in on.made], "a verdict is never taken back"
+    assert stages.count("verdict") == 32
 
 
 def test_given_a_cut_during_the_verdict_then_the_search_is_kept_and_there_is_no_verdict(tmp_path: Path) -> None:
@@ -207,6 +266,9 @@ def test_given_a_folder_that_holds_another_study_then_it_is_left_alone(tmp_path:
     (tmp_path / NAME).write_bytes(b"".join([lines[0], b"{}\n", *lines[1:]]))
     with pytest.raises(InvalidRequestError, match="line 2"):
         Journal(tmp_path, OF, resume=True)
+    told = before.replace(b'"failed":""', '"failed":"a\u2028b"'.encode())  # a line's end to text, not to JSON
+    (tmp_path / NAME).write_bytes(told + b'{"failed":"\xe2')
+    assert Journal(tmp_path, OF, resume=True).runs[0].failed == "a\u2028b"
     (tmp_path / NAME).write_text("nonsense\n")
     with pytest.raises(InvalidRequestError, match="can read"):
         Journal(tmp_path, OF, resume=True)

@@ -130,11 +130,13 @@ def test_given_the_callers_own_settings_when_planned_then_a_trial_has_none_of_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENSTOCK_BLOCK_SIZE", "64")
+    monkeypatch.setenv("penstock_threads", "1")
+    monkeypatch.setenv("PENSTOCK_ACCESS_LOG", "1")
     monkeypatch.setenv("PENSTOCK_OFFLINE", "1")
     place = Place(tmp_path, tmp_path / "logs")
     settings = {"enable_prefix_caching": False, "threads": None, "lora_modules": [["a", "b c"]], "memory": 1 << 30}
     launch = Tuned().plan(place, ModelForms(tmp_path, place, print), Common(), {"settings": json.dumps(settings)}, 1)
-    assert launch.env["PENSTOCK_BLOCK_SIZE"] == ""
+    assert {launch.env[name] for name in ("PENSTOCK_BLOCK_SIZE", "penstock_threads", "PENSTOCK_ACCESS_LOG")} == {""}
     assert "PENSTOCK_OFFLINE" not in launch.env
     written = [*(tmp_path / "logs").glob("*.toml")]
     assert [str(path) for path in written] == [launch.env["PENSTOCK_CONFIG"]]

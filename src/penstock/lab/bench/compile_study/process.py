@@ -87,6 +87,8 @@ def _listen(process: subprocess.Popen[bytes], ask: Ask) -> Iterator[Told]:
         process.stdin.write(msgspec.json.encode(ask))
     with process.stdout:
         for line in process.stdout:
+            if not line.endswith(b"\n"):  # it was ended while it said this
+                return
             yield msgspec.json.decode(line, type=Told)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import RecordError
 from penstock.core.record import Attachment, Metric, Subject
 from penstock.lab import exits
 from penstock.lab.bench import records
-from penstock.lab.bench.run import Measured
+from penstock.lab.bench.run import Measured, for_repeat
 from penstock.lab.bench.tune.journal import NAME as TRIALS
 from penstock.lab.bench.tune.search import REPEATS
 from penstock.lab.bench.tune.space import changes, default_of, shown
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from penstock.lab.bench.tune.search import Trial
     from penstock.lab.bench.tune.settings import Asked
     from penstock.lab.bench.tune.study import Found
+
+_LOOKED_AT = 256  # requests
 
 
 class Kept:
@@ -80,7 +83,10 @@ class Kept:
                 f"The defaults are within {100 * found.plan.margin:g} % of the best found in {what}: {settings} has"
                 f" {100 * gain:+.1f} %{interval}."
             )
-        return f"Inconclusive in {what}: {settings} has {100 * gain:+.1f} %{interval}. More --rounds may tell."
+        said = f"Inconclusive in {what}: {settings} has {100 * gain:+.1f} %{interval}"
+        if found.winner.failed:
+            return f"{said}, but failed in the verdict: {_one_line(found.winner.failed)}"
+        return f"{said}. More --rounds may tell."
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -148,7 +154,8 @@ class Kept:
         about = [
             self.said,
             f"By `penstock bench tune`: {len(search.trials) - 1} trials, then {len(found.pairs)} paired rounds of"
-            " requests that no trial had.",
+            f" {'requests that no trial had' if self._fresh else 'the same requests, measured anew'}.",
+            *found.invalid,
         ]
         if record is not None:
             machine = record.machine
@@ -168,6 +175,17 @@ class Kept:
             if name in self.winning:
                 lines[at] = f"{line}  # default: {_plain(shown(name, default_of(name)))}"
         return "\n".join([*(f"# {_one_line(line)}" for line in about), *lines]) + "\n"
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether the verdict's requests were others than the trials': a file's are the same each time."""
+        runs = self.found.runs.get(DEFAULTS)
+        if not runs:
+            return True
+        last = runs[0].workload
+        both = last, for_repeat(last, self._asked.bench.seed - last.seed)
+        asked, before = ({repr(each.prompt) for each in islice(one.requests(), _LOOKED_AT)} for one in both)
+        return asked.isdisjoint(before)
 
     def _record(self, folder: Path, side: str, result: Path) -> tuple[Path, Record]:
         found = self.found
@@ -194,7 +212,7 @@ class Kept:
             }),
             name=f"tune-{side}", command=self._command,
             parameters={"load": self._asked.load_name, "objective": found.objective.name, "margin": found.plan.margin},
-            metrics=metrics, files=files, notes=(self.said,),
+            metrics=metrics, files=files, notes=(self.said, *found.invalid),
         )  # fmt: skip
 
     def _page(self, made: Sequence[Record]) -> TunePage:

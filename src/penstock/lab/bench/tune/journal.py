@@ -74,7 +74,7 @@ class Journal:
             stream.write(msgspec.json.encode(entry) + b"\n")
 
     def _read(self, head: str, *, resume: bool) -> list[str]:
-        """The lines that count: those of the search. A last line that was cut off is left out."""
+        """The lines that are there, but for a last one that was cut off. Those of the search are `runs`."""
         path = self.path
         assert path is not None
         if not resume:
@@ -83,12 +83,13 @@ class Journal:
                 param="out",
             )
         try:
-            first, *rest = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
+            # Text's own idea of lines has more ends than JSON leaves out.
+            first, *rest = (path.read_bytes() or b"\n").splitlines()
+        except OSError as error:
             raise InvalidRequestError(f"{path} can't be read: {error}.", param="out") from error
-        if first != head:
+        if first != head.encode():
             raise InvalidRequestError(f"The study in {path.parent} is {_difference(first, head)}.", param="resume")
-        kept = [first]
+        kept = [head]
         for number, line in enumerate(rest, start=2):
             try:
                 entry = msgspec.json.decode(line, type=Entry)
@@ -98,11 +99,11 @@ class Journal:
                 raise InvalidRequestError(f"{path}, line {number}, is no run of a study: {error}.") from error
             if entry.stage == "search":
                 self.runs.append(entry)
-                kept.append(line)
+            kept.append(line.decode())
         return kept
 
 
-def _difference(first: str, wanted: str) -> str:
+def _difference(first: bytes, wanted: str) -> str:
     """In which settings two heads differ."""
     try:
         theirs, mine = json.loads(first)["of"], json.loads(wanted)["of"]

@@ -89,10 +89,10 @@ class Search:
 
     def add(self, trial: Trial, figure: float | None, *, wasted: str = "", failed: str = "") -> None:
         """What came of a run: a figure over zero, or why there is none."""
-        if failed:
+        if failed and trial is not self.defaults:  # they have been served, or there is no study
             trial.failed = failed
-        elif figure is None or wasted:
-            trial.wasted.append(wasted or "It has no such figure.")
+        elif figure is None or wasted or failed:
+            trial.wasted.append(wasted or failed or "It has no such figure.")
         else:
             trial.runs.append((self._place, figure))
         self._place += 1

@@ -113,6 +113,8 @@ def default_space(fixed: Mapping[str, Any], *, lossy: bool = False, tried: Mappi
         ConfigError: a setting that there isn't or that isn't searched, a value that it can't have, nothing to search.
     """
     fixed = {_name(name): read(_name(name), value) for name, value in fixed.items()}
+    if "model" in fixed:
+        raise ConfigError("The model is named by itself, as MODEL or in [tune]; it is no setting here.", param="model")
     chosen = _usual(fixed, lossy=lossy) if tried is None else {_name(name): value for name, value in tried.items()}
     searched = []
     for name, values in chosen.items():

@@ -76,7 +76,8 @@ class Found:
     def verdict(self) -> Verdict | None:
         """Of the winner beside the defaults: faster, or the defaults are as good (equivalent), or inconclusive.
 
-        "As good" is a one-sided question: it doesn't matter how much worse the winner is.
+        "As good" is a one-sided question: it doesn't matter how much worse the winner is. A winner that failed a
+        round is never better: the rounds that are left are those it could be served in.
         """
         if self.ratio is None:
             return None
@@ -86,7 +87,7 @@ class Found:
         limit = self.most
         if said is Verdict.INCONCLUSIVE and limit is not None and limit <= self.plan.margin:
             return Verdict.EQUIVALENT
-        return said
+        return Verdict.INCONCLUSIVE if said is Verdict.FASTER and self.winner and self.winner.failed else said
 
     @property
     def gain(self) -> tuple[float, float | None, float | None] | None:
@@ -256,9 +257,12 @@ class Study:
         by_name = dict(zip(names, candidates, strict=True))
         figures = self._rounds(by_name, _SHORTLIST_ROUNDS, "shortlist")
         sign = 1 if self._found.objective.higher else -1
-        whole = [name for name in names if figures[name]]
+        whole = [name for name in names if figures[name] and not by_name[name].failed]
         if not whole:
-            return candidates[0]
+            if served := [trial for trial in candidates if not trial.failed]:  # it was the client
+                return served[0]
+            self._found.invalid = tuple(f"Trial {trial.number}: {trial.failed}" for trial in candidates)
+            return None
         scores = [sign * _mean_log([value for _, _, value in figures[name]]) for name in whole]
         noise, _ = self._search.noise()
         return chosen([by_name[name] for name in whole], scores, noise)
@@ -287,7 +291,10 @@ class Study:
     def _rounds(
         self, sides: dict[str, Trial], rounds: int, stage: Literal["shortlist", "verdict"], *, keep: bool = False
     ) -> dict[str, list[tuple[int, int, float]]]:
-        """Round, place and figure of each side, in balanced order, of requests that no run before had."""
+        """Round, place and figure of each side, in balanced order, of requests that no run before had.
+
+        A trial that fails one has failed, as in the search.
+        """
         figures: dict[str, list[tuple[int, int, float]]] = {name: [] for name in sides}
         place, problems = 0, []
         for number, names in enumerate(order_of(list(sides), rounds)):
@@ -301,7 +308,10 @@ class Study:
                         seen = run.measured.runs[0]
                         self._found.slots.append(Slot(number, place, name, seen, dict(run.figures), ()))
                 else:
-                    problems.append(f"{name}, round {number + 1}: {' '.join(why.split())[:300] or 'no figure'}")
+                    why = " ".join(why.split())[:300] or "no figure"
+                    problems.append(f"{name}, round {number + 1}: {why}")
+                    if not run.against and sides[name] is not self._search.defaults:
+                        sides[name].failed = why
                 place += 1
             self._say(f"{stage}: round {number + 1} of {rounds}" + "".join(_last(name, figures) for name in sides))
         if keep:

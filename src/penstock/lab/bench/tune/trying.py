@@ -18,6 +18,7 @@ from penstock.lab.bench.engines.base import SERVED, Common, Engine, Launch
 from penstock.lab.bench.engines.penstock import Penstock
 from penstock.lab.bench.engines.running import running
 from penstock.lab.bench.run import for_repeat, measure
+from penstock.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -171,5 +172,5 @@ def _written(value: Any) -> str:
 
 def _unset() -> dict[str, str]:
     """The caller's PENSTOCK_* settings would be part of every trial, and of no file that is written."""
-    names = "|".join(name.upper() for name in EngineSettings.names())
-    return {name: "" for name in os.environ if re.fullmatch(f"PENSTOCK_({names}|HOST|PORT|UDS|API_KEYS)", name)}
+    names = "|".join([*EngineSettings.names(), *ServerSettings.names()])
+    return {name: "" for name in os.environ if re.fullmatch(f"PENSTOCK_({names})", name, re.IGNORECASE)}
