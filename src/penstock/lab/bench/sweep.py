@@ -214,7 +214,7 @@ def _next_rate(sweep: Sweep) -> Load | None:
 
 
 def _wanted_rate(sweep: Sweep) -> Load | None:
-    """Wherever it is."""
+    """The next load, however high; None: the search has ended."""
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
     closed = [point for point in points if point.load.closed]
     opened = [point for point in points if not point.load.closed]
