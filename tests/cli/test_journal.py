@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from penstock.core.record import Record
 from support.journals import a_record, throughput
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def test_comparing_files_folders_and_days(penstock: Callable[..., Any], alone: P
     ran = penstock("journal", "compare", "1#chat", "after/chat.json", "--metric", "output_throughput")
     assert ran.code == 0
     assert "3 pairs of repeats" in ran.out
-    kept = answer(penstock("journal", "compare", "1#chat", "after/chat.json", "--add", "--json"))["kept"]
-    assert [(alone / path).is_file() for path in kept] == [True]
+    asked = ("journal", "compare", "1#chat", "after/chat.json", "--margin", "0.05")
+    [kept] = answer(penstock(*asked, "--add", "--json"))["kept"]
+    assert Record.load(alone / kept).command == ("penstock", *asked)  # its verdicts are for that margin
     assert penstock("journal", "check").code == 0
     assert penstock("journal", "compare", "1#nothing", "after").code == 4
     assert penstock("journal", "compare", "after").code == 2

@@ -78,7 +78,8 @@ def compare(
         from penstock.lab.journal.layout import Journal
 
         journal = Journal.find(where)
-        asked = ("penstock", "journal", "compare", *a, *(part for each in metrics or () for part in ("--metric", each)))
+        options = (part for each in metrics or () for part in ("--metric", each))
+        asked = ("penstock", "journal", "compare", *a, *options, "--margin", f"{margin:g}")
         kept = [journal.shown(path) for path in keep(journal, (a[0], a[1]), found, asked)]
     if as_json:
         say_json({**_comparison(found), "kept": kept})

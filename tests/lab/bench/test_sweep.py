@@ -51,6 +51,17 @@ def test_a_server_without_a_limit_is_said_to_have_none() -> None:
     assert said(found) == "No saturation up to 50,000 requests/s: the highest rate allowed holds."
 
 
+@pytest.mark.parametrize("target", [None, 0.99])
+def test_no_rate_above_the_highest_allowed_is_offered_and_one_that_holds_ends_it(target: float | None) -> None:
+    def limited(load: Load, requests: int, seconds: float) -> Point:
+        served = min(load.value if not load.closed else 20 * load.value, 100.0)
+        return Point(load=load, stability=steady(served, 1.0), share=(1.0, 0.002), requests=requests)
+
+    found = search(replace(PLAN, max_rate=10, target=target), limited)
+    assert [point.load.value for point in found.of_axis] == [10]
+    assert found.ended == "the highest rate allowed holds"
+
+
 def test_the_steps_are_never_exceeded_and_are_named_as_the_reason() -> None:
     found = search(replace(PLAN, steps=7), as_offered)
     assert (len(found.points), found.ended) == (7, "the steps are used up")
@@ -113,6 +124,28 @@ def test_in_concurrency_the_knee_of_the_throughput_is_found(places: int) -> None
     found = closed_loop(places)
     assert found.limit is not None
     assert found.limit.value == pytest.approx(0.95 * places, rel=0.05)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.4])
+def test_a_server_that_one_request_at_a_time_saturates_has_its_knee_there(lost: float) -> None:
+    def trial(load: Load, requests: int, _seconds: float) -> Point:
+        served = 100.0 if load.value == 1 else 100 * (1 - lost)
+        return Point(load=load, stability=steady(served, 1.0), requests=requests)
+
+    found = search(replace(PLAN, axis="concurrency"), trial)
+    assert found.limit is not None
+    assert (found.limit.low, found.limit.value, found.limit.high) == pytest.approx((1, 1, 1))
+    assert found.ended == "the interval is narrow enough"
+
+
+def test_a_point_that_was_too_short_for_an_answer_does_not_end_the_search() -> None:
+    def trial(load: Load, requests: int, _seconds: float) -> Point:
+        served = 0.0 if load.value == 1 else 10.0 * min(load.value, 16)
+        return Point(load=load, stability=steady(served, 0.002 * served), requests=requests)
+
+    found = search(replace(PLAN, axis="concurrency"), trial)
+    assert found.limit is not None
+    assert found.limit.value == pytest.approx(0.95 * 16, rel=0.05)
 
 
 def test_in_concurrency_chance_moves_the_knee_little() -> None:

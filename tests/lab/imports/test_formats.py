@@ -140,6 +140,39 @@ def test_given_a_request_that_cannot_be_then_it_is_named_and_the_others_are_kept
     assert found.exit_code == INVALID
 
 
+@pytest.mark.parametrize("name", ["vllm-detailed.json", "guidellm.json", "aiperf.jsonl"])
+def test_given_no_request_that_can_be_then_each_is_named_and_there_is_no_record(name: str, tmp_path: Path) -> None:
+    text = TEXTS[name]
+    value: Any = json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+    if name == "vllm-detailed.json":
+        value["ttfts"] = [-1.0] * len(value["ttfts"])
+    for request in value["benchmarks"][0]["requests"]["successful"] if name == "guidellm.json" else ():
+        request["request_latency"] = -1.0
+    for line in value if name == "aiperf.jsonl" else ():
+        line["metrics"]["request_latency"]["value"] = -1.0
+    (tmp_path / name).write_text("\n".join(map(json.dumps, value)) if isinstance(value, list) else json.dumps(value))
+    found = import_files([tmp_path / name])
+    assert (found.records, found.unreadable) == ([], [])
+    assert [each.breach.law for each in found.impossible] == ["sign"] * 32
+
+
+def test_given_a_text_with_a_line_separator_or_an_answer_of_nanoseconds_then_it_is_read(tmp_path: Path) -> None:
+    line = json.loads(TEXTS["aiperf.jsonl"].splitlines()[0])
+    line["metadata"]["worker_id"] = "a\u2028b"
+    line["metrics"] = {"request_latency": {"value": 100, "unit": "ns"},
+                       "output_sequence_length": {"value": 1, "unit": "tokens"}}  # fmt: skip
+    (tmp_path / "tiny.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
+    ((_, record),) = import_files([tmp_path / "tiny.jsonl"]).records
+    assert record.metric("duration").mean == pytest.approx(1e-7)
+
+
+def test_given_an_aiperf_table_with_no_number_of_requests_then_it_is_named(tmp_path: Path) -> None:
+    for count in ("nan", "inf"):
+        (tmp_path / "a.csv").write_text(TEXTS["aiperf.csv"].replace("Request Count,32.00", f"Request Count,{count}"))
+        (named,) = import_files([tmp_path / "a.csv"]).impossible
+        assert named.breach.figures == ("requests.mean",)
+
+
 def test_given_a_summary_that_is_not_of_its_own_requests_then_nothing_of_it_is_kept(tmp_path: Path) -> None:
     for name, change in (
         ("vllm-detailed.json", lambda value: value.update(mean_ttft_ms=60.0)),

@@ -111,7 +111,7 @@ def test_given_any_csv_then_it_is_read_or_refused_and_nothing_else(rows: list[li
     csv.writer(text).writerows([["TTFT (ms)", "req/s", "GPU", "OSL"], *rows] if headed else rows)
     refusal, found = "", []
     try:
-        found = read(Path("t.csv"), text.getvalue() + ".", "csv")
+        found = read(Path("t.csv"), text.getvalue(), "csv")
     except InvalidRequestError as error:
         refusal = error.message
     assert "t.csv" in refusal or found
@@ -168,10 +168,18 @@ def test_given_a_broken_table_then_it_says_on_which_line(tmp_path: Path) -> None
         (TABLE + "fast,8\n", "line 4: It has 2 cells under 11 headings"),
         (TABLE.replace("1.38", "1.38 s"), "line 2: '1.38 s' in column 'E2E latency mean [s]' is no number"),
         (TABLE + '"x', "line 4: It is no CSV"),
+        (",,\n,\n", "None of its cells holds anything"),
+        (TABLE.replace("fast", "fa\0st"), "line 2): A subject's name is printable text"),
     ):
         (tmp_path / "table.csv").write_text(text)
         (error,) = import_files([tmp_path / "table.csv"]).unreadable
         assert said in error.message
+
+
+def test_given_rates_of_no_requests_then_it_is_judged_still(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("Completed,req/s,Output tokens/s,OSL\n0,5,7300,128\n")
+    (named,) = import_files([tmp_path / "table.csv"]).impossible
+    assert named.breach.law == "counts"
 
 
 def test_given_the_command_then_what_is_good_is_kept_and_the_exit_code_tells_of_the_rest(

@@ -26,8 +26,8 @@ _DRAWS = 4000
 _STILL_GROWS = 1.1  # a last point with so much more throughput than the one before shows no plateau
 _LEAST_ERROR = 0.003
 _SHARPNESS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 64.0)  # p
-_ITERATIONS = 30
-_STEP = 0.5  # of a logarithm, at most, at a time
+_BENDS = 8000
+_BEYOND = 5.0  # of the logarithm of the concurrency: how far beyond the points the line may bend
 
 
 def knee(points: Sequence[tuple[float, float, float, int]]) -> Limit | None:
@@ -36,7 +36,8 @@ def knee(points: Sequence[tuple[float, float, float, int]]) -> Limit | None:
     Args:
         points: concurrency, answers/s, their standard error, and the requests that they come of.
 
-    The interval is that of the line when the points vary within their errors, and of its sharpness.
+    The interval is that of all lines, as likely as they fit the points. It ends at the fewest requests that were tried:
+    whether fewer would give as much no point tells.
     """
     ordered = sorted(points)
     if len(ordered) < 2 or ordered[-1][1] > _STILL_GROWS * ordered[-2][1]:
@@ -45,17 +46,14 @@ def knee(points: Sequence[tuple[float, float, float, int]]) -> Limit | None:
     # Past its best a server may get slower, which this line can't.
     ordered = [point for point in ordered if point[0] <= highest[0] or point[1] >= PLATEAU * highest[1]]
     at, rates = np.log([point[0] for point in ordered]), np.log([point[1] for point in ordered])
+    bends = np.linspace(at[0] - _BEYOND, at[-1] + _BEYOND, _BENDS)  # [U] logarithm of D * X, where the asymptotes meet
     errors = _errors(ordered)
-    random = np.random.default_rng(0)
-    drawn, weights = [], []
-    for p in _SHARPNESS:
-        (d, x), covariance, chi2 = _fit(p, at, rates, errors)
-        share = _DRAWS // len(_SHARPNESS)
-        sample = random.multivariate_normal((d, x), covariance, share)  # [N, 2]
-        drawn.append(_reached(p, sample[:, 0], sample[:, 1], float(at[-1])))
-        weights.append(np.full(share, -chi2 / 2))
-    found, weight = np.concatenate(drawn), np.concatenate(weights)
-    weight = np.exp(weight - weight.max())
+    found = np.concatenate([_reached(p, bends, float(at[-1])) for p in _SHARPNESS]).clip(at[0], at[-1])
+    misfit = np.stack([_misfit(p, bends, at, rates, errors) for p in _SHARPNESS])  # [P, U]
+    least = misfit.min(axis=1, keepdims=True)
+    # Each p counts as its best line fits, however few others do: a sharp bend leaves little room.
+    likely = np.exp((least - misfit) / 2)
+    weight = (likely / likely.sum(axis=1, keepdims=True) * np.exp((least.min() - least) / 2)).ravel()
     place = np.argsort(found)
     below = np.cumsum(weight[place]) / weight.sum()
     low, value, high = (float(found[place[np.searchsorted(below, q)]]) for q in ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
@@ -69,26 +67,20 @@ def _errors(points: Sequence[tuple[float, float, float, int]]) -> NDArray[np.flo
     return np.asarray(np.maximum(np.sqrt(np.mean(relative**2 * requests) / requests), _LEAST_ERROR))
 
 
-def _fit(
-    p: float, at: NDArray[np.float64], rates: NDArray[np.float64], errors: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.floating], float]:
-    """log D and log X [2] of the line nearest to `rates` [P], their covariance [2, 2], and the sum of squares."""
-    found = np.array([at[0] - rates[0], rates.max()])
-    for _ in range(_ITERATIONS):
-        linear, ceiling = at - found[0], found[1]
-        line = -np.logaddexp(-p * linear, -p * ceiling) / p
-        share = 1 / (1 + np.exp(np.clip(p * (linear - ceiling), -500, 500)))  # of the line that D makes
-        slopes = np.stack([-share, 1 - share], axis=1) / errors[:, None]  # [P, 2]
-        precision = slopes.T @ slopes + 1e-9 * np.eye(2)
-        step = np.linalg.solve(precision, slopes.T @ ((rates - line) / errors))
-        found = found + np.clip(step, -_STEP, _STEP)
-    return found, np.asarray(np.linalg.inv(precision)), float((((rates - line) / errors) ** 2).sum())
+def _misfit(
+    p: float, bends: NDArray[np.float64], at: NDArray[np.float64], rates: NDArray[np.float64],
+    errors: NDArray[np.float64],
+) -> NDArray[np.float64]:  # fmt: skip
+    """[U] sum of squares between `rates` [P] and the line that bends there, whose ceiling fits them best."""
+    off = rates + np.logaddexp(p * (bends[:, None] - at), 0.0) / p  # [U, P] less the line of ceiling 1
+    weights = errors**-2 / (errors**-2).sum()
+    return np.asarray((((off - (off @ weights)[:, None]) / errors) ** 2).sum(axis=1))
 
 
-def _reached(p: float, d: NDArray[np.float64], x: NDArray[np.float64], most: float) -> NDArray[np.float64]:
-    """[N] logarithm of the concurrency that gives 95 % of what `most` gives (a logarithm too)."""
-    wanted = log(PLATEAU) - np.logaddexp(-p * (most - d), -p * x) / p
-    return np.asarray(d - np.log(np.expm1(np.maximum(p * (x - wanted), 1e-12))) / p + x)
+def _reached(p: float, bends: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """[U] logarithm of the concurrency that gives 95 % of what `most` gives (a logarithm too)."""
+    under = p * -log(PLATEAU) + np.logaddexp(p * (bends - most), 0.0)  # the ceiling over that, to the power of p
+    return np.asarray(bends - (under + np.log(-np.expm1(-under))) / p)
 
 
 def crossing(points: Sequence[tuple[float, tuple[float, float] | None]], target: float) -> Limit | None:

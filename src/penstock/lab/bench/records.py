@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
+from penstock.core.errors import InvalidRequestError
 from penstock.core.machine import fingerprint
 from penstock.core.provenance import command_of, package_versions
 from penstock.core.record import Attachment, Flaw, Metric, Record, Subject, git_state
@@ -53,9 +54,17 @@ def metrics_of(
     `output_tokens` of each answer; `tokens_per_chunk`; with a tokenizer `token_count_ratio`, the server's count over
     that of encoding the answers again. Of runs that several workers offered, those of single requests are from the
     workers' histograms, with every percentile within 0.05 % of the exact one.
+
+    Raises InvalidRequestError for runs of which some, not all, were offered by several workers.
     """
     parts = [tally_of(seen) for seen in runs]
     if several := [part for part in parts if part is not None]:
+        if len(several) < len(runs):
+            raise InvalidRequestError(
+                "Some of these observations are of one client and some of several workers: they are no repeats of one"
+                " run.",
+                param="files",
+            )
         return (
             *latency_metrics(several),
             *_repeat_metrics([totals_of(seen, part, slo) for seen, part in zip(runs, several, strict=True)]),

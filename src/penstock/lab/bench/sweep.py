@@ -142,8 +142,13 @@ def _requests(sweep: Sweep, load: Load) -> int:
             return min(int(_ROUNDS * load.value), plan.requests)
         if plan.target is not None or load.value <= _FEW:  # few at once take long for as many
             return plan.requests
-        each = [(point.stability.served_error / point.stability.served) ** 2 * point.requests for point in points]
-        return int(min(max(plan.requests, sum(each) / len(each) / error**2), _MOST * plan.requests))
+        each = [
+            (point.stability.served_error / point.stability.served) ** 2 * point.requests
+            for point in points
+            if point.stability.served
+        ]
+        wanted = sum(each) / len(each) / error**2 if each else 0
+        return int(min(max(plan.requests, wanted), _MOST * plan.requests))
     needed = [
         (point.stability.served_error / point.stability.served / error) ** 2 * point.requests / 2
         for point in points
@@ -197,6 +202,19 @@ def _limit(sweep: Sweep) -> Limit | None:
 
 
 def _next_rate(sweep: Sweep) -> Load | None:
+    """None: the search has ended."""
+    load, most = _wanted_rate(sweep), sweep.plan.max_rate
+    if load is None or load.closed or most is None or load.value < most:
+        return load
+    holds = any(point.load.value >= 0.999 * most for point in sweep.held)
+    if holds and (sweep.limit is None or sweep.limit.value > most):
+        sweep.ended = "the highest rate allowed holds"
+        return None
+    return Load(most)
+
+
+def _wanted_rate(sweep: Sweep) -> Load | None:
+    """The next load, however high; None: the search has ended."""
     plan, points = sweep.plan, [point for point in sweep.points if point.usable]
     closed = [point for point in points if point.load.closed]
     opened = [point for point in points if not point.load.closed]
@@ -208,11 +226,7 @@ def _next_rate(sweep: Sweep) -> Load | None:
     if limit is None:
         highest = max((point.load.value for point in opened), default=0.0)
         top = max([highest, *(point.stability.served for point in points)], default=1.0) or 1.0
-        if plan.max_rate is not None and highest >= plan.max_rate * 0.999:
-            sweep.ended = "the highest rate allowed holds"
-            return None
-        rate = top * (1.12 if not opened and not _linear(closed) else 2.0)
-        return Load(min(rate, plan.max_rate or rate))
+        return Load(top * (1.12 if not opened and not _linear(closed) else 2.0))
     if _settled(sweep, limit):
         sweep.ended = "the interval is narrow enough"
         return None
@@ -230,8 +244,7 @@ def _next_rate(sweep: Sweep) -> Load | None:
     above = [point for point in opened if point.load.value > limit.value]
     below = [point for point in opened if point.load.value <= limit.value]
     if len(above) < 2 * len(below):  # what overloaded points were served at says most
-        rate = limit.value * (1 + _beyond(sweep))
-        return Load(min(rate, plan.max_rate or rate))
+        return Load(limit.value * (1 + _beyond(sweep)))
     return Load(limit.value * (1 - _BELOW[min(len(below), len(_BELOW) - 1)]))
 
 

@@ -8,6 +8,7 @@ all of the phase, which ends some time after the last answer; its `benchmark_dur
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -84,32 +85,34 @@ def read(path: Path, value: Any) -> Row:
 
 def read_lines(path: Path, lines: Sequence[tuple[int, dict[str, Any]]]) -> Row:
     """The requests one by one; rates are from the first one's start to the last one's end, as AIPerf counts them."""
-    requests, errors, cancelled = [], 0, 0
+    requests, errors = [], 0
     for number, line in lines:
         told = Fields(path, line, f"line {number}")
         metadata = told.within("metadata")
         if metadata.text("benchmark_phase") not in ("", "profiling"):
             continue  # the warm-up
         if told.raw.get("error") is not None or metadata.raw.get("was_cancelled") is True:
-            cancelled += metadata.raw.get("was_cancelled") is True
             errors += 1
             continue
         requests.append(_request(path, number, told.within("metrics"), metadata))
     kept, impossible = possible(requests, path.name)
-    if not kept:
-        raise bad(path, f"None of its {len(requests) + errors} requests was answered as it can be.")
+    if not requests:
+        raise bad(path, f"None of its {errors} requests was answered.")
     spreads = summed_up(kept)
-    seconds = max(each.start + each.e2e for each in kept) - min(each.start for each in kept)
-    output, prompts = sum(each.output_tokens for each in kept), sum(each.prompt_tokens or 0 for each in kept)
-    rates = {"requests": float(len(kept)), "errors": float(errors), "duration": seconds}
+    rates = {"requests": float(len(kept)), "errors": float(errors)}
     if not impossible:  # else the rates are not those of the run
-        rates |= {"request_throughput": len(kept) / seconds, "output_throughput": output / seconds}
+        first = min(each.start for each in kept)
+        # Seconds since 1970 have no room for an answer's last digits.
+        seconds = max(each.start - first + each.e2e for each in kept)
+        output, prompts = sum(each.output_tokens for each in kept), sum(each.prompt_tokens or 0 for each in kept)
+        rates |= {"duration": seconds, "request_throughput": len(kept) / seconds}
+        rates |= {"output_throughput": output / seconds}
         rates |= {"total_throughput": (output + prompts) / seconds} if prompts else {}
     spreads |= {name: Spread({"mean": value}, 1) for name, value in rates.items()}
     return Row(
         file=path.name, place="", tool=TOOL, version="", subject="endpoint", figures=Figures(spreads, job=True),
         impossible=tuple(impossible), notes=_NOTES,
-        created=moment(min(each.start for each in kept)),
+        created=moment(min(each.start for each in requests)),
     )  # fmt: skip
 
 
@@ -134,7 +137,7 @@ def read_csv(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Row:
     if not spreads:
         raise bad(path, "It has none of AIPerf's figures.")
     requests = spreads["requests"].get("mean") if "requests" in spreads else None
-    if requests is not None:
+    if requests is not None and math.isfinite(requests):
         spreads = {
             name: Spread(each.statistics, int(requests), half=each.half) if name in ("ttft", "e2e") else each
             for name, each in spreads.items()
@@ -209,5 +212,5 @@ def _when(told: Fields) -> datetime.datetime | None:
     """It writes local time without a zone; that of this machine is taken for it."""
     try:
         return datetime.datetime.fromisoformat(told.text("start_time")).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that has no such hour in UTC
         return None

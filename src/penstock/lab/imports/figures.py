@@ -115,7 +115,7 @@ def figures_of(record: Record) -> Figures:
     parts: dict[str, dict[str, float]] = {}
     for metric in record.metrics:
         base, _, statistic = metric.name.rpartition("_")
-        if statistic in STATISTICS and base in UNITS:
+        if statistic in STATISTICS and UNITS.get(base) == metric.unit:
             parts.setdefault(base, {})[statistic] = metric.mean
         elif UNITS.get(metric.name) == metric.unit:
             spreads[metric.name] = Spread.of(metric)
@@ -123,9 +123,10 @@ def figures_of(record: Record) -> Figures:
     asked = record.workload.parameters
     closed = asked.get("arrivals") == "closed" or "at_most" in asked
     cap = asked.get("at_most", asked.get("concurrency")) if closed else None
+    per_step = asked.get("tokens_per_step")
     return Figures(
         spreads, float(cap) if isinstance(cap, int | float) else None, job=bool(asked.get("job")),
-        tail=bool(asked.get("tail")), tokens_per_step=float(asked.get("tokens_per_step", 1.0)),
+        tail=bool(asked.get("tail")), tokens_per_step=float(per_step) if isinstance(per_step, int | float) else 1.0,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.errors import InvalidRequestError, PenstockError
+from penstock.core.errors import InvalidRequestError, PenstockError, RecordError
 from penstock.core.record import Record
 from penstock.lab import exits
 from penstock.lab.imports import aiperf, guidellm, table, vllm
@@ -124,6 +124,8 @@ def import_files(
     twice = duplicates([row for row, _ in rows])
     for i, (row, digest) in enumerate(rows):
         found.impossible += row.impossible
+        if row.impossible and not row.figures.answers:
+            continue  # nothing is left of it
         try:
             wrong = [*row.breaches, *breaches(row.figures, known.limits_of(row))]
         except InvalidRequestError as error:
@@ -138,11 +140,15 @@ def import_files(
         if row.hardware and not known.hardware and chip_of(row.hardware) is None and not known.bandwidth:
             note = f"No published peaks of {row.hardware!r} are known here: what it can do wasn't judged."
             notes = (*row.notes, note)
+        try:
+            record = record_of(
+                replace(row, notes=notes), digest, subject=known.subject, version=known.version,
+                hardware=known.hardware, devices=known.devices_of(row), here=known.here,
+            )  # fmt: skip
+        except RecordError as error:
+            found.unreadable.append(InvalidRequestError(f"{row.name()}: {error.message}", param="file"))
+            continue
         found.notes += [each for each in notes if row.tool == table.TOOL]
-        record = record_of(
-            replace(row, notes=notes), digest, subject=known.subject, version=known.version, hardware=known.hardware,
-            devices=known.devices_of(row), here=known.here,
-        )  # fmt: skip
         found.records.append((_file_name(row), record))
     found.notes = list(dict.fromkeys(found.notes))
     return found
@@ -155,7 +161,7 @@ def read(path: Path, text: str, fmt: str = "auto", columns: Sequence[str] = ()) 
         return _of_csv(path, text, fmt, columns)
     if not json_like:
         raise bad(path, "It is no JSON.", line=1)
-    lines = text.strip().splitlines()
+    lines = text.strip().split("\n")
     if len(lines) > 1 and _is_object(lines[0]):
         return _of_lines(path, text, fmt)
     value = json_of(path, text)

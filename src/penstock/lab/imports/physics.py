@@ -314,7 +314,7 @@ def _room(figures: Figures) -> float:
     answers = figures.answers
     if figures.job:
         return WINDOW
-    if answers is None:
+    if not answers:
         return _UNKNOWN_WINDOW
     rate, e2e = figures.mean("request_throughput"), figures.mean("e2e")
     repeats = figures.n("request_throughput") or 1

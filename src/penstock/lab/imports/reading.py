@@ -58,7 +58,7 @@ def json_of(path: Path, text: str, *, line: int | None = None) -> Any:
 
 def lines_of(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """JSON objects, one a line, with their line numbers."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would break strings at U+2028
         if line.strip():
             value = json_of(path, line, line=number)
             if not isinstance(value, dict):
@@ -75,7 +75,10 @@ def rows_of(path: Path, text: str) -> list[tuple[int, list[str]]]:
         found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         raise bad(path, f"It is no CSV: {error}.", line=reader.line_num) from error
-    return [(line, row) for line, row in found if any(row)]
+    rows = [(line, row) for line, row in found if any(row)]
+    if not rows:
+        raise bad(path, "None of its cells holds anything.")
+    return rows
 
 
 def moment(seconds: float) -> datetime.datetime | None:

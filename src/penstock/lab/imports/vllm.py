@@ -131,5 +131,5 @@ def _when(date: str) -> datetime.datetime | None:
     """It writes local time without a zone; that of this machine is taken for it."""
     try:
         return datetime.datetime.strptime(date, "%Y%m%d-%H%M%S").astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that has no such hour in UTC
         return None

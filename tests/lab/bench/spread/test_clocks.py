@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.lab.bench.spread.clocks import Offset, exchange, residual
+from penstock.lab.bench.spread.clocks import Offset, apart, exchange, residual
 from penstock.lab.bench.validity import clocks_apart
 
 
@@ -52,6 +52,10 @@ def test_what_clocks_drift_apart_during_a_run_counts() -> None:
     assert residual(Offset(10, 300), None) == 300
     assert residual(Offset(10, 300), Offset(20, 200)) == 300
     assert residual(Offset(10, 300), Offset(5010, 200)) == 5200
+
+
+def test_two_clocks_may_be_apart_by_what_both_are_from_this_one() -> None:
+    assert [apart(each) for each in ([], [300], [300, 200, 100])] == [0, 300, 500]
 
 
 def test_clocks_too_far_apart_for_what_is_measured_make_a_run_invalid() -> None:

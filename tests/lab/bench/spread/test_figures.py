@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.errors import InvalidRequestError
 from penstock.lab.bench.histogram import RELATIVE_ERROR
 from penstock.lab.bench.metrics import extent, latencies, totals, window, window_between
 from penstock.lab.bench.observations import Ending, Observations
@@ -99,6 +100,13 @@ def test_another_slo_is_judged_only_where_there_are_columns() -> None:
     empty = without_columns([], dict(run.meta))
     assert "goodput" not in {metric.name for metric in metrics_of([empty], other)}
     assert counts_of([empty]).answers == counts_of([run]).answers
+
+
+def test_one_client_s_run_and_one_of_several_are_no_repeats() -> None:
+    run = a_run(4, n=100)
+    spread = replace(run, meta=run.meta | {"spread": {"tally": tallied(run, [run]).describe(), "columns": True}})
+    with pytest.raises(InvalidRequestError, match="no repeats of one run"):
+        metrics_of([run, spread])
 
 
 def test_observations_of_parts_are_put_together_in_order_of_ending() -> None:

@@ -200,3 +200,5 @@ def test_a_lost_worker_ends_the_run_and_the_others_figures_are_kept(stub: Stub, 
     assert {flaw.kind for flaw in flaws_of(found.runs)} == {"cut", "invalid"}
     assert "Worker 2 on" in found.invalid[0]
     assert "was lost" in found.invalid[0]
+    with pytest.raises(ConfigError, match="lost before the start"):  # nor is there another run without it
+        measured(quick(stub, rate=100, requests=3), members)

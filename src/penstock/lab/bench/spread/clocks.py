@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 ROUNDS = 30
 
@@ -56,3 +56,11 @@ def residual(before: Offset, after: Offset | None) -> int:
         return before.uncertainty
     drift = abs(after.ahead - before.ahead)
     return max(before.uncertainty, drift + after.uncertainty)
+
+
+def apart(residuals: Iterable[int]) -> int:
+    """How far any two of several clocks may have been apart, in ns, each being so far from this one at most.
+
+    One may have been ahead and the other behind.
+    """
+    return sum(sorted(residuals)[-2:])

@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from penstock.core.errors import ConfigError, InvalidRequestError, PenstockError
 from penstock.lab.bench.metrics import window_between
 from penstock.lab.bench.offer import Progress
-from penstock.lab.bench.spread.clocks import Offset, exchange, residual
+from penstock.lab.bench.spread.clocks import Offset, apart, exchange, residual
 from penstock.lab.bench.spread.cluster import first_line
 from penstock.lab.bench.spread.figures import Tally, latency_metrics, tally
 from penstock.lab.bench.spread.merge import meta_of, together, without_columns
@@ -70,6 +70,7 @@ class Spread:
         Raises:
             InvalidRequestError: a load that can't be divided, or an address that other machines don't know.
             NotFoundError: a worker can't reach the server.
+            ConfigError: a worker was lost before the start.
             PenstockError: what a worker's `offer` raises.
         """
         members = self._members
@@ -80,8 +81,11 @@ class Spread:
                 " they know it.",
                 param="url",
             )
-        _answers(member.actor.prepare.remote(endpoint, mine) for member, mine in zip(members, each, strict=True))
-        offsets = {number: _compare(member) for number, member in enumerate(members)}
+        try:
+            _answers(member.actor.prepare.remote(endpoint, mine) for member, mine in zip(members, each, strict=True))
+            offsets = {number: _compare(member) for number, member in enumerate(members)}
+        except RayActorError as error:  # since the last run
+            raise ConfigError(f"A worker was lost before the start: {first_line(error)}", code="worker_lost") from error
         run = _Run(members, Parts(requests, len(members), manner.slots), offsets, on_progress)
         run.offer(endpoint, each)
         return self._finish(run)
@@ -153,9 +157,9 @@ class Spread:
         for number, brief in run.briefs.items():
             where = f"Worker {number + 1} on {self._members[number].about['host']}: "
             reasons += [where + reason for reason in brief.invalid]
-        apart = max((residual(run.offsets[number], after.get(number)) for number in run.briefs), default=0) / 1e9
+        between = apart(residual(run.offsets[number], after.get(number)) for number in run.briefs) / 1e9
         ttft = next((metric.p99 for metric in latency_metrics([whole]) if metric.name == "ttft"), 0.0)
-        if (reason := clocks_apart(apart, ttft)) is not None:
+        if (reason := clocks_apart(between, ttft)) is not None:
             reasons.append(reason)
         return reasons
 
