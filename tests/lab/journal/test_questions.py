@@ -213,6 +213,8 @@ def test_a_kept_comparison_can_be_quoted_until_what_it_compares_is_taken_again(j
     throughput(1.0, 2.0, 3.0).save(journal.benchmarks / "before.json")
     [problem] = [problem for problem in check(journal) if "compare/" in problem.where]
     assert "journal/benchmarks/before.json, which it compares, is another Record now" in problem.what
+    elsewhere = [keep(journal, (f"{year}/kept/before.json", "after.json"), compare(*sides)) for year in (2025, 2026)]
+    assert elsewhere[0] != elsewhere[1]  # what a short name leaves out keeps them apart
 
 
 def test_workloads_that_differ_in_what_their_label_leaves_out_are_compared_apart() -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.core.errors import RecordError
 from penstock.core.record import Flaw, Interval, Metric, Record, Subject, Workload, git_state
-from penstock.lab.journal.layout import topic_slug
+from penstock.lab.journal.layout import SLUG_MOST, topic_slug
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,12 +107,18 @@ def changed_since(record: Record, there: dict[str, str]) -> list[str]:
 
 
 def _stem(a: str, b: str) -> str:
-    """ "zen/before.json", "zen/after.json" -> "zen-before-to-after": a folder tells more than a file of both sides'."""
-    sides = []
+    """ "zen/before.json", "zen/after.json" -> "zen-before-to-after": a folder tells more than a file of both sides'.
+
+    Longer paths lose what's above; a checksum then keeps comparisons apart that would have one name.
+    """
+    sides, whole = [], True
     for name in (a, b):
         path = name.removesuffix(".json").replace("#", "/")
-        sides.append([part for part in path.split("/") if part not in ("", ".", "..")][-2:])
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        whole &= len(parts) <= 2 and len("-".join(parts)) <= SLUG_MOST
+        sides.append(parts[-2:])
     first, second = sides
     if len(first) == len(second) == 2 and first[0] == second[0]:
         second = second[1:]
-    return f"{topic_slug('-'.join(first))}-to-{topic_slug('-'.join(second))}"
+    stem = f"{topic_slug('-'.join(first))}-to-{topic_slug('-'.join(second))}"
+    return stem if whole else f"{stem}-{hashlib.sha256(f'{a} {b}'.encode()).hexdigest()[:8]}"

@@ -22,6 +22,7 @@ from penstock.core.suggest import did_you_mean
 
 SETTINGS = "journal.toml"
 INDEX = "JOURNAL_INDEX.md"
+SLUG_MOST = 60  # characters of a name made from words
 _DAY = re.compile(r"day-(\d{3,})-([a-z0-9]+(?:-[a-z0-9]+)*)")
 _LIKELY = ("", "journal", "benchmarks")  # where, in each folder from here upwards, a journal is looked for
 
@@ -163,7 +164,7 @@ class Journal:
 
 def topic_slug(text: str) -> str:
     """ "Huge pages (again)" -> "huge-pages-again". Raises InvalidRequestError if nothing is left."""
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub("['’]", "", text.lower())).strip("-")[:60].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub("['’]", "", text.lower())).strip("-")[:SLUG_MOST].strip("-")
     if not slug:
         raise InvalidRequestError(f"A topic needs letters or digits; got {text!r}.", param="topic")
     return slug
