@@ -67,12 +67,7 @@ def acceptable(body: Any) -> Any:
     if body.get("model") is not None:
         body["model"] = "Echo-1B"
     for message in body.get("messages") or ():
-        message.pop("audio", None)
-        message.pop("function_call", None)
-        if message.get("content") is None:
-            message["content"] = "text"
-        for part in message["content"] if isinstance(message["content"], list) else ():
-            part |= {"type": "text", "text": part.get("text") or "text"}
+        _make_acceptable(message)
     if body.get("messages") is not None:
         body.pop("prompt", None)
     elif "tokens" in body:
@@ -92,6 +87,15 @@ def acceptable(body: Any) -> Any:
         if body.get(name):
             body[name] = 1 + body[name] % most
     return body
+
+
+def _make_acceptable(message: Any) -> None:
+    message.pop("audio", None)
+    message.pop("function_call", None)
+    if message.get("content") is None:
+        message["content"] = "text"
+    for part in message["content"] if isinstance(message["content"], list) else ():
+        part |= {"type": "text", "text": part.get("text") or "text"}
 
 
 def _acceptable_response(body: Any) -> Any:
