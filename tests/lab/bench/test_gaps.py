@@ -97,6 +97,24 @@ def test_tokens_told_as_they_come_are_believed_before_an_even_spread() -> None:
     assert (itl.min, itl.max) == (pytest.approx(0.2), pytest.approx(0.3))
 
 
+@pytest.mark.parametrize(
+    ("told", "tokens", "expected"),
+    [
+        ([0, 0, 0, 8], 8, [2, 2, 2]),  # usage with the last piece of text
+        ([0, 4, 0, 2], 6, [2, 1, 1]),
+        ([1, 2, 0, 0], 9, [2, 3, 3]),  # the rest is told after the last piece
+        ([2, 6, 0, 0], 8, [6, 2, 2]),  # text that was held back
+    ],
+)
+def test_tokens_told_now_and_then_are_of_the_pieces_since_the_telling_before(
+    told: list[int], tokens: int, expected: list[int]
+) -> None:
+    seen = observed(
+        gaps=[[0.1, 0.2, 0.3, 0.4], [1.0, 0.5], []], piece_tokens=[*told, 0, 0], completion_tokens=[tokens, 4, 0]
+    )
+    assert latencies(seen).itl_tokens.tolist() == [*expected, 2]
+
+
 @pytest.mark.parametrize("gap", [-1.0, float("nan"), float("inf")])
 def test_a_gap_that_is_no_time_is_refused(gap: float) -> None:
     with pytest.raises(InvalidRequestError, match="no times"):

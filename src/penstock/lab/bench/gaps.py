@@ -48,7 +48,8 @@ def blocks(
 ) -> Iterator[Block]:
     """One run's gaps, in order.
 
-    Where the server doesn't count as it goes, a request's tokens are spread evenly over its pieces.
+    A server may count as it goes. What it tells is of the pieces since it told last, and spread evenly over them: most
+    tell once, with the last piece or after it. Tokens that it never told are of the pieces since then.
 
     Args:
         counted: [requests] whose gaps are wanted.
@@ -57,7 +58,6 @@ def blocks(
     """
     counts = seen.piece_counts.astype(np.int64)
     ends = np.cumsum(counts)
-    per_piece = (tokens / np.maximum(counts, 1)).astype(np.float32)
     for first, last in _ranges(ends, section):
         from_, to = int(ends[first] - counts[first]), int(ends[last - 1])
         n = counts[first:last]
@@ -65,10 +65,36 @@ def blocks(
         starts = (np.cumsum(n) - n)[n > 0]
         wanted[starts] = False
         gaps = np.asarray(seen.piece_gaps[from_:to])[wanted]
-        told = np.asarray(seen.piece_tokens[from_:to])[wanted].astype(np.float32)
-        spread = np.repeat(per_piece[first:last], n)[wanted] if not told.all() else told
-        yield Block(int(section[first]), gaps, np.where(told > 0, told, spread))
+        told = np.asarray(seen.piece_tokens[from_:to])
+        yield Block(int(section[first]), gaps, _spread(told, n, tokens[first:last])[wanted])
         seen.forget_pieces()
+
+
+def _spread(told: NDArray[np.uint16], counts: NDArray[np.int64], tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """[pieces] tokens of each.
+
+    Args:
+        told: [pieces] of whole requests, what the server told with each; 0 where it told nothing.
+        counts: [requests] pieces of each.
+        tokens: [requests] of each.
+    """
+    if len(told) and told.all():
+        return told.astype(np.float32)
+    evenly = np.repeat((tokens / np.maximum(counts, 1)).astype(np.float32), counts)
+    if not told.any():
+        return evenly
+    some = counts > 0
+    last = np.cumsum(counts)[some] - 1
+    telling = told > 0
+    ends = telling.copy()
+    ends[last] = True
+    stretch: NDArray[np.int64] = np.cumsum(ends) - ends
+    sums = np.bincount(stretch, told)
+    rest = tokens[some] - np.add.reduceat(told.astype(np.int64), last + 1 - counts[some])
+    silent = ~telling[last]
+    sums[stretch[last[silent]]] = np.maximum(rest[silent], 0)
+    found = (sums / np.bincount(stretch))[stretch].astype(np.float32)
+    return np.where(found > 0, found, evenly)  # text that was held back may come with no token of its own
 
 
 def largest(seen: Observations) -> NDArray[np.float32]:
