@@ -130,8 +130,11 @@ def until(stub: Stub, requests: int) -> None:
         threading.Event().wait(0.02)
 
 
-def test_an_interrupt_ends_a_run_with_what_was_measured(stub: Stub) -> None:
-    with started(stub, "--duration", "60", "--json") as process:
+def test_an_interrupt_ends_a_run_with_what_was_measured() -> None:
+    with (
+        Stub(ttft=0.02, itl=0.005, slots=2) as stub,
+        started(stub, "--duration", "60", "--concurrency", "4", "--json") as process,  # two always wait for a slot
+    ):
         until(stub, 20)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)

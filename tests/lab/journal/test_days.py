@@ -238,6 +238,15 @@ def test_a_record_of_another_schema_is_named_once_by_its_place(journal: Journal)
     assert "Update Penstock" in problem
 
 
+def test_what_programs_wrote_into_a_raw_folder_is_no_record(journal: Journal) -> None:
+    saved(journal.benchmarks)
+    (journal.benchmarks / "raw" / "of-one-run").mkdir(parents=True)
+    (journal.benchmarks / "raw" / "of-one-run" / "profile.json").write_text("{}")
+    saved(journal.benchmarks / "raw")
+    assert problems(journal) == []
+    assert [exhibit.label(journal) for exhibit in Evidence(journal).kept] == ["journal/benchmarks/r.json"]
+
+
 def test_a_week_of_days_without_promotion_is_reminded_of(journal: Journal) -> None:
     days = [a_day(journal, topic=f"t{i}") for i in range(7)]
     assert problems(journal) == [

@@ -35,3 +35,10 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RecordError(f"{folder} can't be written: {error.strerror}.") from error
+
+
+def write(path: Path, content: str) -> None:
+    """Its folder is made where it is none. Raises RecordError if it can't be written."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import RecordError
 from penstock.core.record import Attachment, Record
 from penstock.lab.journal.entries import Metrics, record_of
+from penstock.lab.journal.layout import json_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,7 @@ def _of_it(error: RecordError, path: Path) -> str:
 
 def records_below(folder: Path) -> list[Exhibit]:
     """The Records of a folder outside any journal. Raises RecordError if a file is neither one nor attached to one."""
-    found, failed = _read_all(sorted(folder.rglob("*.json")))
+    found, failed = _read_all(json_below(folder))
     for error in failed.values():
         raise error
     return found
@@ -81,7 +82,7 @@ class Evidence:
     @cached_property
     def kept(self) -> list[Exhibit]:
         """The Records in the folder of Records. Other JSON there must be attached to one of them."""
-        paths = (path for path in sorted(self.journal.benchmarks.rglob("*.json")) if not self._is_days(path))
+        paths = (path for path in json_below(self.journal.benchmarks) if not self._is_days(path))
         found, failed = _read_all(paths)
         self.problems += [
             Problem(self.journal.shown(path), _of_it(error, path), "record") for path, error in failed.items()

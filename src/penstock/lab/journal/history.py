@@ -17,6 +17,7 @@ from penstock.core.record import Record
 from penstock.lab.journal.chart import Chart, Line, Point
 from penstock.lab.journal.compare import workload_key, workload_label
 from penstock.lab.journal.fields import machine_name, metric_of, split_metric
+from penstock.lab.journal.layout import RAW
 from penstock.lab.journal.repeats import are_repeats
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _versions(evidence: Evidence) -> Iterable[Record]:
         try:
             yield Record.from_json(data)
         except RecordError:
-            continue  # raw files, and what older programs wrote
+            continue  # attached to one, or what older programs wrote
 
 
 def _past(folder: Path) -> Iterable[bytes]:
@@ -191,7 +192,7 @@ def _past(folder: Path) -> Iterable[bytes]:
         if line.startswith(":")
         and line.endswith(".json")
         and len(fields := line.split(maxsplit=5)) == 6
-        and "/raw/" not in line
+        and f"/{RAW}/" not in line
     )
     blobs.pop("0" * 40, None)
     if not blobs:

@@ -4,7 +4,7 @@ journal/journal.toml       settings, all of which have defaults; marks the folde
 journal/JOURNAL_INDEX.md   generated
 journal/days/day-001-huge-pages/{LOG.md,TODO.md,metrics.json,code/}
 journal/topics/paging/{overview.md,gotchas.md,examples/}
-journal/benchmarks/        Records, and plots/ drawn from them
+journal/benchmarks/        Records, and plots/ drawn from them; raw/, wherever it is, holds none
 journal/scripts/
 """
 
@@ -22,6 +22,7 @@ from penstock.core.suggest import did_you_mean
 
 SETTINGS = "journal.toml"
 INDEX = "JOURNAL_INDEX.md"
+RAW = "raw"  # a folder of what programs wrote, from which Records were made: nothing in it is a Record
 SLUG_MOST = 60  # characters of a name made from words
 _DAY = re.compile(r"day-(\d{3,})-([a-z0-9]+(?:-[a-z0-9]+)*)")
 _LIKELY = ("", "journal", "benchmarks")  # where, in each folder from here upwards, a journal is looked for
@@ -168,6 +169,11 @@ def topic_slug(text: str) -> str:
     if not slug:
         raise InvalidRequestError(f"A topic needs letters or digits; got {text!r}.", param="topic")
     return slug
+
+
+def json_below(folder: Path) -> list[Path]:
+    """The files that ought to be Records or attached to one, by name."""
+    return sorted(path for path in folder.rglob("*.json") if RAW not in path.relative_to(folder).parts[:-1])
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:

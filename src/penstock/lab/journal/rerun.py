@@ -14,6 +14,7 @@ from penstock.core.errors import ConfigError, InvalidRequestError, RecordError
 from penstock.core.record import Record
 from penstock.lab.journal.compare import compare
 from penstock.lab.journal.evidence import Exhibit
+from penstock.lab.journal.layout import json_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,11 +109,11 @@ def _outcome(changes: Sequence[Change]) -> Outcome:
 
 def _newest(folder: Path, like: Record) -> Exhibit | None:
     found = []
-    for path in folder.rglob("*.json"):
+    for path in json_below(folder):
         try:
             record = Record.load(path)
         except RecordError:
-            continue  # a raw file
+            continue  # attached to one
         if (record.subject.name, record.workload.name) == (like.subject.name, like.workload.name):
             # One command may measure several loads.
             asked, wanted = record.workload.parameters, like.workload.parameters

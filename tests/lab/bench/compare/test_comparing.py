@@ -26,6 +26,7 @@ from penstock.lab.bench.planned import Planned
 from penstock.lab.bench.setup import Load
 from penstock.lab.bench.slo import Slo
 from penstock.lab.bench.stub import Stub
+from penstock.lab.journal.evidence import records_below
 from penstock.lab.statistics import Verdict
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def test_given_one_twice_as_slow_when_compared_then_the_ratio_and_the_verdicts_s
     kept = Kept(asked, found, Outcome.PASS, (), None, ["penstock", "bench", "compare"])
     written = kept.save(tmp_path)
     assert [path.name for path in written] == [
-        "compare-a.json", "compare-b.json", "comparison.json", "comparison.html", "comparison.md",
+        "comparison.json", "compare-a.json", "compare-b.json", "comparison.html", "comparison.md",
     ]  # fmt: skip
+    assert {exhibit.name for exhibit in records_below(tmp_path)} == {"compare-a", "compare-b"}
     record = Record.load(tmp_path / "compare-b.json")
     record.verify_files(tmp_path)
     assert record.metric("output_throughput").n == 4

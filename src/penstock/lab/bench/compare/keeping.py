@@ -6,11 +6,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.record import Metric, Subject
+from penstock.core.record import Attachment, Metric, Subject
 from penstock.lab.bench import records
 from penstock.lab.bench.compare.judging import FIGURES, cost
 from penstock.lab.bench.compare.tokens import count
-from penstock.lab.bench.folder import writing
+from penstock.lab.bench.folder import write
 from penstock.lab.bench.run import Measured
 from penstock.lab.pages import render_html, render_markdown
 from penstock.lab.pages.compare_page import ComparedEngine, ComparedRatio, ComparePage, compare_page
@@ -126,29 +126,29 @@ class Kept:
         }
 
     def save(self, folder: Path) -> list[Path]:
-        """A record for each contender, `comparison.json`, `comparison.html` and `comparison.md`.
+        """`comparison.json`, a record for each contender that has it attached, `comparison.html` and `comparison.md`.
 
         Raises RecordError if the folder can't be written.
         """
-        written, made = [], []
+        made = []
+        result = folder / "comparison.json"
+        write(result, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        written = [result]
         for name, side in self.comparison.sides.items():
             if side.measured:
-                path, record = self._save_record(folder, name, side)
+                path, record = self._save_record(folder, name, side, Attachment.of(result, folder))
                 written.append(path)
                 made.append(record)
         document = compare_page(self._page(made))
         for file, content in (
-            ("comparison.json", json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"),
             ("comparison.html", render_html.render(document)),
             ("comparison.md", render_markdown.render(document)),
         ):
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / file).write_text(content, encoding="utf-8")
+            write(folder / file, content)
             written.append(folder / file)
         return written
 
-    def _save_record(self, folder: Path, name: str, side: Side) -> tuple[Path, Record]:
+    def _save_record(self, folder: Path, name: str, side: Side, result: Attachment) -> tuple[Path, Record]:
         load, up = self.comparison.load, side.up
         assert up is not None
         first = side.measured[0]
@@ -168,7 +168,7 @@ class Kept:
             together, folder, subject=Subject(name, up.version, dict(up.configuration)),
             name="compare-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", name), command=self._command,
             parameters={"order": [slot.name for slot in self.comparison.slots], "margin": self.comparison.margin},
-            metrics=metrics, notes=(*up.differs, *up.notes, *self.counts[name].warnings),
+            metrics=metrics, files=[result], notes=(*up.differs, *up.notes, *self.counts[name].warnings),
         )  # fmt: skip
 
     def _page(self, made: Sequence[Record]) -> ComparePage:

@@ -7,10 +7,10 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.errors import RecordError
 from penstock.core.record import Attachment, Metric, Subject
 from penstock.lab import exits
 from penstock.lab.bench import records
+from penstock.lab.bench.folder import write
 from penstock.lab.bench.run import Measured, for_repeat
 from penstock.lab.bench.tune.journal import NAME as TRIALS
 from penstock.lab.bench.tune.search import REPEATS
@@ -127,23 +127,22 @@ class Kept:
         Raises RecordError if the folder can't be written.
         """
         written, made = [], []
-        folder.mkdir(parents=True, exist_ok=True)
         result = folder / "result.json"
-        _write(result, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        write(result, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
         for side in (DEFAULTS, WINNER):
             if self.found.runs.get(side) and self.found.verdict is not None:
                 path, record = self._record(folder, side, result)
                 written.append(path)
                 made.append(record)
         if self.found.verdict is not None:
-            _write(folder / "penstock.toml", self.toml(made[0] if made else None))
+            write(folder / "penstock.toml", self.toml(made[0] if made else None))
             written.insert(0, folder / "penstock.toml")
         document = tune_page(self._page(made))
         for name, content in (
             ("tune.html", render_html.render(document)),
             ("tune.md", render_markdown.render(document)),
         ):
-            _write(folder / name, content)
+            write(folder / name, content)
             written.append(folder / name)
         return [*written, result]
 
@@ -290,10 +289,3 @@ def _plain(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise RecordError(f"{path} can't be written: {error.strerror}.") from error
