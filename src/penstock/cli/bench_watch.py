@@ -117,39 +117,43 @@ def _cells(repeat: int, repeats: int, progress: Progress) -> list[str]:
 @contextmanager
 def once_interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt the first time; the second time they do what they do by default."""
-    both = (signal.SIGINT, signal.SIGTERM)
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in both:
-            signal.signal(number, signal.SIG_DFL)
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    before = [signal.signal(number, interrupt) for number in both]
-    try:
+    with _first_signal(interrupt):
         yield
-    finally:
-        for number, handler in zip(both, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager
 def finished_first() -> Iterator[None]:
     """What was measured is written down before Ctrl-C ends the command; a second Ctrl-C doesn't wait for it."""
-    both = (signal.SIGINT, signal.SIGTERM)
     asked = False
 
-    def wait(_number: int, _frame: FrameType | None) -> None:
+    def wait() -> None:
         nonlocal asked
         asked = True
-        for number in both:
-            signal.signal(number, signal.SIG_DFL)
         note("What was measured is being kept; Ctrl-C again ends it without.")
 
-    before = [signal.signal(number, wait) for number in both]
+    with _first_signal(wait):
+        yield
+    if asked:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _first_signal(answer: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile the first SIGINT or SIGTERM is answered so; a second one does what it does by default."""
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        for number in both:
+            signal.signal(number, signal.SIG_DFL)
+        answer()
+
+    before = [signal.signal(number, handle) for number in both]
     try:
         yield
     finally:
         for number, handler in zip(both, before, strict=True):
             signal.signal(number, handler)
-    if asked:
-        raise KeyboardInterrupt

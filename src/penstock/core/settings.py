@@ -24,7 +24,7 @@ from penstock.core.paths import config_dir
 from penstock.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Self
 
 PREFIX = "PENSTOCK_"
@@ -131,6 +131,27 @@ def read_tables(name: str) -> list[dict[str, Any]]:
     return [_with_underscores(table) for table in _read_file().get(name, [])]
 
 
+def read_toml(path: Path, param: str | None = None) -> dict[str, Any]:
+    """Raises ConfigError for a file that can't be read, or isn't TOML."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}.", param=param) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.", param=param) from error
+
+
+def section_of(tables: dict[str, Any], section: str, known: Collection[str], path: Path) -> dict[str, Any]:
+    """A table of a file that a command was given. Raises ConfigError for a name in it that isn't `known`."""
+    table = _with_underscores(tables.get(section, {}))
+    for name in table:
+        if name not in known:
+            raise ConfigError(f"[{section}] in {path} has no setting {name!r}.{did_you_mean(name, known)}", param=name)
+    return table
+
+
 def _read_section(section: str) -> dict[str, Any]:
     return _with_underscores(_read_file().get(section, {}))
 
@@ -143,14 +164,7 @@ def _read_file() -> dict[str, Any]:
     path = config_file()
     if path is None:
         return {}
-    import tomllib
-
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    tables = read_toml(path)
     for name, value in tables.items():
         if (name in SECTIONS and isinstance(value, dict)) or (name in TABLES and _are_tables(value)):
             continue

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from penstock.core.errors import ConfigError
 from penstock.core.setting_kinds import choice, integer, number, path, setting, switch, text
-from penstock.core.settings import PenstockSettings
-from penstock.core.suggest import did_you_mean
+from penstock.core.settings import PenstockSettings, read_toml, section_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -148,19 +146,7 @@ def _flag(name: str) -> str:
 
 
 def _table(file: Path, cls: type[BenchSettings]) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} can't be read: {error}.", param="config") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}.", param="config") from error
-    table = tables.get(cls.section)
-    if not isinstance(table, dict):
+    tables = read_toml(file, "config")
+    if not isinstance(tables.get(cls.section), dict):
         raise ConfigError(f"{file} has no table [{cls.section}].", param="config")
-    table = {name.replace("-", "_"): value for name, value in table.items()}
-    for name in table:
-        if name not in cls.names():
-            raise ConfigError(
-                f"[{cls.section}] in {file} has no setting {name!r}.{did_you_mean(name, cls.names())}", param=name
-            )
-    return table
+    return section_of(tables, cls.section, cls.names(), file)

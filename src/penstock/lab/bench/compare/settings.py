@@ -17,14 +17,12 @@ url = "http://gpu-box:8000"
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.core.errors import ConfigError, InvalidRequestError
 from penstock.core.setting_kinds import integer, number, path, setting, switch, text
-from penstock.core.settings import PenstockSettings
-from penstock.core.suggest import did_you_mean
+from penstock.core.settings import PenstockSettings, read_toml, section_of
 from penstock.lab.bench.compare.contenders import Contender
 from penstock.lab.bench.compare.outcome import Gate
 from penstock.lab.bench.engines import Common
@@ -91,15 +89,10 @@ class Asked:
 def read(file: Path | None, names: Sequence[str], flags: dict[str, Any], bench_flags: dict[str, Any]) -> Asked:
     """Raises ConfigError or InvalidRequestError, naming the setting and its source."""
     tables = {} if file is None else _tables(file)
-    table = {key.replace("-", "_"): value for key, value in tables.get("compare", {}).items()}
+    table = {} if file is None else section_of(tables, "compare", (*CompareSettings.names(), "engine"), file)
     engines = table.pop("engine", [])
     if not isinstance(engines, list) or not all(isinstance(each, dict) for each in engines):
         raise ConfigError(f"The engines of a comparison stand in {file} as [[compare.engine]].", param="engine")
-    for key in table:
-        if key not in CompareSettings.names():
-            raise ConfigError(
-                f"[compare] in {file} has no setting {key!r}.{did_you_mean(key, CompareSettings.names())}", param=key
-            )
     compare = CompareSettings(**(table | {key: value for key, value in flags.items() if value is not None}))
     contenders = [Contender.parse(name) for name in names]
     contenders = contenders or [Contender.from_table(each, str(file)) for each in engines]
@@ -126,12 +119,7 @@ def _bench(
 
 
 def _tables(file: Path) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} can't be read: {error}.", param="config") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}.", param="config") from error
+    tables = read_toml(file, "config")
     if not isinstance(tables.get("compare"), dict):
         raise ConfigError(f"{file} has no table [compare].", param="config")
     return tables

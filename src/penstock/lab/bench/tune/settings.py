@@ -18,13 +18,12 @@ speculation = ["off", "default"]
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.core.errors import ConfigError, InvalidRequestError
 from penstock.core.setting_kinds import integer, number, path, setting, switch, text
-from penstock.core.settings import PenstockSettings
+from penstock.core.settings import PenstockSettings, read_toml, section_of
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.settings import BenchSettings
 from penstock.lab.bench.setup import make_load
@@ -106,11 +105,8 @@ class Asked:
 def read(file: Path | None, flags: Mapping[str, Any], bench_flags: Mapping[str, Any]) -> Asked:
     """Raises ConfigError or InvalidRequestError, naming the setting and its source."""
     tables = {} if file is None else _tables(file)
-    table = {key.replace("-", "_"): value for key, value in tables.get("tune", {}).items()}
     known = [_WRITTEN.get(name, name) for name in TuneSettings.names()]
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"[tune] in {file} has no setting {key!r}.{did_you_mean(key, known)}", param=key)
+    table = {} if file is None else section_of(tables, "tune", known, file)
     table = {name: table[key] for name in TuneSettings.names() if (key := _WRITTEN.get(name, name)) in table}
     given = {key: value for key, value in flags.items() if value is not None}
     if "fixed" in given:
@@ -163,12 +159,7 @@ def with_tokenizer(asked: Asked) -> tuple[Asked, Load]:
 
 
 def _tables(file: Path) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} can't be read: {error}.", param="config") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}.", param="config") from error
+    tables = read_toml(file, "config")
     if not isinstance(tables.get("tune", tables.get("bench")), dict):
         raise ConfigError(f"{file} has no table [tune] or [bench].", param="config")
     return tables
