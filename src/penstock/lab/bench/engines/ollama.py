@@ -121,7 +121,7 @@ class Ollama(Engine):
             _create(program, file, env)
 
         return Launch(
-            command=(str(program), "serve"), port=port, env=env, prepare=create, ignore_eos=False, takes_ids=False,
+            command=(str(program), "serve"), port=port, env=env, prepare=create, ignore_eos=False,
             configuration={
                 "weights": "GGUF blocks", "options": parameters, "environment": settings, "build": self._built(place),
             },

@@ -118,7 +118,7 @@ def _listing(name: str, child: Child, base: str, launch: Launch, deadline: float
     while True:
         try:
             return Endpoint.open(base, body={"temperature": 0, **launch.body}, ignore_eos=launch.ignore_eos)
-        except NotFoundError as error:
+        except (NotFoundError, OverloadedError) as error:  # nobody listens yet, or it loads its model
             _wait(name, child, deadline, error)
         except InvalidRequestError as error:
             wrong_until = wrong_until or time.monotonic() + _PATIENCE_S

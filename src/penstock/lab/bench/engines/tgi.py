@@ -47,7 +47,7 @@ class Tgi(Engine):
                 shutil.which(_LAUNCHER) or _LAUNCHER, "--model-id", str(model.safetensors),
                 "--hostname", "127.0.0.1", "--port", str(port), *flags(chosen),
             ),
-            port=port, env={"HF_HUB_OFFLINE": "1", **settings}, ignore_eos=False, takes_ids=False,
+            port=port, env={"HF_HUB_OFFLINE": "1", **settings}, ignore_eos=False,
             configuration={"weights": "safetensors", "options": chosen, "environment": settings},
             differs=("It can't ignore the end of text: answers may be shorter than asked for.",),
         )  # fmt: skip
