@@ -148,6 +148,7 @@ def test_requests_are_counted_by_tokens_reason_route_and_status(engine: FakeEngi
     assert sample(found, "http_requests_total", method="other", route="other", status="404") == 1
     assert sample(found, "http_requests_in_flight") == 1, "the scrape itself"
     assert sample(found, "build_info", model="Echo-1B", device="cpu", version=penstock.__version__) == 1
+    assert sample(found, "engine_config_info", model="Echo-1B", max_num_seqs="256", enable_prefix_caching="True") == 1
 
 
 def test_the_engines_figures_are_read_at_each_scrape(engine: FakeEngine) -> None:

@@ -65,7 +65,9 @@ def show(measured: Measured, record: Record) -> None:
     say(f"{endpoint.model} at {endpoint.url}; {measured.workload.name}; {load}")
     latencies = [_latency_row(title, metrics[name]) for name, title in _LATENCIES.items() if name in metrics]
     if (queue := metrics.get("server_queue")) is not None:
-        latencies.append(["queue (server's)", _time(queue.mean), _interval(queue.ci), "-", "-", "-", "-"])
+        told = [metrics.get(f"server_queue_{percentile}") for percentile in ("p50", "p90", "p95", "p99")]
+        percentiles = ["-" if each is None else _time(each.mean) for each in told]
+        latencies.append(["queue (server's)", _time(queue.mean), _interval(queue.ci), *percentiles])
     if latencies:
         say("")
         table(["", "MEAN", "95 % INTERVAL", "P50", "P90", "P95", "P99"], latencies)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import penstock
+from penstock.engine.client import EngineClient
 from penstock.telemetry import metrics as table
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ def figures(models: Iterable[ServedModel | ServedEncoder]) -> Snapshot:
         runner = engine.info.runner
         quantization = runner.get("quantization", engine.spec.quantization)
         described = (runner.get(part, "") for part in ("device", "dtype", "attention"))
+        if isinstance(engine, EngineClient):
+            config = engine.config
+            rows[table.ENGINE_CONFIG][
+                name, str(config.max_num_seqs), str(config.max_num_batched_tokens), str(config.block_size),
+                str(config.enable_prefix_caching), config.kv_cache_dtype, config.speculation or "default",
+                runner.get("threads", ""),
+            ] = 1.0  # fmt: skip
         rows[table.BUILD_INFO][penstock.__version__, name, quantization, *described] = 1.0
     return rows
 

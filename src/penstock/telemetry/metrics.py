@@ -138,6 +138,14 @@ BUILD_INFO = Metric(
     labels=("version", "model", "quantization", "device", "dtype", "attention"),
     origin="snapshot",
 )
+ENGINE_CONFIG = Metric(
+    "engine_config_info",
+    "gauge",
+    "Always 1; the labels are the settings that decide what an engine can take.",
+    labels=("model", "max_num_seqs", "max_num_batched_tokens", "block_size", "enable_prefix_caching",
+            "kv_cache_dtype", "speculation", "threads"),
+    origin="snapshot",
+)  # fmt: skip
 
 TABLE: tuple[Metric, ...] = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
 

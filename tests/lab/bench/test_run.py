@@ -136,6 +136,8 @@ def test_penstocks_own_sums_and_counts_agree_with_the_clients(tmp_path: Path) ->
         assert scraper.engine == "penstock"
         (run,) = measured(setup, scraper).runs
     found = {pair.name: pair for pair in pairs(run)}
+    told = run.meta["server"]
+    assert 0 <= told["queue"]["p50"] <= told["queue"]["p99"]
     assert (run.ending == Ending.WHOLE).all()
     for count in ("finished", "prompt_tokens", "generation_tokens"):
         assert found[count].client == found[count].server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain, repeat
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from penstock.core.errors import InvalidRequestError
 from penstock.lab.bench.endpoint import Endpoint
 from penstock.lab.bench.scrape import Scraper, Window
-from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, read, samples_of
+from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, quantile, read, samples_of
 from penstock.lab.bench.stub import Stub
 from penstock.telemetry.metrics import TABLE
 from support.one_answer import answering, stream
@@ -46,6 +47,16 @@ tgi_request_queue_duration_bucket{le="+Inf"} 9
 tgi_request_queue_duration_sum 0.9
 tgi_request_queue_duration_count 9
 """
+LLAMA_CPP = """\
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 30
+# TYPE llamacpp:tokens_predicted_total counter
+llamacpp:tokens_predicted_total 40
+# TYPE llamacpp:requests_processing gauge
+llamacpp:requests_processing 2
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred 1
+"""
 GPUS = """\
 # TYPE DCGM_FI_DEV_POWER_USAGE gauge
 DCGM_FI_DEV_POWER_USAGE{gpu="0"} 300
@@ -69,6 +80,10 @@ def test_each_engines_page_is_recognised_and_read_for_one_model() -> None:
     reading = read(ENGINES["tgi"], samples, "m")
     assert reading.values == {"waiting": 2.0, "finished": 9.0, "generation_tokens": 900.0}
     assert reading.sums == {"queue": (0.9, 9.0)}
+    samples = samples_of(LLAMA_CPP)
+    assert engine_of(samples) == "llama.cpp"
+    reading = read(ENGINES["llama.cpp"], samples, "m")
+    assert reading.values == {"running": 2.0, "waiting": 1.0, "prompt_tokens": 30.0, "generation_tokens": 40.0}
     assert read(DCGM, samples_of(GPUS), None).values == {"gpu_power": 650, "gpu_usage": 0.75, "gpu_memory": 1 << 30}
 
 
@@ -100,6 +115,36 @@ def test_a_mean_is_of_the_window_alone() -> None:
     assert window.mean("itl") is None
 
 
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=50), st.floats(0.01, 0.99))
+def test_a_percentile_lies_in_the_bucket_that_the_observations_has(values: list[float], share: float) -> None:
+    bounds = [0.1, 1.0, 5.0, 10.0, math.inf]
+    found = quantile(share, {bound: float(sum(value <= bound for value in values)) for bound in bounds})
+    exact = sorted(values)[math.ceil(share * len(values)) - 1]
+    high = next(bound for bound in bounds if exact <= bound)
+    low = max((bound for bound in bounds if bound < exact), default=0.0)
+    assert found is not None
+    assert low <= found <= min(high, 10.0)
+
+
+def test_percentiles_are_of_the_window_alone_and_of_this_model() -> None:
+    page = """\
+# TYPE vllm:request_queue_time_seconds histogram
+vllm:request_queue_time_seconds_bucket{{le="1.0",model_name="m"}} {}
+vllm:request_queue_time_seconds_bucket{{le="2.0",model_name="m"}} {}
+vllm:request_queue_time_seconds_bucket{{le="+Inf",model_name="m"}} {}
+vllm:request_queue_time_seconds_sum{{model_name="m"}} 100
+vllm:request_queue_time_seconds_count{{model_name="m"}} {}
+vllm:request_queue_time_seconds_bucket{{le="+Inf",model_name="other"}} 1000
+"""
+    window = Window("vllm")
+    for counts in ((10, 10, 10), (10, 19, 20)):  # nine between 1 and 2 s, one above
+        window.add(read(ENGINES["vllm"], samples_of(page.format(*counts, counts[-1])), "m"))
+    assert window.quantiles("queue", (0.5, 0.99)) == [pytest.approx(1 + 5 / 9), 2.0]
+    assert window.describe(0.0)["queue"]["p90"] == pytest.approx(2.0)
+    assert Window("vllm").quantiles("queue", (0.5,)) is None
+    assert quantile(0.5, {math.inf: 4.0}) is None
+
+
 def test_a_page_that_fails_now_and_then_is_counted_and_passed_over() -> None:
     pages = chain([PlainTextResponse(VLLM)] * 2, repeat(PlainTextResponse("", 500)))
     with answering(lambda _: stream("a"), metrics=lambda: next(pages)) as url:
@@ -124,7 +169,7 @@ def test_a_server_without_metrics_is_measured_without() -> None:
 @pytest.mark.parametrize(
     ("page", "option", "said"),
     [
-        ("up 1\n", "metrics", "holds no metrics of an engine known here: penstock, vllm, tgi"),
+        ("up 1\n", "metrics", "holds no metrics of an engine known here: penstock, vllm, tgi, llama.cpp"),
         ("<html>", "metrics", "is no Prometheus page"),
         ("up 1\n", "dcgm", "holds no metrics of DCGM"),
         ("<html>", "dcgm", "is no Prometheus page"),

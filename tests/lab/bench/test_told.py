@@ -23,6 +23,11 @@ VLLM = (
     "# TYPE vllm:cache_config_info gauge\n"
     'vllm:cache_config_info{block_size="16",cache_dtype="auto",enable_prefix_caching="True",kv_path="/home/me"} 1.0\n'
 )
+PENSTOCK = (
+    "# TYPE penstock_engine_config_info gauge\n"
+    'penstock_engine_config_info{enable_prefix_caching="True",max_num_seqs="4",model="other",threads="2"} 1.0\n'
+    'penstock_engine_config_info{enable_prefix_caching="False",max_num_seqs="8",model="m",threads="2"} 1.0\n'
+)
 LLAMA_CPP = {
     "default_generation_settings": {"n_ctx": 4096, "params": {"seed": 1}},
     "total_slots": 4,
@@ -45,6 +50,8 @@ def told(**pages: Callable[[], Response]) -> Told:
 def test_given_each_engines_pages_then_its_version_and_limits_are_told_and_no_paths() -> None:
     vllm = told(version=page({"version": "0.32.0"}), metrics=lambda: PlainTextResponse(VLLM))
     assert vllm == Told("0.32.0", {"block_size": "16", "cache_dtype": "auto", "enable_prefix_caching": "True"})
+    own = told(version=page({"version": "0.1.0"}), metrics=lambda: PlainTextResponse(PENSTOCK))
+    assert own == Told("0.1.0", {"max_num_seqs": "8", "enable_prefix_caching": "False", "threads": "2"})
     llama_cpp = told(props=page(LLAMA_CPP))
     assert llama_cpp == Told("b5002-2c3f8b85", {"total_slots": 4, "n_ctx": 4096, "build_info": "b5002-2c3f8b85"})
     assert told(info=page(TGI)) == Told("3.3.4", {"max_concurrent_requests": 128})

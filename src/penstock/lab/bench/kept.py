@@ -46,7 +46,10 @@ def keep(
 
 
 def server_metrics(measured: Measured) -> tuple[Metric, ...]:
-    """The server's own means and increases, named `server_...`; one sample a repeat, warm-up included."""
+    """The server's own means and increases, named `server_...`, and percentiles of its queue, `server_queue_p99`.
+
+    One sample a repeat, warm-up included.
+    """
     samples: dict[tuple[str, str], list[float]] = {}
     for run in measured.runs:
         told = run.meta.get("server")
@@ -54,6 +57,8 @@ def server_metrics(measured: Measured) -> tuple[Metric, ...]:
             continue
         for name, mean in told["means"].items():
             samples.setdefault((f"server_{name}", "s"), []).append(mean["mean"])
+        for percentile, value in told.get("queue", {}).items():
+            samples.setdefault((f"server_queue_{percentile}", "s"), []).append(value)
         for name, increase in told["increases"].items():
             if increase is not None:
                 unit = "tokens" if name.endswith("tokens") or name.startswith("prefix") else "requests"

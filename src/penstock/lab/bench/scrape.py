@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from penstock.core.errors import InvalidRequestError
-from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, read, samples_of, version_of
+from penstock.lab.bench.server_metrics import DCGM, ENGINES, Reading, engine_of, quantile, read, samples_of, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client.samples import Sample
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _INTERVAL_S = 1.0
 _TIMEOUT_S = 5.0
 _SETTLE_S = 1.0  # a server may count an answer just after its end was read
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _GAUGES = ("running", "waiting", "kv_usage", *DCGM)
 
 
@@ -67,8 +68,17 @@ class Window:
         total, count = (_increase([each[i] for each in sums]) for i in (0, 1))
         return (total / count, int(count)) if count else None
 
+    def quantiles(self, quantity: str, shares: Sequence[float]) -> list[float] | None:
+        """In seconds, of what was observed within the window; None: no buckets are told, or nothing was observed."""
+        pages = [reading.buckets[quantity] for _, reading in self.readings if reading.buckets.get(quantity)]
+        if len(pages) < 2:
+            return None
+        buckets = {bound: _increase([page.get(bound, 0.0) for page in pages]) for bound in pages[0]}
+        found = [value for share in shares if (value := quantile(share, buckets)) is not None]
+        return found if len(found) == len(shares) else None
+
     def describe(self, start: float) -> dict[str, Any]:
-        """As JSON values: increases, means, and series over the seconds since `start`."""
+        """As JSON values: increases, means, percentiles of the queue, and series over the seconds since `start`."""
         counters = {name for _, reading in self.readings for name in reading.values} - set(_GAUGES)
         histograms = {name for _, reading in self.readings for name in reading.sums}
         series = {
@@ -76,10 +86,12 @@ class Window:
             if any(name in reading.values for _, reading in self.readings)
         }  # fmt: skip
         means = {name: self.mean(name) for name in sorted(histograms)}
+        queue = self.quantiles("queue", tuple(_PERCENTILES.values()))
         return {
             "engine": self.engine,
             "increases": {name: self.increase(name) for name in sorted(counters)},
             "means": {name: {"mean": mean[0], "n": mean[1]} for name, mean in means.items() if mean is not None},
+            "queue": {} if queue is None else dict(zip(_PERCENTILES, queue, strict=True)),
             "times": [round(at - start, 3) for at, _ in self.readings],
             "series": series,
             "failed_scrapes": self.failures,
@@ -167,6 +179,7 @@ class Scraper:
                 reading = page.read(client, self._endpoint.model)
                 together.values.update(reading.values)
                 together.sums.update(reading.sums)
+                together.buckets.update(reading.buckets)
         except (httpx.HTTPError, ValueError):
             return None
         return together

@@ -5,16 +5,17 @@
 | running, waiting | gauge: requests in the batch, and before it |
 | kv_usage | gauge: share of the KV cache in use, 0 to 1 |
 | finished, prompt_tokens, generation_tokens, preemptions, prefix_queries, prefix_hits | counter |
-| ttft, itl, tpot, e2e, queue | seconds: the sum and count of a histogram |
+| ttft, itl, tpot, e2e, queue | seconds: a histogram |
 | gpu_usage, gpu_memory_usage | gauge: shares of time, the second of DRAM's |
 | gpu_power, gpu_memory | gauge: W and bytes, over all GPUs |
 
 `itl` is of each token, `tpot` of each request. Names as of vLLM 0.11 and before (`docs/usage/metrics.md`), Text
-Generation Inference 3 and DCGM exporter 4.
+Generation Inference 3, llama.cpp's server of 2026 and DCGM exporter 4.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -94,8 +95,14 @@ ENGINES: dict[str, dict[str, Source]] = {
         "e2e": _histogram("tgi_request_duration"),
         "queue": _histogram("tgi_request_queue_duration"),
     },
+    "llama.cpp": {
+        "running": _gauge("llamacpp:requests_processing"),
+        "waiting": _gauge("llamacpp:requests_deferred"),
+        "prompt_tokens": _counter("llamacpp:prompt_tokens_total"),
+        "generation_tokens": _counter("llamacpp:tokens_predicted_total"),
+    },
 }  # fmt: skip
-_TOLD_BY = {"penstock": own.PREFIX, "vllm": "vllm:", "tgi": "tgi_"}
+_TOLD_BY = {"penstock": own.PREFIX, "vllm": "vllm:", "tgi": "tgi_", "llama.cpp": "llamacpp:"}
 DCGM: dict[str, Source] = {
     "gpu_usage": _gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", over="mean"),
     "gpu_memory_usage": _gauge("DCGM_FI_PROF_DRAM_ACTIVE", over="mean"),
@@ -106,10 +113,11 @@ DCGM: dict[str, Source] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One page, read: gauges and counters by quantity, histograms as sum and count."""
+    """One page, read: gauges and counters by quantity, histograms as sum and count and by their buckets."""
 
     values: dict[str, float] = field(default_factory=dict)
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    buckets: dict[str, dict[float, float]] = field(default_factory=dict)  # upper bound -> observations up to it
 
 
 def samples_of(page: str) -> dict[str, list[Sample]]:
@@ -142,6 +150,7 @@ def read(sources: Mapping[str, Source], samples: Mapping[str, list[Sample]], mod
                 sums, counts = (_pick(samples.get(f"{name}_{part}", []), model) for part in ("sum", "count"))
                 if counts:
                     reading.sums[quantity] = (sum(sums), sum(counts))
+                    reading.buckets[quantity] = _buckets(samples.get(f"{name}_bucket", []), model)
                     break
             elif found := _pick(samples.get(name, []), model):
                 total = sum(found) / (len(found) if source.over == "mean" else 1)
@@ -150,11 +159,42 @@ def read(sources: Mapping[str, Source], samples: Mapping[str, list[Sample]], mod
     return reading
 
 
+def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """As Prometheus' `histogram_quantile` has it: linear within a bucket, the highest bound above that.
+
+    Args:
+        buckets: upper bound -> observations up to it. Without observations, or a bound below infinity: None.
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    if total <= 0 or bounds[0] == math.inf:
+        return None
+    below, low = 0.0, 0.0
+    for bound in bounds:
+        upto = buckets[bound]
+        if upto >= share * total and upto > below:
+            return low if bound == math.inf else low + (bound - low) * (share * total - below) / (upto - below)
+        below, low = upto, bound
+    return low
+
+
+def of_model(samples: list[Sample], model: str | None) -> list[Sample]:
+    """Those whose labels name the model; all of them where none does."""
+    named = [each for each in samples if any(each.labels.get(label) == model for label in _MODEL_LABELS)]
+    return named or samples
+
+
+def _buckets(samples: list[Sample], model: str | None) -> dict[float, float]:
+    found: dict[float, float] = {}
+    for each in of_model(samples, model):
+        if (bound := each.labels.get("le")) is not None:
+            found[float(bound)] = found.get(float(bound), 0.0) + each.value
+    return found
+
+
 def _pick(samples: list[Sample], model: str | None) -> list[float]:
     """Values of this model's samples; sequences that were given up are none that finished."""
-    named = [each for each in samples if any(each.labels.get(label) == model for label in _MODEL_LABELS)]
-    chosen = named or samples
     return [
-        each.value for each in chosen
+        each.value for each in of_model(samples, model)
         if each.labels.get("reason", each.labels.get("finished_reason")) not in _UNFINISHED
     ]  # fmt: skip

@@ -7,7 +7,7 @@ record, and a comparison is unfair if they differ.
 |---|---|
 | `/version`, `/api/version` | Penstock and vLLM; Ollama |
 | `/v1/models` | Penstock, vLLM: `max_model_len` |
-| `/metrics` | vLLM: the labels of `vllm:cache_config_info` |
+| `/metrics` | labels of `penstock_engine_config_info` and of `vllm:cache_config_info` |
 | `/props` | llama.cpp's server: slots, context, build |
 | `/info` | Text Generation Inference |
 | `/api/ps` | Ollama: the context of a model that is loaded |
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from penstock.lab.bench.server_metrics import samples_of
+from penstock.lab.bench.server_metrics import of_model, samples_of
+from penstock.telemetry.metrics import ENGINE_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,9 +34,13 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 5.0
 _LONGEST = 200  # characters of a value
-_VLLM_CACHE = "vllm:cache_config_info"
-_VLLM = ("block_size", "cache_dtype", "enable_prefix_caching", "gpu_memory_utilization", "num_gpu_blocks",
-         "sliding_window")  # fmt: skip
+_LABELS = {  # of a metric that is always 1
+    ENGINE_CONFIG.full_name: tuple(name for name in ENGINE_CONFIG.labels if name != "model"),
+    "vllm:cache_config_info": (
+        "block_size", "cache_dtype", "enable_prefix_caching", "gpu_memory_utilization", "num_gpu_blocks",
+        "sliding_window",
+    ),
+}  # fmt: skip
 _PROPS = ("total_slots", "default_generation_settings.n_ctx", "build_info")
 _INFO = ("max_concurrent_requests", "max_input_tokens", "max_input_length", "max_total_tokens",
          "max_batch_total_tokens", "max_waiting_tokens", "waiting_served_ratio", "model_dtype")  # fmt: skip
@@ -59,10 +64,10 @@ def what_it_tells(endpoint: Endpoint) -> Told:
 
         pages = {path: ask(path) for path in ("/version", "/api/version", "/v1/models", "/props", "/info")}
         running = None if pages["/api/version"] is None else ask("/api/ps")
-        cache = _vllm_cache(client, endpoint.base + "/metrics")
+        labels = _labels(client, endpoint.base + "/metrics", endpoint.model)
     settings: dict[str, Any] = {}
     settings |= _chosen(_named(pages["/v1/models"], "data", endpoint.model), ("max_model_len",))
-    settings |= {name: cache[name] for name in _VLLM if name in cache}
+    settings |= labels
     settings |= _chosen(pages["/props"], _PROPS) | _chosen(pages["/info"], _INFO)
     settings |= _chosen(_named(running, "models", endpoint.model), ("context_length",))
     versions = (_text(page, "version") for page in (pages["/version"], pages["/api/version"], pages["/info"]))
@@ -78,12 +83,17 @@ def _json(client: httpx.Client, url: str) -> Any:
         return None
 
 
-def _vllm_cache(client: httpx.Client, url: str) -> dict[str, str]:
+def _labels(client: httpx.Client, url: str, model: str) -> dict[str, str]:
+    """Of this model's engine; of the first where the labels name no model."""
     try:
-        samples = samples_of(client.get(url).raise_for_status().text).get(_VLLM_CACHE, [])
+        samples = samples_of(client.get(url).raise_for_status().text)
     except (httpx.HTTPError, ValueError):
         return {}
-    return {} if not samples else {name: value[:_LONGEST] for name, value in samples[0].labels.items()}
+    found: dict[str, str] = {}
+    for metric, names in _LABELS.items():
+        told = of_model(samples.get(metric, []), model)[:1]
+        found |= {name: sample.labels[name][:_LONGEST] for sample in told for name in names if name in sample.labels}
+    return found
 
 
 def _chosen(page: Any, names: tuple[str, ...]) -> dict[str, Any]:
