@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 900.0
 _RETRY_S = 0.05
+_RETRY_SHARE = 0.01  # of the time it has taken so far: to ask takes processor time that it could use
 _PATIENCE_S = 60.0  # with a server that answers, and isn't what it should be
 
 
@@ -84,6 +86,7 @@ def _given(env: Mapping[str, str] | None) -> dict[str, Any]:
 
 def _ready(name: str, child: Child, launch: Launch, common: Common, timeout: float) -> tuple[Endpoint, tuple[str, ...]]:
     base, deadline = f"http://127.0.0.1:{launch.port}", child.spawned + timeout
+    _listening(name, child, launch.port, deadline)
     if launch.prepare is not None:
         _answering(name, child, base, deadline)
         launch.prepare()
@@ -99,6 +102,17 @@ def _ready(name: str, child: Child, launch: Launch, common: Common, timeout: flo
             raise
         else:
             return probed.endpoint, probed.notes
+
+
+def _listening(name: str, child: Child, port: int, deadline: float) -> None:
+    """Once it takes connections: to find that out costs an engine that is still loading nothing."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S).close()
+        except OSError as error:
+            _wait(name, child, deadline, error)
+        else:
+            return
 
 
 def _answering(name: str, child: Child, base: str, deadline: float) -> None:
@@ -130,4 +144,4 @@ def _wait(name: str, child: Child, deadline: float, error: Exception) -> None:
     if time.monotonic() > deadline:
         tail = child.log.read_text(errors="replace")[-2000:]
         raise EngineDeadError(f"{name} wasn't ready in time: {error} The end of {child.log}:\n{tail}") from error
-    time.sleep(_RETRY_S)
+    time.sleep(max(_RETRY_S, _RETRY_SHARE * (time.monotonic() - child.spawned)))
