@@ -50,7 +50,8 @@ def test_given_mistakes_when_studied_then_each_is_explained(
         (("--modes", "defualt"), 2, "did you mean"),
         (("--batches", "none"), 2, "--batches is whole numbers"),
         (("--prefill", "1"), 2, "A prompt of one token"),
-        (("--rounds", "1"), 2, "--rounds is at least 2"),
+        (("--rounds", "1"), 2, "--rounds is from 2"),
+        (("--limit", "inf"), 2, "--limit is from 1"),
         (("--context", "4096"), 9, "The longest point has 4128 tokens"),
         (("--modes", "cuda-graphs", "--prefill", "8", "--context", "8"), 9, "nothing to study beside eager"),
     ):

@@ -204,3 +204,16 @@ def test_given_an_option_that_makes_no_sense_then_it_is_refused(option: str, val
     (tmp_path / "table.csv").write_text(TABLE)
     with pytest.raises(InvalidRequestError, match=value):
         run(["bench", "import", str(tmp_path / "table.csv"), option, value])
+
+
+def test_given_columns_and_no_table_then_they_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="--columns is of tables"):
+        import_files([Path(__file__).parent / "data" / "vllm-detailed.json"], columns=["a=ttft:ms"])
+
+
+@pytest.mark.parametrize("devices", ["-3", "0", "1.5", "inf"])
+def test_given_a_number_of_devices_that_cannot_be_then_the_row_is_refused(devices: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"GPUs,Output tokens/s\n{devices},100\n")
+    (error,) = import_files([tmp_path / "t.csv"]).unreadable
+    assert "t.csv, line 2" in error.message
+    assert devices in error.message

@@ -58,8 +58,7 @@ class Known:
         )  # fmt: skip
 
     def devices_of(self, row: Row) -> int:
-        told = row.configuration.get("devices")
-        return self.devices or (int(told) if isinstance(told, float) and 1 <= told < 1e6 else 1)
+        return self.devices or int(row.configuration.get("devices", 1))
 
 
 @dataclass(slots=True)
@@ -108,6 +107,8 @@ def import_files(
         fmt: one of FORMATS.
         columns: for tables, as `columns_of` takes them.
         on_file: called before each is read.
+
+    Raises InvalidRequestError for columns without a table.
     """
     known = known or Known()
     found = Imported()
@@ -121,6 +122,8 @@ def import_files(
             rows += [(row, digest) for row in read(path, text, fmt, columns)]
         except PenstockError as error:
             found.unreadable.append(error)
+    if columns and rows and all(row.tool != table.TOOL for row, _ in rows):
+        raise InvalidRequestError("--columns is of tables, and none of the files is one.", param="columns")
     twice = duplicates([row for row, _ in rows])
     for i, (row, digest) in enumerate(rows):
         found.impossible += row.impossible

@@ -65,6 +65,8 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: Sequence[Column])
     told: dict[str, float] = {
         name: number_of(path, line, labels[name], name)[0] for name in NUMBERS if name in labels
     }  # fmt: skip
+    if "devices" in told and not (told["devices"].is_integer() and told["devices"] >= 1):
+        raise bad(path, f"A row is of one device or several; it says {labels['devices']!r}.", line=line)
     configuration: dict[str, Any] = {name: labels[name] for name in ("model", "dtype", "params") if name in labels}
     configuration |= {name[7:]: value for name, value in labels.items() if name.startswith("config.")}
     configuration |= {"devices": told["devices"]} if "devices" in told else {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LEAST = {"context": 1, "steps": 1, "answer": 1, "rounds": 2, "passes": 1, "limit": 1, "threads": 1, "block_size": 1}
-_MOST = 1 << 20  # tokens or sequences
+_MOST = 1 << 20  # tokens, sequences or seconds
 
 
 def plan_of(model: str, find: Callable[[str], Path], **asked: Any) -> Plan:
@@ -25,9 +25,9 @@ def plan_of(model: str, find: Callable[[str], Path], **asked: Any) -> Plan:
     compiler or a model that is shorter than the longest point, and what `find` does.
     """
     for name, value in asked.items():
-        if name in _LEAST and not value >= _LEAST[name]:
+        if name in _LEAST and not _LEAST[name] <= value <= _MOST:
             flag = "--" + name.replace("_", "-")
-            raise InvalidRequestError(f"{flag} is at least {_LEAST[name]}; got {value}.", param=name)
+            raise InvalidRequestError(f"{flag} is from {_LEAST[name]} to {_MOST}; got {value}.", param=name)
     names = asked.pop("modes", None)
     modes = choose(list(MODES) if names is None else [name.strip() for name in names.split(",") if name.strip()])
     prefills, batches = (
