@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.load.added import agree, measure
-from benchmarks.load.clients import CLIENTS
+from benchmarks.load.clients import CLIENTS, Asked
 from penstock.core.errors import PenstockError
 from penstock.core.paths import cache_dir
 from penstock.lab.bench.engines.environment import find_uv
@@ -44,10 +44,11 @@ def _added(arguments: argparse.Namespace) -> None:
 
 
 def _agree(arguments: argparse.Namespace) -> int:
-    within = agree(
-        arguments.url, arguments.model, arguments.rate, arguments.requests, arguments.rounds, arguments.tokens,
-        arguments.venvs, arguments.tokenizer or _tokenizer(arguments.venvs), arguments.out,
+    asked = Asked(
+        arguments.url, arguments.model, arguments.tokenizer or _tokenizer(arguments.venvs), arguments.rate,
+        arguments.requests, arguments.tokens, arguments.prompt_tokens,
     )  # fmt: skip
+    within = agree(asked, arguments.rounds, arguments.venvs, arguments.out)
     return 0 if within else 1
 
 
@@ -78,9 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     agreement = commands.add_parser("agree", parents=[common], help="with guidellm, on a server that is up")
     agreement.add_argument("url")
     agreement.add_argument("--model", default="smollm2")
-    agreement.add_argument("--rate", type=float, default=2.0)
-    agreement.add_argument("--requests", type=int, default=60)
-    agreement.add_argument("--rounds", type=int, default=4)
+    agreement.add_argument("--rate", type=float, default=0.5)
+    agreement.add_argument("--requests", type=int, default=30)
+    agreement.add_argument("--rounds", type=int, default=2)
+    agreement.add_argument("--prompt-tokens", type=int, default=256)
     agreement.add_argument("--tokens", type=int, default=64)
     agreement.set_defaults(run=_agree)
     return parser

@@ -18,6 +18,8 @@ from benchmarks.keep import keep
 from benchmarks.load.clients import CLIENTS, Asked, Client, Said, pinned
 from penstock.core.machine import fingerprint
 from penstock.core.record import Metric, Record, Subject, Workload, git_state
+from penstock.lab.bench.endpoint import Endpoint
+from penstock.lab.bench.scrape import Scraper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _TTFT_S, _ITL_S = 0.1, 0.1
 _SLACK_S = 180.0  # for a client to start and to sum up
 _SEED = 1
+_AGREED = 1.03
 _MODULE = "benchmarks.load"
 
 
@@ -176,38 +179,59 @@ def _version(client: Client, venvs: Path) -> str:
     return done.stdout.strip() or "unknown"
 
 
-def agree(url: str, model: str, rate: float, count: int, rounds: int, tokens: int, venvs: Path, tokenizer: Path,
-          out: Path) -> bool:  # fmt: skip
-    """Penstock's and guidellm's mean TTFT and inter-token latency of the same load on the server at `url`, in turn
-    (ABBA). Prints and keeps the ratios; whether both are within 3 %."""
-    runs: dict[str, list[Said]] = {"penstock": [], "guidellm": []}
+def agree(asked: Asked, rounds: int, venvs: Path, out: Path) -> bool:
+    """Penstock's and guidellm's mean TTFT and inter-token latency of the same load on a server that is up, in turn
+    (ABBA), each beside the server's own. Prints and keeps them and their ratios; whether both are within 3 %."""
+    clients = ("penstock", "guidellm")
+    seen: dict[str, dict[str, list[float]]] = {name: {} for name in clients}
     for number in range(rounds):
-        for name in ("penstock", "guidellm") if number % 2 == 0 else ("guidellm", "penstock"):
-            folder = out / "raw" / f"agree-{name}-{number}-{int(time.time())}"
-            folder.mkdir(parents=True)
-            client = CLIENTS[name]
-            # A client that shares the server's processor measures itself.
-            command = pinned(client.command(Asked(url, model, tokenizer, rate, count, tokens), venvs, folder), 0)
-            with (folder / "client.log").open("w") as log:
-                subprocess.run(
-                    ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
-                    stdout=log, stderr=log, timeout=count / rate + _SLACK_S, check=False,
-                )  # fmt: skip
-            runs[name].append(client.read(folder))
-    ratios = {}
-    for figure in ("ttft_mean", "itl_mean"):
-        pairs = zip(runs["penstock"], runs["guidellm"], strict=True)
-        ratios[figure] = [getattr(ours, figure) / getattr(theirs, figure) for ours, theirs in pairs]
-        print(f"{figure}: {math.exp(np.mean(np.log(ratios[figure]))):.4f} of guidellm's {ratios[figure]}", flush=True)
+        for name in clients if number % 2 == 0 else reversed(clients):
+            for figure, value in _beside_the_server(CLIENTS[name], asked, number, venvs, out).items():
+                seen[name].setdefault(figure, []).append(value)
+    metrics, within = [], True
+    for figure in ("ttft", "itl"):
+        pairs = zip(seen["penstock"][figure], seen["guidellm"][figure], strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        mean = math.exp(float(np.mean(np.log(ratios))))
+        within &= 1 / _AGREED < mean < _AGREED
+        print(f"{figure}: {mean:.4f} of guidellm's {ratios}", flush=True)
+        metrics.append(Metric.from_samples(f"{figure}_ratio", "1", ratios))
+    for name, figures in seen.items():
+        for figure, values in figures.items():
+            print(f"{name} {figure}: {', '.join(f'{1e3 * value:.3f}' for value in values)} ms", flush=True)
+            metrics.append(Metric.from_samples(f"{figure}_{name}", "s", values))
+    load = {"rate": asked.rate, "requests": asked.count, "prompt": asked.prompt, "tokens": asked.tokens}
     record = Record(
         subject=Subject("penstock", _version(CLIENTS["penstock"], venvs)),
-        workload=Workload("load-agreement", _SEED, {"rate": rate, "requests": count, "tokens": tokens}),
+        workload=Workload("load-agreement", _SEED, load),
         machine=fingerprint(),
         git=git_state(),
-        metrics=tuple(Metric.from_samples(f"{name}_ratio", "1", values) for name, values in ratios.items()),
+        metrics=tuple(metrics),
         notes=(
-            f"Penstock's figure over that of guidellm {_version(CLIENTS['guidellm'], venvs)}, same engine, in turn.",
+            f"Penstock's mean over that of guidellm {_version(CLIENTS['guidellm'], venvs)}, same engine, in turn;"
+            " server_ttft_NAME is the server's own of that client's requests.",
         ),
     )
     keep(record, out / "load-agreement.json", _MODULE)
-    return all(abs(math.log(float(np.exp(np.mean(np.log(values)))))) < math.log(1.03) for values in ratios.values())
+    return within
+
+
+def _beside_the_server(client: Client, asked: Asked, number: int, venvs: Path, out: Path) -> dict[str, float]:
+    """A client's means, and the server's own of the same requests, in seconds."""
+    folder = out / "raw" / f"agree-{client.name}-{number}-{int(time.time())}"
+    folder.mkdir(parents=True)
+    scraper = Scraper.find(Endpoint.open(asked.url))
+    if scraper is None:
+        raise BenchmarkError(f"{asked.url} has no /metrics.")
+    # A client that shares the server's processor measures itself.
+    command = pinned(client.command(asked, venvs, folder), 0)
+    with scraper.window() as window, (folder / "client.log").open("w") as log:
+        subprocess.run(
+            ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
+            stdout=log, stderr=log, timeout=asked.count / asked.rate + _SLACK_S, check=False,
+        )  # fmt: skip
+    scraper.settle(window, asked.count)
+    said = client.read(folder)
+    found = {"ttft": said.ttft_mean, "itl": said.itl_mean}
+    told = {f"server_{figure}": window.mean(figure) for figure in found}
+    return found | {name: mean[0] for name, mean in told.items() if mean is not None}

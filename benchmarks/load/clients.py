@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _VLLM = Path(__file__).with_name("vllm_bench.py")
-_PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The load: `count` requests, `rate` a second, `tokens` each."""
+    """The load: `count` requests, `rate` a second, of `prompt` tokens, answered by `tokens`."""
 
     url: str
     model: str
@@ -32,6 +31,7 @@ class Asked:
     rate: float
     count: int
     tokens: int
+    prompt: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class PenstockBench(Client):
             str(self.python(venvs)), "-m", "penstock.cli", "bench", "run", asked.url, "--model", asked.model,
             "--api", "completions", "--rate", str(asked.rate), "--arrivals", "constant",
             "--requests", str(asked.count), "--warm-up", "0", "--repeats", "1", "--metrics", "off",
-            "--input-tokens", str(_PROMPT_TOKENS), "--output-tokens", str(asked.tokens), "--out", str(out), "--quiet",
+            "--input-tokens", str(asked.prompt), "--output-tokens", str(asked.tokens), "--out", str(out), "--quiet",
         ]  # fmt: skip
 
     def read(self, out: Path) -> Said:
@@ -101,7 +101,7 @@ class VllmBench(Client):
         return [
             str(self.python(venvs)), "-P", str(_VLLM), "--backend", "openai", "--base-url", asked.url,
             "--endpoint", "/v1/completions", "--model", asked.model, "--tokenizer", str(asked.tokenizer),
-            "--dataset-name", "random", "--random-input-len", str(_PROMPT_TOKENS),
+            "--dataset-name", "random", "--random-input-len", str(asked.prompt),
             "--random-output-len", str(asked.tokens), "--num-prompts", str(asked.count),
             "--request-rate", str(asked.rate), "--burstiness", "inf", "--ignore-eos", "--disable-tqdm",
             "--percentile-metrics", "ttft,itl", "--metric-percentiles", "99", "--ready-check-timeout-sec", "0",
@@ -125,7 +125,7 @@ class GuideLlm(Client):
             str(self.python(venvs).with_name("guidellm")), "run", "--backend", backend,
             "--profile", f"kind=constant,rate={asked.rate}", "--constraint", f"kind=max_requests,count={asked.count}",
             "--tokenizer", f"kind=hf_auto,model={asked.tokenizer}",
-            "--data", f"kind=synthetic_text,prompt_tokens={_PROMPT_TOKENS},output_tokens={asked.tokens}",
+            "--data", f"kind=synthetic_text,prompt_tokens={asked.prompt},output_tokens={asked.tokens}",
             "--output", f"kind=json,path={out / 'result.json'}", "--disable-console",
         ]  # fmt: skip
 
@@ -149,7 +149,7 @@ class AiPerf(Client):
             str(self.python(venvs).with_name("aiperf")), "profile", "-m", asked.model, "--url", asked.url,
             "--endpoint-type", "completions", "--streaming", "--request-rate", str(asked.rate),
             "--request-rate-mode", "constant", "--request-count", str(asked.count), "--tokenizer", str(asked.tokenizer),
-            "--synthetic-input-tokens-mean", str(_PROMPT_TOKENS), "--output-tokens-mean", str(asked.tokens),
+            "--synthetic-input-tokens-mean", str(asked.prompt), "--output-tokens-mean", str(asked.tokens),
             "--extra-inputs", "ignore_eos:true", "--artifact-dir", str(out), "--ui", "none",
             "--workers-max", "1", "--record-processor-service-count", "1", "--no-gpu-telemetry", "--no-server-metrics",
         ]  # fmt: skip
