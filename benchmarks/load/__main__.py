@@ -46,7 +46,7 @@ def _added(arguments: argparse.Namespace) -> None:
 def _agree(arguments: argparse.Namespace) -> int:
     asked = Asked(
         arguments.url, arguments.model, arguments.tokenizer or _tokenizer(arguments.venvs), arguments.rate,
-        arguments.requests, arguments.tokens, arguments.prompt_tokens,
+        arguments.requests, arguments.tokens, arguments.prompt_tokens, metrics=True,
     )  # fmt: skip
     within = agree(asked, arguments.rounds, arguments.venvs, arguments.out)
     return 0 if within else 1

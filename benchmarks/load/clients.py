@@ -32,6 +32,7 @@ class Asked:
     count: int
     tokens: int
     prompt: int = 16
+    metrics: bool = False  # a client that can read the server's own does so
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Said:
     ttft_p99: float
     itl_mean: float
     whole: int
+    server_ttft: float | None = None  # the server's own of the same requests, where the client reads them
+    server_itl: float | None = None
 
 
 class Client(ABC):
@@ -78,7 +81,8 @@ class PenstockBench(Client):
         return [
             str(self.python(venvs)), "-m", "penstock.cli", "bench", "run", asked.url, "--model", asked.model,
             "--api", "completions", "--rate", str(asked.rate), "--arrivals", "constant",
-            "--requests", str(asked.count), "--warm-up", "0", "--repeats", "1", "--metrics", "off",
+            "--requests", str(asked.count), "--warm-up", "0", "--repeats", "1",
+            *([] if asked.metrics else ["--metrics", "off"]),
             "--input-tokens", str(asked.prompt), "--output-tokens", str(asked.tokens), "--out", str(out), "--quiet",
         ]  # fmt: skip
 
@@ -88,7 +92,8 @@ class PenstockBench(Client):
             raise BenchmarkError(f"penstock left {len(found)} records in {out}; see its log.")
         metrics = {metric["name"]: metric for metric in json.loads(found[0].read_text())["metrics"]}
         ttft = metrics["ttft"]
-        return Said(ttft["mean"], ttft["p99"], metrics["itl"]["mean"], ttft["n"])
+        told = [metrics[name]["mean"] if name in metrics else None for name in ("server_ttft", "server_itl")]
+        return Said(ttft["mean"], ttft["p99"], metrics["itl"]["mean"], ttft["n"], *told)
 
 
 class VllmBench(Client):
