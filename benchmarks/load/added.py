@@ -221,7 +221,7 @@ def _beside_the_server(client: Client, asked: Asked, number: int, venvs: Path, o
     """A client's means, and the server's own of the same requests, in seconds."""
     folder = out / "raw" / f"agree-{client.name}-{number}-{int(time.time())}"
     folder.mkdir(parents=True)
-    scraper = Scraper.find(Endpoint.open(asked.url))
+    scraper = Scraper.find(Endpoint.open(asked.url, model=asked.model))
     if scraper is None:
         raise BenchmarkError(f"{asked.url} has no /metrics.")
     # A client that shares the server's processor measures itself.

@@ -141,6 +141,8 @@ vllm:request_queue_time_seconds_bucket{{le="+Inf",model_name="other"}} 1000
         window.add(read(ENGINES["vllm"], samples_of(page.format(*counts, counts[-1])), "m"))
     assert window.quantiles("queue", (0.5, 0.99)) == [pytest.approx(1 + 5 / 9), 2.0]
     assert window.describe(0.0)["queue"]["p90"] == pytest.approx(2.0)
+    window.add(read(ENGINES["vllm"], samples_of(page.format(15, 15, 15, 15)), "m"))  # it started anew
+    assert window.quantiles("queue", (0.5,)) == [pytest.approx(12.5 / 15)]
     assert Window("vllm").quantiles("queue", (0.5,)) is None
     assert quantile(0.5, {math.inf: 4.0}) is None
 

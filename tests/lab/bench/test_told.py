@@ -52,6 +52,8 @@ def test_given_each_engines_pages_then_its_version_and_limits_are_told_and_no_pa
     assert vllm == Told("0.32.0", {"block_size": "16", "cache_dtype": "auto", "enable_prefix_caching": "True"})
     own = told(version=page({"version": "0.1.0"}), metrics=lambda: PlainTextResponse(PENSTOCK))
     assert own == Told("0.1.0", {"max_num_seqs": "8", "enable_prefix_caching": "False", "threads": "2"})
+    of_others = told(metrics=lambda: PlainTextResponse(PENSTOCK.replace('"m"', '"another"')))
+    assert of_others == Told()
     llama_cpp = told(props=page(LLAMA_CPP))
     assert llama_cpp == Told("b5002-2c3f8b85", {"total_slots": 4, "n_ctx": 4096, "build_info": "b5002-2c3f8b85"})
     assert told(info=page(TGI)) == Told("3.3.4", {"max_concurrent_requests": 128})

@@ -211,9 +211,24 @@ def test_given_columns_and_no_table_then_they_are_refused(tmp_path: Path) -> Non
         import_files([Path(__file__).parent / "data" / "vllm-detailed.json"], columns=["a=ttft:ms"])
 
 
-@pytest.mark.parametrize("devices", ["-3", "0", "1.5", "inf"])
-def test_given_a_number_of_devices_that_cannot_be_then_the_row_is_refused(devices: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(f"GPUs,Output tokens/s\n{devices},100\n")
+@pytest.mark.parametrize("devices", ["-3", "1.5", "inf", "1e12"])
+def test_given_a_number_of_devices_that_cannot_be_then_the_file_is_refused(devices: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"GPU,GPUs,Output tokens/s\nH100 SXM,{devices},100\n")
     (error,) = import_files([tmp_path / "t.csv"]).unreadable
     assert "t.csv, line 2" in error.message
     assert devices in error.message
+
+
+@pytest.mark.parametrize("column", ["GPUs", "config.devices"])
+def test_given_a_row_of_no_accelerator_then_it_is_imported(column: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("Devices used,Output tokens/s\n0,100\n")
+    asked = ["Devices used=devices" if column == "GPUs" else f"Devices used={column}"]
+    found = import_files([tmp_path / "t.csv"], columns=asked)
+    assert [len(found.records), len(found.unreadable)] == [1, 0]
+
+
+def test_given_columns_and_a_table_that_cannot_be_read_then_the_others_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("Other,Output tokens/s\n1,100\n")
+    measured = Path(__file__).parent / "data" / "vllm-detailed.json"
+    found = import_files([measured, tmp_path / "t.csv"], columns=["Speed=ttft:ms"])
+    assert [len(found.records), len(found.unreadable)] == [1, 1]

@@ -86,6 +86,17 @@ def test_a_topic_without_letters_is_refused() -> None:
         topic_slug("../..")
 
 
+def test_a_folder_is_added_with_json_that_is_attached_to_its_records(journal: Journal, tmp_path: Path) -> None:
+    folder = tmp_path / "compared"
+    folder.mkdir()
+    (folder / "comparison.json").write_text("{}")
+    saved(folder, a_record(files=(Attachment.of(folder / "comparison.json", folder),)))
+    assert add(a_day(journal), [folder]) == ["r"]
+    (folder / "other.json").write_text("{}")
+    with pytest.raises(RecordError, match="other.json"):
+        add(a_day(journal, topic="next"), [folder])
+
+
 def test_an_added_record_is_the_same_with_its_files_copied(journal: Journal, tmp_path: Path) -> None:
     (tmp_path / "raw.npz").write_bytes(b"seen")
     record = a_record(files=(Attachment.of(tmp_path / "raw.npz", tmp_path),))

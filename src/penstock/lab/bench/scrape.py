@@ -73,7 +73,11 @@ class Window:
         pages = [reading.buckets[quantity] for _, reading in self.readings if reading.buckets.get(quantity)]
         if len(pages) < 2:
             return None
-        buckets = {bound: _increase([page.get(bound, 0.0) for page in pages]) for bound in pages[0]}
+        buckets = dict.fromkeys(pages[0], 0.0)
+        for before, after in pairwise(pages):
+            again = any(after.get(bound, 0.0) < before.get(bound, 0.0) for bound in buckets)  # it started anew
+            for bound in buckets:
+                buckets[bound] += after.get(bound, 0.0) - (0.0 if again else before.get(bound, 0.0))
         found = [value for share in shares if (value := quantile(share, buckets)) is not None]
         return found if len(found) == len(shares) else None
 

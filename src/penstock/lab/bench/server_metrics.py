@@ -173,7 +173,8 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
     for bound in bounds:
         upto = buckets[bound]
         if upto >= share * total and upto > below:
-            return low if bound == math.inf else low + (bound - low) * (share * total - below) / (upto - below)
+            within = (share * total - below) / (upto - below)
+            return low if bound == math.inf else min(bound, low + (bound - low) * within)
         below, low = upto, bound
     return low
 

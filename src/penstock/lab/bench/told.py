@@ -84,15 +84,17 @@ def _json(client: httpx.Client, url: str) -> Any:
 
 
 def _labels(client: httpx.Client, url: str, model: str) -> dict[str, str]:
-    """Of this model's engine; of the first where the labels name no model."""
+    """Of this model's engine; none where the labels name several others, as an alias's does."""
     try:
         samples = samples_of(client.get(url).raise_for_status().text)
     except (httpx.HTTPError, ValueError):
         return {}
     found: dict[str, str] = {}
     for metric, names in _LABELS.items():
-        told = of_model(samples.get(metric, []), model)[:1]
-        found |= {name: sample.labels[name][:_LONGEST] for sample in told for name in names if name in sample.labels}
+        told = of_model(samples.get(metric, []), model)
+        if len({(each.labels.get("model"), each.labels.get("model_name")) for each in told}) == 1:
+            labels = told[0].labels
+            found |= {name: labels[name][:_LONGEST] for name in names if labels.get(name)}
     return found
 
 

@@ -58,7 +58,8 @@ class Known:
         )  # fmt: skip
 
     def devices_of(self, row: Row) -> int:
-        return self.devices or int(row.configuration.get("devices", 1))
+        told = row.configuration.get("devices")
+        return self.devices or (int(told) if isinstance(told, float) and told else 1)  # a row of a CPU says 0
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ def import_files(
             rows += [(row, digest) for row in read(path, text, fmt, columns)]
         except PenstockError as error:
             found.unreadable.append(error)
-    if columns and rows and all(row.tool != table.TOOL for row, _ in rows):
+    if columns and rows and not found.unreadable and all(row.tool != table.TOOL for row, _ in rows):
         raise InvalidRequestError("--columns is of tables, and none of the files is one.", param="columns")
     twice = duplicates([row for row, _ in rows])
     for i, (row, digest) in enumerate(rows):

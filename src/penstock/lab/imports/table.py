@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TOOL = "table"
 
+_MOST_DEVICES = 1_000_000
+
 
 def read(path: Path, rows: Sequence[tuple[int, list[str]]], columns: Sequence[str]) -> list[Row]:
     """A row for each line under the headings that has a figure.
@@ -65,8 +67,8 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: Sequence[Column])
     told: dict[str, float] = {
         name: number_of(path, line, labels[name], name)[0] for name in NUMBERS if name in labels
     }  # fmt: skip
-    if "devices" in told and not (told["devices"].is_integer() and told["devices"] >= 1):
-        raise bad(path, f"A row is of one device or several; it says {labels['devices']!r}.", line=line)
+    if "devices" in told and not (told["devices"].is_integer() and 0 <= told["devices"] < _MOST_DEVICES):
+        raise bad(path, f"A row says that it is of {labels['devices']!r} devices.", line=line)
     configuration: dict[str, Any] = {name: labels[name] for name in ("model", "dtype", "params") if name in labels}
     configuration |= {name[7:]: value for name, value in labels.items() if name.startswith("config.")}
     configuration |= {"devices": told["devices"]} if "devices" in told else {}

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.errors import InvalidRequestError, RecordError
-from penstock.core.record import Attachment, Record
+from penstock.core.record import Attachment
 from penstock.lab.journal.entries import Metrics, entry_of, record_of
+from penstock.lab.journal.evidence import records_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from penstock.core.record import Record
     from penstock.lab.journal.layout import Day
 
 _FILES = "files"
@@ -27,10 +29,12 @@ def add(day: Day, paths: Iterable[Path], *, with_files: bool = True) -> list[str
     A Record that the day has already is left as it is. Raises RecordError if one isn't a Record, or its files have
     changed; InvalidRequestError if there are none.
     """
-    given = [path for each in paths for path in (sorted(each.glob("*.json")) if each.is_dir() else [each])]
-    if not given:
+    records: list[tuple[Path, Record]] = []
+    for each in paths:
+        found = records_in(sorted(each.glob("*.json"))) if each.is_dir() else records_in([each])
+        records += [(exhibit.path, exhibit.record) for exhibit in found]
+    if not records:
         raise InvalidRequestError("There is no Record to add.", param="record")
-    records = [(path, Record.load(path)) for path in given]
     if with_files:
         for path, record in records:
             record.verify_files(path.parent)

@@ -51,7 +51,12 @@ def _of_it(error: RecordError, path: Path) -> str:
 
 def records_below(folder: Path) -> list[Exhibit]:
     """The Records of a folder outside any journal. Raises RecordError if a file is neither one nor attached to one."""
-    found, failed = _read_all(json_below(folder))
+    return records_in(json_below(folder))
+
+
+def records_in(paths: Iterable[Path]) -> list[Exhibit]:
+    """The Records among these files. Raises RecordError if one is neither a Record nor attached to one."""
+    found, failed = _read_all(paths)
     for error in failed.values():
         raise error
     return found

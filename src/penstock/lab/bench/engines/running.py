@@ -108,9 +108,9 @@ def _listening(name: str, child: Child, port: int, deadline: float) -> None:
     """Once it takes connections: to find that out costs an engine that is still loading nothing."""
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S).close()
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
         except OSError as error:
-            _wait(name, child, deadline, error)
+            _wait(name, child, deadline, error, share=0.0)
         else:
             return
 
@@ -132,16 +132,17 @@ def _listing(name: str, child: Child, base: str, launch: Launch, deadline: float
     while True:
         try:
             return Endpoint.open(base, body={"temperature": 0, **launch.body}, ignore_eos=launch.ignore_eos)
-        except (NotFoundError, OverloadedError) as error:  # nobody listens yet, or it loads its model
+        except (NotFoundError, OverloadedError) as error:  # it loads its model
             _wait(name, child, deadline, error)
         except InvalidRequestError as error:
             wrong_until = wrong_until or time.monotonic() + _PATIENCE_S
             _wait(name, child, min(deadline, wrong_until), error)
 
 
-def _wait(name: str, child: Child, deadline: float, error: Exception) -> None:
+def _wait(name: str, child: Child, deadline: float, error: Exception, *, share: float = _RETRY_SHARE) -> None:
     child.check_alive()
-    if time.monotonic() > deadline:
+    now = time.monotonic()
+    if now > deadline:
         tail = child.log.read_text(errors="replace")[-2000:]
         raise EngineDeadError(f"{name} wasn't ready in time: {error} The end of {child.log}:\n{tail}") from error
-    time.sleep(max(_RETRY_S, _RETRY_SHARE * (time.monotonic() - child.spawned)))
+    time.sleep(max(_RETRY_S, min(share * (now - child.spawned), deadline - now)))
