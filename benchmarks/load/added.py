@@ -83,19 +83,23 @@ def _once(
             assert serving.stdout is not None
             url = json.loads(serving.stdout.readline())["url"]
             asked = Asked(url, "stub", tokenizer, rate, count, tokens)
-            command = pinned(client.command(asked, venvs, folder), 0)
-            limit = count / rate + tokens * _ITL_S + _SLACK_S
-            with (folder / "client.log").open("w") as log:
-                subprocess.run(
-                    ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
-                    stdout=log, stderr=log, timeout=limit, check=False,
-                )  # fmt: skip
+            _offer(client, asked, venvs, folder, count / rate + tokens * _ITL_S + _SLACK_S)
             with urllib.request.urlopen(url + "/truth", timeout=60) as page:
                 truth = [json.loads(line) for line in page.read().splitlines()]
         finally:
             serving.terminate()
             serving.wait(30)
     return seen_of(client.read(folder), truth, count, rate)
+
+
+def _offer(client: Client, asked: Asked, venvs: Path, folder: Path, limit: float) -> None:
+    """Run a client for at most `limit` seconds; one that shares the server's processor would measure itself."""
+    command = pinned(client.command(asked, venvs, folder), 0)
+    with (folder / "client.log").open("w") as log:
+        subprocess.run(
+            ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
+            stdout=log, stderr=log, timeout=limit, check=False,
+        )  # fmt: skip
 
 
 def seen_of(said: Said, truth: list[dict[str, Any]], count: int, rate: float) -> Seen:
@@ -224,13 +228,8 @@ def _beside_the_server(client: Client, asked: Asked, number: int, venvs: Path, o
     scraper = Scraper.find(Endpoint.open(asked.url, model=asked.model))
     if scraper is None:
         raise BenchmarkError(f"{asked.url} has no /metrics.")
-    # A client that shares the server's processor measures itself.
-    command = pinned(client.command(asked, venvs, folder), 0)
-    with scraper.window() as window, (folder / "client.log").open("w") as log:
-        subprocess.run(
-            ["env", *(f"{k}={v}" for k, v in client.environment().items()), *command],
-            stdout=log, stderr=log, timeout=asked.count / asked.rate + _SLACK_S, check=False,
-        )  # fmt: skip
+    with scraper.window() as window:
+        _offer(client, asked, venvs, folder, asked.count / asked.rate + _SLACK_S)
     scraper.settle(window, asked.count)
     said = client.read(folder)
     found = {"ttft": said.ttft_mean, "itl": said.itl_mean}

@@ -29,10 +29,8 @@ def add(day: Day, paths: Iterable[Path], *, with_files: bool = True) -> list[str
     A Record that the day has already is left as it is. Raises RecordError if one isn't a Record, or its files have
     changed; InvalidRequestError if there are none.
     """
-    records: list[tuple[Path, Record]] = []
-    for each in paths:
-        found = records_in(sorted(each.glob("*.json"))) if each.is_dir() else records_in([each])
-        records += [(exhibit.path, exhibit.record) for exhibit in found]
+    given = [path for each in paths for path in (sorted(each.glob("*.json")) if each.is_dir() else [each])]
+    records = [(exhibit.path, exhibit.record) for exhibit in records_in(given)]
     if not records:
         raise InvalidRequestError("There is no Record to add.", param="record")
     if with_files:
