@@ -80,10 +80,7 @@ class PenstockSettings:
             else:
                 continue
             values[name] = _read(name, value, field.metadata, where)
-        for name in file:
-            if name not in cls.names():
-                hint = did_you_mean(name, cls.names())
-                raise ConfigError(f"[{cls.section}] in {config_file()} has no setting {name!r}.{hint}", param=name)
+        _refuse_unknown(file, cls.section, cls.names(), config_file())
         return values
 
 
@@ -146,10 +143,14 @@ def read_toml(path: Path, param: str | None = None) -> dict[str, Any]:
 def section_of(tables: dict[str, Any], section: str, known: Collection[str], path: Path) -> dict[str, Any]:
     """A table of a file that a command was given. Raises ConfigError for a name in it that isn't `known`."""
     table = _with_underscores(tables.get(section, {}))
+    _refuse_unknown(table, section, known, path)
+    return table
+
+
+def _refuse_unknown(table: dict[str, Any], section: str, known: Collection[str], path: Path | None) -> None:
     for name in table:
         if name not in known:
             raise ConfigError(f"[{section}] in {path} has no setting {name!r}.{did_you_mean(name, known)}", param=name)
-    return table
 
 
 def _read_section(section: str) -> dict[str, Any]:
